@@ -1,0 +1,56 @@
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format docs clean
+
+help:
+	@echo "make setup    make .venv with everything pinned; PYTHON=... picks the interpreter"
+	@echo "make demo     the four-minute demo"
+	@echo "make test     all tests, doctests too; WORKERS=... processes"
+	@echo "make lint     ruff, mypy, import directions"
+	@echo "make format   let ruff format, and fix what it can"
+	@echo "make docs     write docs/configuration.md from the settings"
+	@echo "make clean    remove .venv and every cache"
+
+setup: $(READY)
+
+# The build backend comes first, pinned like the rest, so that nothing is built in isolation from
+# the constraints.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "headwater needs Python 3.11 or newer, and PYTHON=$(PYTHON) is" \
+	    "$$($(PYTHON) --version 2>/dev/null || echo not there). Name another: make setup PYTHON=python3.11" >&2; \
+	  exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  hatchling editables
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  --no-build-isolation --editable '.[plot,drift,dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/headwater demo
+
+test: setup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: setup
+	$(BIN)/python -c 'from headwater.config import configuration_markdown as page; print(page(), end="")' \
+	  > docs/configuration.md
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

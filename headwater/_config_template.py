@@ -1,0 +1,191 @@
+"""The settings as pages: the annotated file of ``headwater init`` and a page of the docs.
+
+Both are made from the settings' model (``headwater.config.Config``): keys,
+defaults, bounds, and the docstring under each field.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from headwater._config_layers import named_tables, sections
+
+_WIDTH = 96
+
+
+def annotated_toml(model: type[BaseModel], tables: Mapping[str, Mapping[str, BaseModel]]) -> str:
+    """A settings file with every key, commented out, at its default, under its documentation.
+
+    A key that isn't set by default stands at its example. ``tables`` holds the
+    built-in entries of the settings that are named tables:
+    ``{"events": {"view": EventType(...), ...}}``.
+    """
+    parts = [
+        _comment(
+            "Settings of Headwater. Every key stands here at its default: remove the `#` before "
+            "one to change it. Environment variables win over this file "
+            "(HEADWATER_SEQUENCE__LAYERS=3), flags win over both."
+        )
+    ]
+    for key, field in model.model_fields.items():
+        if key not in sections(model) and named_tables(field) is None:
+            parts.append(_key(key, field))
+    for section, table in sections(model).items():
+        lines = [_comment(_text(model.model_fields[section])), f"[{section}]"]
+        lines += [_key(key, field) for key, field in table.model_fields.items()]
+        parts.append("\n".join(lines))
+    for name, field in model.model_fields.items():
+        table_model = named_tables(field)
+        if table_model is not None:
+            parts.append(_entries(name, field, table_model, tables[name]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _entries(
+    name: str, field: FieldInfo, table: type[BaseModel], entries: Mapping[str, BaseModel]
+) -> str:
+    lines = [_comment(_text(field))]
+    lines += [_comment(f"{key}: {_text(known)}") for key, known in table.model_fields.items()]
+    lines.append(f"[{name}]")
+    for entry, values in entries.items():
+        inner = ", ".join(f"{key} = {_toml(value)}" for key, value in values)
+        lines.append(f"# {entry} = {{ {inner} }}")
+    return "\n".join(lines)
+
+
+def _key(key: str, field: FieldInfo) -> str:
+    if field.default is None:
+        example = field.examples[0] if field.examples else None
+        return f"{_comment(_text(field) + ' Not set by default.')}\n# {key} = {_toml(example)}"
+    return f"{_comment(_text(field))}\n# {key} = {_toml(field.default)}"
+
+
+def _comment(text: str) -> str:
+    return textwrap.fill(
+        text, _WIDTH, initial_indent="## ", subsequent_indent="## ", break_on_hyphens=False
+    )
+
+
+def _toml(value: Any) -> str:
+    # Numbers, strings, booleans and lists of them are written alike in JSON and in TOML.
+    return json.dumps(value)
+
+
+def _text(field: FieldInfo) -> str:
+    return " ".join((field.description or "").replace("``", "`").split())
+
+
+def configuration_markdown(
+    model: type[BaseModel],
+    tables: Mapping[str, Mapping[str, BaseModel]],
+    reserved: Mapping[str, str],
+) -> str:
+    """The page ``docs/configuration.md``: a table per section of the settings file."""
+    parts = [
+        "# Configuration",
+        "<!-- Made from headwater/config.py; tests/test_config.py says how. -->",
+        "Settings come from `headwater.toml` (or the file that `--config` names); `HEADWATER_*` "
+        "environment variables win over the file, and flags win over both. `headwater init` "
+        "writes a file with every key at its default, and `headwater config` prints what is in "
+        "effect. A key or variable that isn't known is an error, and so is a number that isn't "
+        "finite; the message names the key, who set it, and what was probably meant.",
+        "A variable's name is the key's in capitals, with two underscores for each dot: "
+        "`sequence.layers` is `HEADWATER_SEQUENCE__LAYERS`, and the weight of a purchase is "
+        "`HEADWATER_EVENTS__PURCHASE__WEIGHT`. Lists are written as JSON.",
+        _rows(
+            {
+                key: field
+                for key, field in model.model_fields.items()
+                if key not in sections(model) and named_tables(field) is None
+            }
+        ),
+    ]
+    for section, table in sections(model).items():
+        parts += [f"## `[{section}]`", _text(model.model_fields[section])]
+        parts.append(_rows(table.model_fields))
+    for name, field in model.model_fields.items():
+        table_model = named_tables(field)
+        if table_model is not None:
+            keys = table_model.model_fields
+            parts += [f"## `[{name}.<name>]`", _text(field), _rows(keys), "Built in:"]
+            parts.append(_built_in(list(keys), tables[name]))
+    parts += [
+        "## Other variables",
+        "These begin with `HEADWATER_` and aren't settings:",
+        _table(("variable", "what"), [(f"`{name}`", what) for name, what in reserved.items()]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _rows(fields: Mapping[str, FieldInfo]) -> str:
+    return _table(
+        ("key", "default", "allowed", "what"),
+        [
+            (
+                f"`{key}`",
+                "not set" if field.default is None else f"`{_toml(field.default)}`",
+                _allowed(field),
+                _text(field),
+            )
+            for key, field in fields.items()
+        ],
+    )
+
+
+def _built_in(keys: list[str], entries: Mapping[str, BaseModel]) -> str:
+    return _table(
+        ("name", *keys),
+        [
+            (f"`{name}`", *(f"`{_toml(getattr(values, key))}`" for key in keys))
+            for name, values in entries.items()
+        ],
+    )
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+_KINDS: dict[Any, str] = {
+    int: "integer",
+    float: "number",
+    str: "text",
+    bool: "`true` or `false`",
+    tuple[float, ...]: "list of numbers",
+}
+
+_SIGNS = {
+    annotated_types.Ge: ("ge", "≥"),
+    annotated_types.Gt: ("gt", ">"),
+    annotated_types.Le: ("le", "≤"),
+    annotated_types.Lt: ("lt", "<"),
+}
+
+
+def _allowed(field: FieldInfo) -> str:
+    parts = [_kind(field.annotation)]
+    for rule in field.metadata:
+        if type(rule) in _SIGNS:
+            attribute, sign = _SIGNS[type(rule)]
+            parts.append(f"{sign} {getattr(rule, attribute):g}")
+        elif isinstance(rule, annotated_types.MinLen):
+            parts.append(f"at least {rule.min_length} long")
+    return ", ".join(parts)
+
+
+def _kind(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    if annotation in _KINDS:
+        return _KINDS[annotation]
+    (given,) = (part for part in get_args(annotation) if part is not type(None))
+    return _kind(given)

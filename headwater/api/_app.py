@@ -1,0 +1,93 @@
+"""The ASGI application: routes, errors, key, counters, and the model thread's lifetime."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import cast
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+
+from headwater.api import _auth, _events, _items, _operations, _problems, _recommendations
+from headwater.api._engine import Engine, Follows
+from headwater.api._metrics import StateCollector
+from headwater.api._openapi import describe, pages
+from headwater.api._service import Service
+from headwater.config import Config
+from headwater.feedback import Feedback
+from headwater.log import EventsLog, UpdatesLog
+
+HANDLERS = [
+    *_events.HANDLERS,
+    *_recommendations.HANDLERS,
+    *_items.HANDLERS,
+    *_operations.HANDLERS,
+]
+
+
+def create_app(
+    config: Config,
+    *,
+    follower: Callable[[], Follows],
+    events: EventsLog,
+    updates: UpdatesLog,
+    feedback: Feedback,
+    role: str = "api",
+    died: Callable[[], None] = lambda: None,
+) -> Litestar:
+    """The HTTP API over open logs; the caller closes them after the application's shutdown.
+
+    Args:
+        follower: makes the follower of both logs; called once, on the model thread.
+        role: what ``/v1/status`` calls this process.
+        died: called when the model thread ended by an error, after which ``/livez`` fails.
+    """
+    engine = Engine(
+        follower,
+        events,
+        updates,
+        feedback,
+        max_queue=config.serve.max_queue,
+        wait_seconds=config.recommend.wait_seconds,
+        died=died,
+    )
+    service = Service(config=config, events=events, engine=engine, feedback=feedback, role=role)
+    service.metrics.registry.register(StateCollector(service))
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        engine.start()
+        try:
+            yield
+        finally:
+            await engine.stop()
+
+    app = Litestar(
+        [*HANDLERS, *pages(describe(HANDLERS, config))],
+        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
+        exception_handlers=_problems.HANDLERS,
+        lifespan=[lifespan],
+        logging_config=None,
+        openapi_config=None,
+        request_max_body_size=config.serve.max_body_bytes,
+        state=State({"service": service}),
+    )
+    inner = app.asgi_handler
+    if config.serve.api_key is not None:
+        inner = _auth.require_key(inner, config.serve.api_key)
+    app.asgi_handler = service.metrics.measured(_on_raw_path(inner))
+    return app
+
+
+def _on_raw_path(app: ASGIApp) -> ASGIApp:
+    """Routes by the path as it was sent, so that an id with an encoded slash stays one segment."""
+
+    async def routed(scope: Scope, receive: Receive, send: Send) -> None:
+        request = cast(HTTPScope, scope)
+        request["path"] = request["raw_path"].partition(b"?")[0].decode("latin-1")
+        await app(scope, receive, send)
+
+    return routed

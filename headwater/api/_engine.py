@@ -1,0 +1,331 @@
+"""The model thread: the one place that touches the follower.
+
+Requests queue up while the thread works; it takes all that wait (at most
+``BATCH``), catches up with both logs once, and answers them together. So every
+answer is by one (version, sequence), and an event that was acknowledged before
+a request is in the state that answers it. Between requests the thread is woken
+by either log and folds what is new, so that a request finds little left to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from headwater.api._problems import Failed, Unavailable
+from headwater.feedback import Feedback
+from headwater.log import EventsLog, UpdatesLog
+from headwater.types import Recommendations, Record, Request
+
+BATCH = 64
+"""Requests answered together at most; bounds how long the last of them waits for the first."""
+RETRY_SECONDS = 1.0
+"""Pause before folding again after a fold that failed."""
+WATCH_SECONDS = 0.2
+"""Longest that a watching thread sleeps without looking whether it should stop."""
+
+
+class Follows(Protocol):
+    """What the API asks of a ``headwater.loop.Follower``."""
+
+    @property
+    def offset(self) -> int: ...
+
+    epoch: int
+    version: int
+    sequence: int
+    trained_through: int
+    report: dict[str, Any]
+
+    def catch_up(self) -> Sequence[Record]: ...
+
+    def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]: ...
+
+    def popular(self, n: int, now: float) -> Recommendations: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the follower stood after a fold; safe to read from any thread."""
+
+    offset: int = 0
+    epoch: int = 0
+    version: int = 0
+    sequence: int = 0
+    trained_through: int = 0
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, follower: Follows) -> Standing:
+        return cls(
+            offset=follower.offset,
+            epoch=follower.epoch,
+            version=follower.version,
+            sequence=follower.sequence,
+            trained_through=follower.trained_through,
+            report=follower.report,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class _Ask:
+    request: Request
+    popular: bool
+    min_offset: int
+    answer: asyncio.Future[Recommendations]
+
+
+_Outcome = tuple[_Ask, Recommendations | Exception]
+
+
+class Engine:
+    """Answers requests from asyncio on the model thread.
+
+    Args:
+        follower: makes the follower; called on the model thread, where the
+            follower then lives.
+        max_queue: requests that may wait; one more is shed.
+        wait_seconds: longest that ``min_offset`` makes a request wait.
+        died: called, on the model thread, when that thread ends by an error.
+    """
+
+    def __init__(
+        self,
+        follower: Callable[[], Follows],
+        events: EventsLog,
+        updates: UpdatesLog,
+        feedback: Feedback,
+        *,
+        max_queue: int,
+        wait_seconds: float,
+        died: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.standing = Standing()
+        self.ready = False
+        self._follower = follower
+        self._events = events
+        self._updates = updates
+        self._feedback = feedback
+        self._max_queue = max_queue
+        self._wait_seconds = wait_seconds
+        self._died = died
+        self._log = structlog.get_logger()
+        self._condition = threading.Condition()
+        self._fresh: list[_Ask] = []  # guarded by the condition, as the next two are
+        self._woken = True
+        self._closing = False
+        self._parked: list[_Ask] = []  # the model thread's own
+        self._open = 0  # the event loop's own: asks without an answer yet
+        self._threads: list[threading.Thread] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # --- the asyncio side ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Starts the threads; call it on the event loop that will await the answers."""
+        self._loop = asyncio.get_running_loop()
+        self._threads = [
+            threading.Thread(target=self._run, name="model", daemon=True),
+            threading.Thread(
+                target=self._watch, args=(self._events,), name="watch-events", daemon=True
+            ),
+            threading.Thread(
+                target=self._watch, args=(self._updates,), name="watch-updates", daemon=True
+            ),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def stop(self) -> None:
+        """Ends the threads after the batch in work; requests that still wait are refused."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the model thread runs."""
+        return bool(self._threads) and self._threads[0].is_alive()
+
+    async def recommend(self, request: Request, min_offset: int = 0) -> Recommendations:
+        """The answer to ``request`` by a state that holds ``min_offset``.
+
+        Raises:
+            Unavailable: still starting, too many waiting, or ``min_offset`` not reached in time.
+            Failed: the model raised an error.
+        """
+        behind = min_offset > self.standing.offset
+        try:
+            async with asyncio.timeout(self._wait_seconds if behind else None):
+                return await self._ask(request, popular=False, min_offset=min_offset)
+        except TimeoutError:
+            raise Unavailable(
+                "offset-not-reached",
+                f"min_offset {min_offset} was not reached within {self._wait_seconds:g} seconds: "
+                f"the state holds offset {self.standing.offset}; try again",
+            ) from None
+
+    async def popular(self, n: int) -> Recommendations:
+        """What is popular now; raises like ``recommend``."""
+        return await self._ask(Request(n=n), popular=True, min_offset=0)
+
+    async def _ask(self, request: Request, *, popular: bool, min_offset: int) -> Recommendations:
+        if self._open >= self._max_queue:
+            raise Unavailable("queue-full", f"{self._open} requests wait already; try again later")
+        ask = _Ask(request, popular, min_offset, asyncio.get_running_loop().create_future())
+        self._open += 1
+        try:
+            with self._condition:
+                if not self.ready:
+                    raise Unavailable(
+                        "not-ready", "the log isn't folded yet; /readyz says when it is"
+                    )
+                self._fresh.append(ask)
+                self._condition.notify_all()
+            return await ask.answer
+        finally:
+            self._open -= 1
+
+    # --- the model thread ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            follower = self._follower()
+            start = self._events.end()
+            retry = False
+            while self._wait(RETRY_SECONDS if retry else None):
+                retry = not self._round(follower)
+                self.ready = self.ready or (not retry and follower.offset >= start)
+        except Exception:
+            self._log.exception("the model thread died")
+            self._died()
+        finally:
+            with self._condition:
+                self.ready = False
+                left = self._parked + self._fresh
+                self._fresh = []
+            self._deliver(
+                [(ask, Unavailable("stopping", "the server is stopping")) for ask in left]
+            )
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Sleeps until there is something to do; False when it is time to stop."""
+        with self._condition:
+            self._condition.wait_for(
+                lambda: self._closing or self._woken or bool(self._fresh), timeout
+            )
+            return not self._closing
+
+    def _round(self, follower: Follows) -> bool:
+        """Folds what is new and answers what waits for it; False when folding failed."""
+        # The requests are taken before the fold: one that arrives meanwhile may know of an event
+        # that this fold doesn't see.
+        with self._condition:
+            asks = self._parked + self._fresh
+            self._fresh = []
+            self._woken = False
+        self._parked = []
+        try:
+            records = follower.catch_up()
+        except Exception as error:
+            self._log.exception("folding the logs failed")
+            self._deliver([(ask, _failed("catching up with the logs", error)) for ask in asks])
+            return False
+        self.standing = Standing.of(follower)
+        waiting = [ask for ask in asks if not ask.answer.done()]
+        able = [ask for ask in waiting if ask.min_offset <= follower.offset]
+        batch, later = able[:BATCH], able[BATCH:]
+        self._parked = later + [ask for ask in waiting if ask.min_offset > follower.offset]
+        if later:
+            self._wake()
+        now = time.time()
+        outcomes = _recommend(follower, [ask for ask in batch if not ask.popular], now)
+        outcomes += _popular(follower, [ask for ask in batch if ask.popular], now)
+        self._deliver(outcomes)
+        self._feed_back(records, outcomes, now)
+        return True
+
+    def _feed_back(
+        self, records: Sequence[Record], outcomes: Sequence[_Outcome], now: float
+    ) -> None:
+        try:
+            self._feedback.record(
+                [
+                    (answer, ask.request.user_id)
+                    for ask, answer in outcomes
+                    if isinstance(answer, Recommendations)
+                ],
+                now,
+            )
+            self._feedback.observe(records)
+        except Exception:
+            self._log.exception("what was shown or clicked was not recorded")
+
+    def _deliver(self, outcomes: Sequence[_Outcome]) -> None:
+        if outcomes and self._loop is not None:
+            self._loop.call_soon_threadsafe(_settle, outcomes)
+
+    # --- the watching threads --------------------------------------------------------------------
+
+    def _watch(self, log: EventsLog | UpdatesLog) -> None:
+        seen = 0
+        while not self._closing:
+            try:
+                if log.wait(seen, WATCH_SECONDS):
+                    seen = log.end()
+                    self._wake()
+            except Exception:
+                self._log.exception("watching a log failed")
+                time.sleep(RETRY_SECONDS)
+
+    def _wake(self) -> None:
+        with self._condition:
+            self._woken = True
+            self._condition.notify_all()
+
+
+def _recommend(follower: Follows, asks: list[_Ask], now: float) -> list[_Outcome]:
+    if not asks:
+        return []
+    try:
+        answers = follower.recommend([ask.request for ask in asks], now)
+        return [(ask, answer) for ask, answer in zip(asks, answers, strict=True)]
+    except Exception as error:
+        if len(asks) == 1:
+            return [(asks[0], _failed("recommending", error))]
+    # One request that can't be answered must not take its neighbours with it.
+    return [outcome for ask in asks for outcome in _recommend(follower, [ask], now)]
+
+
+def _popular(follower: Follows, asks: list[_Ask], now: float) -> list[_Outcome]:
+    outcomes: list[_Outcome] = []
+    for ask in asks:
+        try:
+            outcomes.append((ask, follower.popular(ask.request.n, now)))
+        except Exception as error:
+            outcomes.append((ask, _failed("ranking by popularity", error)))
+    return outcomes
+
+
+def _failed(what: str, error: Exception) -> Failed:
+    failed = Failed(f"{what} failed")
+    failed.__cause__ = error
+    return failed
+
+
+def _settle(outcomes: Sequence[_Outcome]) -> None:
+    for ask, outcome in outcomes:
+        if ask.answer.done():
+            continue
+        if isinstance(outcome, Exception):
+            ask.answer.set_exception(outcome)
+        else:
+            ask.answer.set_result(outcome)

@@ -1,0 +1,160 @@
+"""The route that takes events in."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from litestar import post
+from litestar.params import HeaderParameter, RawBody
+
+from headwater.api._problems import Rejected, Unavailable, answers
+from headwater.api._service import Service, ServiceDependency
+from headwater.ingest import Decoded, Refused, WireEvent, decode_events
+from headwater.types import Appended, DeadLetter, Entry, Event
+
+THREAD_BYTES = 65_536
+"""Larger bodies are decoded on another thread: 64 KiB take about a millisecond, 8 MB a tenth of a
+second in which the event loop would answer nobody."""
+LETTER_CHARACTERS = 65_536
+"""What is kept of refused input; without a limit, garbage at full size would fill the disk."""
+
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        description="Stands for event_id in an event that has none: the same key, the same event.",
+    ),
+]
+
+
+class EventResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one event; ``field`` and ``reason`` say why it was rejected."""
+
+    event_id: str | None
+    status: Literal["accepted", "duplicate", "rejected"]
+    offset: int | None = None
+    field: str | None = None
+    reason: str | None = None
+
+
+class EventsAnswer(msgspec.Struct, frozen=True):
+    """What became of every event, in the order in which they were sent."""
+
+    accepted: int
+    duplicate: int
+    rejected: int
+    results: list[EventResult]
+
+
+@post(
+    "/v1/events",
+    status_code=200,
+    tags=["events"],
+    summary="Append one event or an array of them",
+    responses=answers(400, 401, 413, 422, 503),
+    opt={"body": WireEvent | list[WireEvent]},
+)
+async def append_events(
+    service: ServiceDependency, body: RawBody, idempotency_key: IdempotencyKey = None
+) -> EventsAnswer:
+    """Answers once every accepted event is durable; each has its offset in the answer.
+
+    A duplicate is answered with the offset that the event has already. In an
+    array, a rejected event doesn't touch the others; a single one answers 422.
+    """
+    received_at = time.time()
+    if len(body) > THREAD_BYTES:
+        decoded = await asyncio.to_thread(_decode, service, body, received_at, idempotency_key)
+    else:
+        decoded = _decode(service, body, received_at, idempotency_key)
+    refused = [one for one in decoded.elements if isinstance(one, Refused)]
+    appended = await append(
+        service,
+        [one for one in decoded.elements if isinstance(one, Event)],
+        refused,
+        received_at,
+    )
+    results = _results(decoded, appended)
+    counts = Counter(result.status for result in results)
+    for status, count in counts.items():
+        service.metrics.events.labels(status).inc(count)
+    if decoded.single and refused:
+        raise Rejected(refused[0].field, refused[0].reason)
+    return EventsAnswer(
+        accepted=counts["accepted"],
+        duplicate=counts["duplicate"],
+        rejected=counts["rejected"],
+        results=results,
+    )
+
+
+async def append(
+    service: Service, entries: Sequence[Entry], refused: Sequence[Refused], received_at: float
+) -> list[Appended]:
+    """Commits entries and keeps what was refused as dead letters; returns once both are durable.
+
+    Raises:
+        Unavailable: too many requests wait for their commit already.
+        LogError: nothing was stored.
+    """
+    if service.appending >= service.config.serve.max_queue:
+        raise Unavailable(
+            "queue-full", f"{service.appending} requests wait for the log; try again later"
+        )
+    service.appending += 1
+    try:
+        if not refused:
+            return await asyncio.wrap_future(service.events.submit(entries, received_at))
+        letters = [_letter(one, received_at) for one in refused]
+        appended, _ = await asyncio.gather(
+            asyncio.wrap_future(service.events.submit(entries, received_at)),
+            asyncio.to_thread(service.events.refuse, letters),
+        )
+        return appended
+    finally:
+        service.appending -= 1
+
+
+def _decode(service: Service, body: bytes, received_at: float, key: str | None) -> Decoded:
+    return decode_events(
+        body,
+        received_at,
+        config=service.config,
+        max_events=service.config.serve.max_events_per_request,
+        idempotency_key=key,
+    )
+
+
+def _results(decoded: Decoded, appended: Sequence[Appended]) -> list[EventResult]:
+    places = iter(appended)
+    results = []
+    for one in decoded.elements:
+        if isinstance(one, Refused):
+            results.append(
+                EventResult(one.event_id, "rejected", field=one.field, reason=one.reason)
+            )
+        else:
+            place = next(places)
+            status: Literal["accepted", "duplicate"] = (
+                "duplicate" if place.duplicate else "accepted"
+            )
+            results.append(EventResult(one.event_id, status, offset=place.offset))
+    return results
+
+
+def _letter(refused: Refused, received_at: float) -> DeadLetter:
+    return DeadLetter(
+        received_at=received_at,
+        source="",
+        body=refused.body.decode("utf-8", errors="replace")[:LETTER_CHARACTERS],
+        field=refused.field,
+        reason=refused.reason,
+    )
+
+
+HANDLERS = [append_events]

@@ -1,0 +1,174 @@
+"""What the API counts about itself, for Prometheus; each application has a registry of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from headwater.types import Metrics
+
+if TYPE_CHECKING:
+    from headwater.api._service import Service
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Edges of the latency histogram: an answer takes milliseconds, a wait for an offset seconds."""
+
+
+# A second series beside every counter, with the time at which this process started: noise.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class ApiMetrics:
+    """Counters of one application, and the registry that its ``/metrics`` shows."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.events = Counter(
+            "headwater_events",
+            "Events received, by what became of them.",
+            ["status"],
+            registry=self.registry,
+        )
+        self.requests = Counter(
+            "headwater_http_requests",
+            "Requests answered.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self.latency = Histogram(
+            "headwater_http_request_seconds",
+            "Time from request to answer.",
+            ["method", "route"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.recommendations = Counter(
+            "headwater_recommendations", "Lists answered.", ["kind"], registry=self.registry
+        )
+        self.shed = Counter(
+            "headwater_shed",
+            "Requests turned away with 503, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        for status in ("accepted", "duplicate", "rejected"):
+            self.events.labels(status)
+        for kind in ("user", "session", "popular"):
+            self.recommendations.labels(kind)
+
+    def measured(self, app: ASGIApp) -> ASGIApp:
+        """Wraps ``app`` so that every HTTP request is counted and timed, by route."""
+
+        async def timed(scope: Scope, receive: Receive, send: Send) -> None:
+            status = 500
+
+            async def watched(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                await send(message)
+
+            started = time.perf_counter()
+            try:
+                await app(scope, receive, watched)
+            finally:
+                # The path itself would make a series of every id; and what no route answers, of
+                # every word that a stranger sends as method or path.
+                route = cast(dict[str, Any], scope).get("path_template")
+                method = cast(HTTPScope, scope)["method"] if route else "none"
+                route = route or "none"
+                self.requests.labels(method, route, status).inc()
+                self.latency.labels(method, route).observe(time.perf_counter() - started)
+
+        return timed
+
+    def exposition(self) -> bytes:
+        """All metrics in the text format of Prometheus."""
+        return generate_latest(self.registry)
+
+
+class StateCollector(Collector):
+    """Reads the state of logs, follower and trainer at the moment that Prometheus asks."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        service = self._service
+        standing = service.engine.standing
+        end = service.events.end()
+        for name, what, value in (
+            ("events_log_offset", "Newest offset of the events log.", end),
+            ("folded_offset", "Offset that this process has folded.", standing.offset),
+            ("trained_through_offset", "Offset learned.", standing.trained_through),
+            ("lag_events", "Entries that this process hasn't folded.", end - standing.offset),
+            ("training_lag_events", "Entries not learned.", end - standing.trained_through),
+            ("version", "Structural version of the live model.", standing.version),
+            ("epoch", "Epoch of the updates log.", standing.epoch),
+            ("sequence", "Newest update applied.", standing.sequence),
+            ("dead_letters", "Refused entries that are kept.", service.events.dead_letter_count()),
+            ("ready", "1 once the log was folded.", int(service.engine.ready)),
+        ):
+            yield GaugeMetricFamily(f"headwater_{name}", what, value=value)
+        served = CounterMetricFamily("headwater_served", "Lists shown.", labels=["version"])
+        clicked = CounterMetricFamily("headwater_clicked", "Lists acted on.", labels=["version"])
+        for row in service.feedback.click_through():
+            served.add_metric([str(row.version)], row.served)
+            clicked.add_metric([str(row.version)], row.clicked)
+        yield served
+        yield clicked
+        yield from _reported(standing.report)
+
+
+def metrics_of(report: Mapping[str, Any]) -> list[Metrics]:
+    """The metrics in a trainer's report; none where there is no report yet."""
+    return msgspec.convert(report.get("metrics", []), list[Metrics])
+
+
+def _reported(report: Mapping[str, Any]) -> Iterator[Metric]:
+    trainer = GaugeMetricFamily(
+        "headwater_trainer", "Numbers of the trainer's newest report.", labels=["name"]
+    )
+    for name, number in numbers(report):
+        trainer.add_metric([name], number)
+    yield trainer
+    labels = ["window", "segment", "metric"]
+    value = GaugeMetricFamily("headwater_metric", "Predictions tested on events.", labels=labels)
+    low = GaugeMetricFamily("headwater_metric_low", "Low end of 95 %.", labels=labels)
+    high = GaugeMetricFamily("headwater_metric_high", "High end of 95 %.", labels=labels)
+    for metrics in metrics_of(report):
+        for name, metric in metrics.values.items():
+            place = [metrics.window, metrics.segment, name]
+            value.add_metric(place, metric.value)
+            low.add_metric(place, metric.low)
+            high.add_metric(place, metric.high)
+    yield from (value, low, high)
+
+
+def numbers(report: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in nested mappings, each with its dotted path.
+
+    >>> list(numbers({"events": 3, "rates": {"mixture": 0.5, "name": "adam"}}))
+    [('events', 3.0), ('rates.mixture', 0.5)]
+    """
+    for key, value in report.items():
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{key}", float(value)

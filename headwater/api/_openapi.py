@@ -1,0 +1,112 @@
+"""The OpenAPI description, made once from the routes, and a page that shows it offline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import msgspec
+from litestar import Litestar, MediaType, Response, get
+from litestar.di import Provide
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.spec import Components, License, SecurityScheme
+
+from headwater import __version__
+from headwater.api._auth import PUBLIC
+from headwater.config import Config
+
+_HEADERS = {
+    "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}},
+    "503": {"Retry-After": {"schema": {"type": "integer"}, "required": True}},
+}
+
+OPENAPI_MEDIA_TYPE = "application/vnd.oai.openapi+json"
+
+
+def describe(handlers: Sequence[HTTPRouteHandler], config: Config) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of ``handlers``.
+
+    Request bodies come from the structs that decode them: a route takes its body
+    as bytes (see ``docs/api.md``), of which Litestar alone could say nothing. A
+    handler names the struct as ``opt={"body": ...}``.
+    """
+    app = Litestar(
+        list(handlers),
+        openapi_config=OpenAPIConfig(
+            title="Headwater",
+            version=__version__,
+            description="A recommender that never stops learning. Every error is an RFC 9457 "
+            "problem; offsets say what is stored and learned.",
+            license=License(name="Apache-2.0", identifier="Apache-2.0"),
+            components=Components(
+                security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}
+            ),
+            use_handler_docstrings=True,
+            operation_id_creator=lambda handler, _method, _path: handler.handler_name,
+        ),
+        dependencies={"service": Provide(lambda: None, sync_to_thread=False)},
+        logging_config=None,
+    )
+    document: dict[str, Any] = app.openapi_schema.to_schema()
+    bodies = {
+        handler.handler_name: handler.opt["body"] for handler in handlers if "body" in handler.opt
+    }
+    schemas, components = msgspec.json.schema_components(
+        bodies.values(), ref_template="#/components/schemas/{name}"
+    )
+    document["components"].setdefault("schemas", {}).update(components)
+    schema_of = dict(zip(bodies, schemas, strict=True))
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if schema := schema_of.get(operation["operationId"]):
+                operation["requestBody"] = {
+                    "required": True,
+                    "content": {"application/json": {"schema": schema}},
+                }
+            for status, headers in _HEADERS.items():
+                if status in operation["responses"]:
+                    operation["responses"][status]["headers"] = headers
+            if config.serve.api_key is None:
+                operation["responses"].pop("401", None)
+            elif path not in PUBLIC:
+                operation["security"] = [{"key": []}]
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] == "n":
+                    parameter["schema"].update(minimum=1, maximum=config.recommend.max_n)
+    return document
+
+
+def pages(document: dict[str, Any]) -> list[HTTPRouteHandler]:
+    """Routes that show the description, to programs and to people."""
+    described = msgspec.json.encode(document)
+    shown = resources.files("headwater.api").joinpath("docs.html").read_bytes()
+
+    @get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response[bytes]:
+        return Response(described, media_type=OPENAPI_MEDIA_TYPE)
+
+    @get("/docs", include_in_schema=False)
+    async def docs() -> Response[bytes]:
+        return Response(
+            shown,
+            media_type=MediaType.HTML,
+            headers={
+                "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+                "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'"
+            },
+        )
+
+    @get("/", include_in_schema=False)
+    async def root() -> dict[str, str]:
+        return {
+            "name": "headwater",
+            "software": __version__,
+            "docs": "/docs",
+            "openapi": "/openapi.json",
+            "status": "/v1/status",
+            "metrics": "/metrics",
+        }
+
+    return [openapi, docs, root]

@@ -1,0 +1,140 @@
+"""Routes for those who run the server: probes, status, settings, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Response, get
+
+from headwater import __version__
+from headwater.api._metrics import metrics_of
+from headwater.api._problems import Unavailable, answers
+from headwater.api._service import Service, ServiceDependency
+from headwater.config import effective
+from headwater.feedback import ClickThrough
+from headwater.types import Metrics
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """The answer of a probe that succeeded."""
+
+    status: str
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Where the server stands. Offsets are places in the events log.
+
+    ``lag`` counts the entries of the log that this process hasn't folded,
+    ``training_lag`` those that the model hasn't learned. ``trainer`` is the
+    newest report that came with an update, without its metrics.
+    """
+
+    role: str
+    software: str
+    uptime_seconds: float
+    ready: bool
+    version: int
+    epoch: int
+    sequence: int
+    end: int
+    offset: int
+    lag: int
+    trained_through: int
+    training_lag: int
+    dead_letters: int
+    clicks: list[ClickThrough]
+    trainer: dict[str, Any]
+
+
+class MetricsAnswer(msgspec.Struct, frozen=True):
+    """How well predictions did on the events that followed them, as the trainer last reported."""
+
+    trained_through: int
+    metrics: list[Metrics]
+
+
+@get("/livez", tags=["operations"], summary="Whether the process works", responses=answers(503))
+async def livez(service: ServiceDependency) -> Probe:
+    if not service.engine.alive:
+        raise Unavailable("dead", "the model thread has ended; restart the server")
+    return Probe("alive")
+
+
+@get("/readyz", tags=["operations"], summary="Whether the log is folded", responses=answers(503))
+async def readyz(service: ServiceDependency) -> Probe:
+    if not service.engine.ready:
+        standing = service.engine.standing
+        raise Unavailable("not-ready", f"the log is being folded, at offset {standing.offset}")
+    return Probe("ready")
+
+
+@get(
+    "/v1/status",
+    tags=["operations"],
+    summary="Where the server stands",
+    responses=answers(401, 503),
+)
+async def status(service: ServiceDependency) -> Status:
+    return await asyncio.to_thread(_status, service)
+
+
+def _status(service: Service) -> Status:
+    standing = service.engine.standing
+    end = service.events.end()
+    return Status(
+        role=service.role,
+        software=__version__,
+        uptime_seconds=time.time() - service.started_at,
+        ready=service.engine.ready,
+        version=standing.version,
+        epoch=standing.epoch,
+        sequence=standing.sequence,
+        end=end,
+        offset=standing.offset,
+        lag=max(0, end - standing.offset),
+        trained_through=standing.trained_through,
+        training_lag=max(0, end - standing.trained_through),
+        dead_letters=service.events.dead_letter_count(),
+        clicks=service.feedback.click_through(),
+        trainer={k: v for k, v in standing.report.items() if k != "metrics"},
+    )
+
+
+@get(
+    "/v1/metrics",
+    tags=["operations"],
+    summary="How good the predictions are",
+    responses=answers(401),
+)
+async def quality(service: ServiceDependency) -> MetricsAnswer:
+    """Each prediction is tested on the event that followed, before that event is learned."""
+    report = service.engine.standing.report
+    return MetricsAnswer(report.get("trained_through", 0), metrics_of(report))
+
+
+@get(
+    "/v1/settings",
+    tags=["operations"],
+    summary="The effective settings, secrets hidden",
+    responses=answers(401),
+)
+async def settings(service: ServiceDependency) -> dict[str, Any]:
+    return effective(service.config)
+
+
+@get(
+    "/metrics",
+    tags=["operations"],
+    summary="Everything countable, for Prometheus",
+    media_type=MediaType.TEXT,
+    responses=answers(401, 503),
+)
+async def metrics(service: ServiceDependency) -> Response[bytes]:
+    text = await asyncio.to_thread(service.metrics.exposition)
+    return Response(text, media_type="text/plain; version=0.0.4")
+
+
+HANDLERS = [livez, readyz, status, quality, settings, metrics]

@@ -1,0 +1,158 @@
+"""Every error as ``application/problem+json`` (RFC 9457), with the field at fault where one is."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.openapi.datastructures import ResponseSpec
+
+from headwater.errors import HeadwaterError, InvalidInput, LogError, TooLarge
+
+MEDIA_TYPE = "application/problem+json"
+
+AnyRequest = Request[Any, Any, Any]
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What went wrong, by RFC 9457; ``field`` names the part of the request at fault."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    field: str | None = None
+
+    @classmethod
+    def of(
+        cls, status: int, detail: str, field: str | None = None, kind: str | None = None
+    ) -> Problem:
+        """A problem whose title is the status' own name; ``kind`` tells those of 503 apart."""
+        return cls(
+            type="about:blank" if kind is None else f"urn:headwater:{kind}",
+            title=HTTPStatus(status).phrase,
+            status=status,
+            detail=detail,
+            field=field,
+        )
+
+
+class Unavailable(HeadwaterError):
+    """The request was turned away for now; ``kind`` says why, in a word for programs.
+
+    Kinds: ``not-ready``, ``queue-full``, ``offset-not-reached``, ``log-failed``, ``stopping``.
+    """
+
+    def __init__(self, kind: str, detail: str, retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.retry_after = retry_after
+
+
+class Failed(HeadwaterError):
+    """The model raised an error while it answered; that error is the cause of this one."""
+
+
+class Rejected(HeadwaterError):
+    """A single piece of input was understood and refused."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field} {reason}")
+        self.field = field
+
+
+def _response(problem: Problem, headers: dict[str, str] | None = None) -> Response[Problem]:
+    return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _invalid(_: AnyRequest, error: InvalidInput) -> Response[Problem]:
+    return _response(Problem.of(400, str(error), error.field))
+
+
+def _too_large(_: AnyRequest, error: TooLarge) -> Response[Problem]:
+    return _response(Problem.of(413, str(error), error.field))
+
+
+def _rejected(_: AnyRequest, error: Rejected) -> Response[Problem]:
+    return _response(Problem.of(422, str(error), error.field))
+
+
+def _unavailable(request: AnyRequest, error: Unavailable) -> Response[Problem]:
+    request.app.state.service.metrics.shed.labels(error.kind).inc()
+    return _response(
+        Problem.of(503, str(error), kind=error.kind), {"Retry-After": str(error.retry_after)}
+    )
+
+
+def _log_failed(request: AnyRequest, error: LogError) -> Response[Problem]:
+    structlog.get_logger().error("the log failed", path=request.url.path, reason=str(error))
+    return _unavailable(
+        request,
+        Unavailable("log-failed", "the log can't be used now; the server's own log says why", 5),
+    )
+
+
+def _parameter(_: AnyRequest, error: ValidationException) -> Response[Problem]:
+    faults = error.extra if isinstance(error.extra, list) else []
+    fault = next((f for f in faults if isinstance(f, dict) and "key" in f), None)
+    if fault is None:
+        return _response(Problem.of(400, error.detail))
+    name, what = str(fault["key"]), str(fault["message"]).replace("`", "")
+    return _response(Problem.of(400, f"{name}: {what[:1].lower()}{what[1:]}", name))
+
+
+def _http(request: AnyRequest, error: HTTPException) -> Response[Problem]:
+    detail = error.detail
+    if error.status_code == 404:
+        detail = f"there is no {request.url.path}; /docs shows every route"
+    elif error.status_code == 405:
+        detail = f"{request.method} isn't answered here; the header Allow says what is"
+    elif error.status_code == 413:
+        detail = "the body is larger than serve.max_body_bytes; send less at a time"
+    return _response(Problem.of(error.status_code, detail), dict(error.headers or {}))
+
+
+def _unexpected(request: AnyRequest, error: Exception) -> Response[Problem]:
+    structlog.get_logger().error(
+        "request failed", method=request.method, path=request.url.path, exc_info=error
+    )
+    return _response(Problem.of(500, "an error in the server; its log says which"))
+
+
+HANDLERS: dict[int | type[Exception], Any] = {
+    InvalidInput: _invalid,
+    TooLarge: _too_large,
+    Rejected: _rejected,
+    Unavailable: _unavailable,
+    LogError: _log_failed,
+    ValidationException: _parameter,
+    HTTPException: _http,
+    Exception: _unexpected,
+}
+"""For Litestar: which exception becomes which problem."""
+
+_DESCRIPTIONS = {
+    400: "The request can't be understood; `field` names the part at fault.",
+    401: "No API key, or a wrong one: send `Authorization: Bearer KEY`.",
+    413: "The body, or the number of entries in it, is over the limit.",
+    422: "Understood and refused; `field` names the part at fault.",
+    500: "An error in the server.",
+    503: "Turned away for now; try again after `Retry-After` seconds.",
+}
+
+
+def answers(*statuses: int) -> dict[int, ResponseSpec]:
+    """The errors of a route, for its description; 500 comes with every route."""
+    return {
+        status: ResponseSpec(
+            Problem,
+            generate_examples=False,
+            description=_DESCRIPTIONS[status],
+            media_type=MEDIA_TYPE,
+        )
+        for status in sorted({*statuses, 500})
+    }

@@ -1,0 +1,276 @@
+"""The command line. Commands are thin; each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headwater.errors import ConfigError, HeadwaterError
+
+app = typer.Typer(
+    name="headwater",
+    help="A recommender that never stops learning.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DataOption = Annotated[Path, typer.Option("--data", help="Folder that holds everything durable.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings file; headwater.toml of this folder if there is one."),
+]
+MapOption = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="FIELD=COLUMN", help="Column of a field; may be repeated."),
+]
+
+DEFAULT_DATA = Path("headwater-data")
+
+
+class RoleChoice(StrEnum):
+    ALL = "all"
+    API = "api"
+    TRAINER = "trainer"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from headwater import __version__
+
+        typer.echo(f"headwater {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def serve(
+    data: DataOption = DEFAULT_DATA,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port; 0 takes a free one.  [default: 8080]"),
+    ] = None,
+    role: Annotated[
+        RoleChoice, typer.Option(help="One role alone, or all under a supervisor.")
+    ] = RoleChoice.ALL,
+    config: ConfigOption = None,
+    supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
+) -> None:
+    """Run the live system until Ctrl-C."""
+    from headwater.roles.serve import serve as run
+
+    listen = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    raise typer.Exit(run(data, role.value, config, listen, supervised))
+
+
+@app.command()
+def status(
+    data: DataOption = DEFAULT_DATA,
+    url: Annotated[
+        str | None,
+        typer.Option(envvar="HEADWATER_URL", help="Address of a running API, instead of --data."),
+    ] = None,
+    config: ConfigOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the answer as it came.")] = False,
+) -> None:
+    """Show where a running system stands: model, log, lag, metrics."""
+    from headwater import config as settings
+    from headwater.roles import status as asked
+
+    answer = asked.ask(url or asked.address(data), settings.load(config).serve.api_key)
+    if json:
+        _print_json(answer)
+    else:
+        _print(asked.table(answer))
+
+
+class TiesChoice(StrEnum):
+    ORDER = "order"
+    GROUPED = "grouped"
+
+
+class CatalogueChoice(StrEnum):
+    SEEN = "seen"
+    ALL = "all"
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="Interactions: Parquet, CSV, TSV, JSONL, RecBole.")],
+    items: Annotated[Path | None, typer.Option(help="Items file: titles, categories.")] = None,
+    repeats: Annotated[
+        bool | None,
+        typer.Option(help="Recommend items again; by default each event type says for itself."),
+    ] = None,
+    catalogue: Annotated[
+        CatalogueChoice | None,
+        typer.Option(help="Recommend items once seen, or all of the items file.  [default: seen]"),
+    ] = None,
+    ties: Annotated[
+        TiesChoice, typer.Option(help="One user's simultaneous events: in file order, or as one.")
+    ] = TiesChoice.ORDER,
+    limit: Annotated[int | None, typer.Option(min=1, help="First events only.")] = None,
+    mapping: MapOption = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of every random choice.")] = None,
+    config: ConfigOption = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+    ranks: Annotated[Path | None, typer.Option(help="Write each rank, as Parquet.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw NDCG@10 over the stream (PNG, SVG).")
+    ] = None,
+) -> None:
+    """Predict, then learn, every event of a file: the prequential protocol in one process."""
+    from headwater import config as settings
+    from headwater import replay as replaying
+
+    recommend = {"repeats": repeats, "catalogue": catalogue and catalogue.value}
+    flags: dict[str, Any] = {
+        "recommend": {name: value for name, value in recommend.items() if value is not None}
+    }
+    if seed is not None:
+        flags["seed"] = seed
+    replaying.run(
+        file,
+        items,
+        config=settings.load(config, flags),
+        grouped=ties is TiesChoice.GROUPED,
+        limit=limit,
+        mapping=_pairs(mapping),
+        json_path=json,
+        ranks_path=ranks,
+        plot_path=plot,
+    )
+
+
+@app.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="Parquet, CSV, TSV, JSONL or RecBole atomic file.")],
+    items: Annotated[bool, typer.Option("--items", help="The file holds items.")] = False,
+    data: DataOption = DEFAULT_DATA,
+    mapping: MapOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Append a file of events, or of items, to the events log; a running server learns from it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from headwater import config as settings
+    from headwater.roles import bulk
+
+    loaded, columns = settings.load(config), _pairs(mapping)
+    console = Console(highlight=False, soft_wrap=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"importing {file.name}", total=None)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if items:
+            done = bulk.import_items(file, data, columns, progress)
+        else:
+            done = bulk.import_events(file, data, loaded, columns, progress)
+    what = "items" if items else "events"
+    console.print(f"{file}: {done.appended:,} {what} appended to {data}", markup=False)
+    if done.duplicate:
+        console.print(f"{done.duplicate:,} duplicates: they were there already")
+    for reason, count in done.skipped.items():
+        console.print(f"{count:,} rows skipped: {reason}", markup=False)
+    for warning in done.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("headwater.toml"),
+) -> None:
+    """Write an annotated settings file: every setting at its default, with what it means."""
+    from headwater.config import annotated_toml
+
+    try:
+        with path.open("x") as file:
+            file.write(annotated_toml())
+    except FileExistsError:
+        raise ConfigError(f"{path} exists already; move it away, or name another file") from None
+    except OSError as error:
+        raise ConfigError(f"{path} can't be written: {error.strerror}") from None
+    typer.echo(f"wrote {path}")
+
+
+@app.command()
+def config(
+    config: ConfigOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print the effective settings: file, environment and defaults together."""
+    from headwater import config as settings
+
+    values = settings.effective(settings.load(config))
+    if json:
+        _print_json(values)
+        return
+    from rich.table import Table
+
+    table = Table("setting", "value", box=None, pad_edge=False, header_style="bold")
+    for name, value in _flat(values):
+        table.add_row(name, "not set" if value is None else str(value))
+    _print(table)
+
+
+def _pairs(mapping: list[str] | None) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in mapping or ()]
+    for field, equals, column in pairs:
+        if not (field and equals and column):
+            raise ConfigError(f"--map {field}{equals}{column}: write --map FIELD=COLUMN")
+    return {field: column for field, _, column in pairs}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _print(what: Any) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(what)
+
+
+def _print_json(values: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def main() -> None:
+    """Runs the command line; what Headwater raises on purpose becomes one red line and exit 2."""
+    try:
+        app()
+    except HeadwaterError as error:
+        from rich.console import Console
+
+        Console(stderr=True, soft_wrap=True).print(
+            f"error: {error}", style="red", markup=False, highlight=False
+        )
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

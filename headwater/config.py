@@ -1,0 +1,329 @@
+"""Settings: ``headwater.toml`` < ``HEADWATER_*`` environment < flags.
+
+Every setting is here, with its default and where the number came from. A
+``Config`` is frozen; unknown keys, nested ones too, and numbers that aren't
+finite are errors that name the key.
+
+The string under a field is its documentation: the annotated file that
+``headwater init`` writes and ``docs/configuration.md`` are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from headwater import _config_template
+from headwater._config_layers import Layer, explain, merge, read_environment, read_toml
+from headwater.errors import ConfigError
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+ENV_PREFIX = "HEADWATER_"
+
+RESERVED_VARIABLES = {
+    "HEADWATER_STREAMS": "folder of the streams that benchmarks read",
+    "HEADWATER_SUPERVISED": "set by `headwater serve` for the processes that it starts",
+    "HEADWATER_URL": "address of a running system, for the commands that talk to one",
+}
+"""Environment variables of that prefix which aren't settings."""
+
+SECRETS = frozenset({"serve.api_key"})
+"""Settings whose values are never shown."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class EventType(_Section):
+    """What one type of event says about user and item."""
+
+    weight: float = Field(default=1.0, ge=0.0, le=1000.0)
+    """How much one such event teaches, against a view."""
+    polarity: Literal[-1, 0, 1] = 1
+    """1: wanted; -1: not wanted (learned from, never a target); 0: says neither."""
+    repeats: bool = True
+    """Whether an item may be recommended again after such an event of the same user."""
+
+    @field_validator("polarity", mode="before")
+    @classmethod
+    def _from_environment(cls, value: Any) -> Any:
+        # An environment variable is text, and a Literal takes none for a number.
+        return int(value) if value in ("-1", "0", "1") else value
+
+
+DEFAULT_EVENT_TYPES: dict[str, EventType] = {
+    "view": EventType(),
+    "click": EventType(),
+    "play": EventType(),
+    "dwell": EventType(),
+    "search": EventType(weight=0.0, polarity=0),
+    "impression": EventType(weight=0.0, polarity=0),
+    "skip": EventType(weight=0.5, polarity=-1),
+    "like": EventType(weight=2.0),
+    "bookmark": EventType(weight=2.0),
+    "favourite": EventType(weight=2.0),
+    "cart": EventType(weight=3.0),
+    "purchase": EventType(weight=5.0),
+    "rating": EventType(repeats=False),
+    "dislike": EventType(weight=2.0, polarity=-1),
+    "return": EventType(weight=2.0, polarity=-1),
+    "cancel": EventType(weight=2.0, polarity=-1),
+    "adjust": EventType(weight=0.0, polarity=0),
+}
+
+
+class Preprocess(_Section):
+    history_length: int = Field(default=50, ge=1, le=1000)
+    """Events of a user's history that are kept in memory and seen by the experts."""
+    session_gap_minutes: float = Field(default=30.0, gt=0)
+    """A longer pause starts a new session."""
+
+
+class Popularity(_Section):
+    half_lives_hours: tuple[float, ...] = (1.0, 6.0, 24.0, 96.0, 384.0, 2880.0)
+    """Half-lives of the decayed counts, an hour to four months: no single one is right for two
+    streams, so several are kept and the mixture chooses."""
+
+
+class Transitions(_Section):
+    width: int = Field(default=64, ge=4, le=1024)
+    """Successors kept per item; the weakest makes place for a new one."""
+    window: int = Field(default=10, ge=1, le=100)
+    """Earlier events that are joined to a new one, with weight 1 / distance."""
+    half_life_days: float = Field(default=60.0, gt=0)
+    """Half-life of the counts."""
+
+
+class Sequence(_Section):
+    dim: int = Field(default=64, ge=4, le=1024)
+    """Length of an item's, and of a user's, vector."""
+    layers: int = Field(default=2, ge=0, le=16)
+    """Transformer blocks; 0 leaves a weighted sum of the history."""
+    heads: int = Field(default=2, ge=1, le=16)
+    """Attention heads of a block; they share ``dim`` among them."""
+    learning_rate: float = Field(default=0.001, gt=0, le=1)
+    """Adam's, for the dense weights."""
+    row_learning_rate: float = Field(default=0.05, gt=0, le=10)
+    """Row-wise Adagrad's, for item rows."""
+    negatives: int = Field(default=1024, ge=1)
+    """Uniform negatives of one step, shared by its examples, beside the in-batch ones."""
+    earlier_positions: int = Field(default=4, ge=0)
+    """Earlier positions of a history that are predicted beside the last one, at half weight."""
+    replay: float = Field(default=1.0, ge=0, le=10)
+    """Replayed examples per new one."""
+    replay_buffer: int = Field(default=20_000, ge=0)
+    """Newest examples that replay draws from."""
+    replay_cap: int = Field(default=8, ge=0)
+    """Replays of one event at most: sparse ids overfit at repeated passes (arXiv 2209.06053)."""
+
+
+class Mixture(_Section):
+    candidates: int = Field(default=50, ge=1, le=1000)
+    """Items that each expert proposes to the union."""
+    hidden: int = Field(default=48, ge=1)
+    """Width of the two hidden layers."""
+    learning_rate: float = Field(default=0.002, gt=0, le=1)
+    """Adam's."""
+    replay: float = Field(default=2.0, ge=0, le=10)
+    """Replayed lists per new one."""
+    replay_buffer: int = Field(default=4_000, ge=0)
+    """Newest lists that replay draws from."""
+
+
+class Train(_Section):
+    batch_events: int = Field(default=100, ge=1, le=10_000)
+    """Most events of a micro-batch."""
+    batch_milliseconds: float = Field(default=50.0, ge=0)
+    """A micro-batch ends at ``batch_events``, or this long after its first event."""
+    publish_milliseconds: float = Field(default=250.0, ge=0)
+    """Longest that learned rows wait to be published while micro-batches follow each other."""
+
+
+class Evaluate(_Section):
+    window: int = Field(default=10_000, ge=100)
+    """Newest predictions that the running metrics are a mean of."""
+
+
+class Optimize(_Section):
+    every: int = Field(default=2_000, ge=100)
+    """Predictions between two looks at the metrics."""
+    learning_rate_factor: float = Field(default=1.5, gt=1, le=10)
+    """A learning rate is raised or lowered by this factor at a time."""
+    learning_rate_span: float = Field(default=4.0, ge=1, le=100)
+    """The optimizer keeps a learning rate within base / span and base x span."""
+
+
+class Deploy(_Section):
+    snapshot_events: int = Field(default=20_000, ge=1)
+    """Events between two snapshots."""
+    snapshots_kept: int = Field(default=3, ge=1)
+    """Newest snapshots that are kept; older ones, and the updates before them, are deleted."""
+    row_norm_limit: float = Field(default=100.0, gt=0)
+    """An update with a longer row doesn't go live."""
+    dense_limit: float = Field(default=100.0, gt=0)
+    """Likewise for the largest dense weight."""
+
+
+class Recommend(_Section):
+    repeats: bool | None = Field(default=None, examples=[True])
+    """Overrides every event type's ``repeats``; by default each type says for itself."""
+    catalogue: Literal["seen", "all"] = "seen"
+    """``seen``: an item is recommended once an event has named it; ``all``: listed ones too."""
+    max_n: int = Field(default=100, ge=1, le=1000)
+    """Longest list that a request may ask for."""
+    wait_seconds: float = Field(default=2.0, ge=0, le=60)
+    """Longest that ``min_offset`` makes a request wait."""
+
+
+class Serve(_Section):
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8080, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    api_key: str | None = Field(
+        default=None, min_length=16, repr=False, examples=["a long random text"]
+    )
+    """Needed to listen beyond the loopback address; sent as ``Authorization: Bearer``."""
+    max_body_bytes: int = Field(default=8_000_000, ge=1_000)
+    """Largest body of a request; a larger one is answered 413."""
+    max_events_per_request: int = Field(default=10_000, ge=1)
+    """Most events of one request; more are answered 413."""
+    max_queue: int = Field(default=1_000, ge=1)
+    """Requests waiting for the model thread; more are shed with 503."""
+
+
+class Config(BaseSettings):
+    """All settings, frozen. Make one with :func:`load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+    seed: int = Field(default=0, ge=0)
+    """All randomness comes from this number and the offset in the log."""
+    events: dict[Annotated[str, Field(min_length=1, max_length=64)], EventType] = Field(
+        default_factory=dict
+    )
+    """Event types beside the built-in ones, or other values for those."""
+    preprocess: Preprocess = Preprocess()
+    """Histories and sessions."""
+    popularity: Popularity = Popularity()
+    """The ``popularity`` expert: decayed counts."""
+    transitions: Transitions = Transitions()
+    """The ``transitions`` expert: what follows what."""
+    sequence: Sequence = Sequence()
+    """The ``sequence`` expert: a causal transformer over the history."""
+    mixture: Mixture = Mixture()
+    """How the experts are combined."""
+    train: Train = Train()
+    """Micro-batches and publishing."""
+    evaluate: Evaluate = Evaluate()
+    """Test-then-train metrics."""
+    optimize: Optimize = Optimize()
+    """What the metrics change."""
+    deploy: Deploy = Deploy()
+    """Snapshots and guards."""
+    recommend: Recommend = Recommend()
+    """What is served."""
+    serve: Serve = Serve()
+    """The HTTP server."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # `load` lays file, environment and flags over one another, and knows who set which key.
+        return (init_settings,)
+
+    @field_validator("events", mode="before")
+    @classmethod
+    def _over_the_built_in(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {
+            name: {**DEFAULT_EVENT_TYPES[name].model_dump(), **settings}
+            if name in DEFAULT_EVENT_TYPES and isinstance(settings, Mapping)
+            else settings
+            for name, settings in value.items()
+        }
+
+    @property
+    def event_types(self) -> dict[str, EventType]:
+        """The built-in event types with the configured ones over them."""
+        return {**DEFAULT_EVENT_TYPES, **self.events}
+
+
+def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Config:
+    """The effective settings.
+
+    Args:
+        path: a TOML file; ``None`` reads ``headwater.toml`` in the working folder if there is one.
+        overrides: nested values that win over file and environment (the flags).
+
+    Raises:
+        ConfigError: names every key at fault, who set it, and what would be right.
+    """
+    file = path if path is not None else Path("headwater.toml")
+    if path is not None and not path.is_file():
+        raise ConfigError(f"--config: there is no file {path}")
+    layers = [
+        *([read_toml(file)] if file.is_file() else []),
+        *read_environment(Config, ENV_PREFIX, RESERVED_VARIABLES),
+        Layer("by a flag", overrides or {}),
+    ]
+    try:
+        return Config(**merge(layers))
+    except ValidationError as error:
+        raise ConfigError(explain(error, Config, layers, SECRETS)) from None
+
+
+def effective(config: Config) -> dict[str, Any]:
+    """Every setting as plain JSON values, built-in event types too; secrets are starred out."""
+    values = config.model_dump(mode="json")
+    values["events"] = {
+        name: kind.model_dump(mode="json") for name, kind in config.event_types.items()
+    }
+    for secret in SECRETS:
+        section, key = secret.split(".")
+        if values[section][key] is not None:
+            values[section][key] = "********"
+    return values
+
+
+def annotated_toml() -> str:
+    """The file that ``headwater init`` writes: every key, commented out, at its default."""
+    return _config_template.annotated_toml(Config, {"events": DEFAULT_EVENT_TYPES})
+
+
+def configuration_markdown() -> str:
+    """The text of ``docs/configuration.md``."""
+    return _config_template.configuration_markdown(
+        Config, {"events": DEFAULT_EVENT_TYPES}, RESERVED_VARIABLES
+    )

@@ -1,0 +1,25 @@
+"""Stage 6, deploy: what was learned goes live, in one piece and only when it is fit to.
+
+``encode`` and ``decode`` give an update its form on the updates log, ``check``
+holds back one that would harm, ``Snapshots`` keeps whole states to start from,
+and ``Versions`` remembers which structural state was live when.
+"""
+
+from __future__ import annotations
+
+from headwater.deploy._guards import check
+from headwater.deploy._sealing import state_digest
+from headwater.deploy._snapshots import Manifest, Snapshots
+from headwater.deploy._updates import decode, digest, encode
+from headwater.deploy._versions import Versions
+
+__all__ = [
+    "Manifest",
+    "Snapshots",
+    "Versions",
+    "check",
+    "decode",
+    "digest",
+    "encode",
+    "state_digest",
+]

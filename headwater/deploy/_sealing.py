@@ -1,0 +1,81 @@
+"""Arrays and one JSON document in a safetensors container where no changed bit goes unnoticed.
+
+The document stands in the container's header, behind its own checksum, and
+holds the digest of the arrays: a reader can trust the document without reading
+the arrays, and the arrays once it has the document.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+
+from headwater.types import State
+
+_KEY = "headwater"
+_DIGEST_BYTES = 32
+_DIGEST_CHARACTERS = 2 * _DIGEST_BYTES
+
+
+class BrokenSeal(ValueError):
+    """The document isn't there, or isn't what was written."""
+
+
+def bytes_digest(data: bytes) -> str:
+    """BLAKE2b-256 of ``data`` in hexadecimal."""
+    return blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def state_digest(state: State) -> str:
+    """BLAKE2b-256 over the names in order, and each array's dtype, shape and bytes.
+
+    Equal for two states exactly when their arrays are equal bit for bit; the
+    order in which a dict was filled, and strides, don't matter.
+
+    >>> import numpy as np
+    >>> one = {"a": np.arange(4), "b": np.zeros(2)}
+    >>> other = {"b": np.zeros(2), "a": np.arange(8)[:4]}
+    >>> state_digest(one) == state_digest(other)
+    True
+    >>> state_digest(one) == state_digest({"a": np.arange(4).reshape(2, 2), "b": np.zeros(2)})
+    False
+    """
+    total = blake2b(digest_size=_DIGEST_BYTES)
+    for name in sorted(state):
+        array = dense_array(state[name])
+        total.update(repr((name, array.dtype.str, array.shape)).encode("utf-8", "surrogatepass"))
+        total.update(array.reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+def dense_array(array: np.ndarray) -> np.ndarray:
+    """The array in C order and little-endian, copied only where it has to be.
+
+    safetensors writes from a bare pointer and would store a strided view wrongly.
+    """
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+
+
+def seal(document: bytes) -> dict[str, str]:
+    """The container's metadata for a JSON document.
+
+    It is a single key because safetensors writes several in random order, and
+    equal content must give equal bytes.
+    """
+    return {_KEY: bytes_digest(document) + document.decode()}
+
+
+def unseal(metadata: dict[str, str] | None) -> bytes:
+    """The document that :func:`seal` was given.
+
+    Raises:
+        BrokenSeal: there is none, or a bit of it has changed.
+    """
+    sealed = (metadata or {}).get(_KEY)
+    if sealed is None:
+        raise BrokenSeal("it holds no Headwater header")
+    checksum, document = sealed[:_DIGEST_CHARACTERS], sealed[_DIGEST_CHARACTERS:].encode()
+    if bytes_digest(document) != checksum:
+        raise BrokenSeal("its header doesn't match its checksum")
+    return document

@@ -1,0 +1,219 @@
+"""Whole states on disk, each in one file that holds its place in the logs as well.
+
+State and offset can't disagree: they are in the same file, which appears under
+its name complete or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import msgspec
+import structlog
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from headwater.deploy._sealing import BrokenSeal, dense_array, seal, state_digest, unseal
+from headwater.deploy._versions import sync_folder
+from headwater.errors import SnapshotError
+from headwater.types import State
+
+FORMAT = 1
+"""The layout that ``write`` uses; a reader refuses what is newer."""
+
+_NAME = re.compile(r"snapshot-e(\d+)-s(\d+)\.safetensors")
+_TEMPORARY = ".partial"
+
+Shape = dict[str, str | int | float | bool]
+"""What the arrays' shapes and meaning depend on: widths, layers, a digest of the settings."""
+
+log = structlog.get_logger(__name__)
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a snapshot stands for.
+
+    ``offset`` is the last event that the state has learned from, ``sequence``
+    the last update that it holds. ``digest`` is of the state alone, as
+    ``state_digest`` gives it; ``write`` fills it in.
+    """
+
+    epoch: int
+    version: int
+    sequence: int
+    offset: int
+    shape: Shape
+    created_at: float
+    digest: str = ""
+    format: int = FORMAT
+
+
+class _Form(msgspec.Struct):
+    format: int
+
+
+class _Damaged(SnapshotError):
+    """The bytes aren't those that were written: an older snapshot may do."""
+
+
+class _Gone(SnapshotError):
+    """Another process has pruned it since it was listed."""
+
+
+class Snapshots:
+    """The snapshots of one folder, ordered by epoch and sequence.
+
+    Any process may read. One writer at a time: the trainer that holds the lease.
+    """
+
+    def __init__(self, directory: Path, keep: int) -> None:
+        self.directory = directory
+        self.keep = keep
+
+    def paths(self) -> list[Path]:
+        """Complete snapshots, oldest first."""
+        if not self.directory.is_dir():
+            return []
+        found = []
+        for path in self.directory.iterdir():
+            if match := _NAME.fullmatch(path.name):
+                found.append((int(match[1]), int(match[2]), path))
+        return [path for _, _, path in sorted(found)]
+
+    def write(self, state: State, manifest: Manifest) -> Path:
+        """Writes a snapshot, durable once this returns; readers see all of it or nothing.
+
+        Temporary files that a crashed writer left are removed first.
+
+        Raises:
+            SnapshotError: the folder can't be written, or an array has a dtype that
+                safetensors doesn't hold.
+        """
+        name = f"snapshot-e{manifest.epoch:04d}-s{manifest.sequence:012d}.safetensors"
+        path = self.directory / name
+        temporary = path.with_name(name + _TEMPORARY)
+        arrays = {key: dense_array(array) for key, array in state.items()}
+        manifest = msgspec.structs.replace(manifest, digest=state_digest(arrays), format=FORMAT)
+        sealed = seal(msgspec.json.encode(manifest, order="deterministic"))
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for leftover in self.directory.glob(f"*{_TEMPORARY}"):
+                leftover.unlink()
+            save_file(arrays, temporary, metadata=sealed)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(self.directory)
+        except (OSError, SafetensorError) as error:
+            temporary.unlink(missing_ok=True)
+            raise SnapshotError(
+                f"{path} can't be written: {error}; the snapshots before it are untouched"
+            ) from None
+        return path
+
+    def manifest(self, path: Path) -> Manifest:
+        """What the snapshot stands for, without reading its arrays.
+
+        Raises:
+            SnapshotError: as ``load``, as far as the header shows.
+        """
+        return _read(path, arrays=False)[1]
+
+    def load(self, path: Path, shape: Shape | None = None) -> tuple[State, Manifest]:
+        """State and manifest of one snapshot, every bit of it checked.
+
+        Args:
+            path: one of ``paths()``.
+            shape: what the reader's own settings demand; ``None`` takes any shape.
+
+        Raises:
+            SnapshotError: the file is gone, damaged, of a newer format or of another shape.
+        """
+        state, manifest = _read(path, arrays=True)
+        if shape is not None and manifest.shape != shape:
+            keys = sorted(manifest.shape.keys() | shape.keys())
+            differences = "; ".join(
+                f"{key} is {manifest.shape.get(key)!r} there and {shape.get(key)!r} in the settings"
+                for key in keys
+                if manifest.shape.get(key) != shape.get(key)
+            )
+            raise SnapshotError(
+                f"{path} has another shape: {differences}. Set it back, or move {path.parent} away "
+                "to learn again from the events log"
+            )
+        return state, manifest
+
+    def newest(self, shape: Shape | None = None) -> tuple[State, Manifest] | None:
+        """The newest snapshot that is whole; ``None`` when there is none.
+
+        A damaged one is passed over with a warning. One of a newer format or of
+        another shape is not: what is older than it would undo what it stands for.
+
+        Raises:
+            SnapshotError: the newest whole one has a newer format or another shape.
+        """
+        while True:
+            paths = self.paths()
+            for path in reversed(paths):
+                try:
+                    return self.load(path, shape)
+                except _Gone:
+                    continue
+                except _Damaged as error:
+                    log.warning("snapshot_skipped", path=str(path), reason=str(error))
+            if self.paths() == paths:
+                return None
+
+    def prune(self) -> int:
+        """Deletes what is older than the newest ``keep`` snapshots with a readable header.
+
+        Damaged ones don't count, so they can't push a good one out; they are
+        deleted once they are older than all that is kept.
+
+        Returns:
+            The sequence of the oldest one kept, 0 when there is none: updates through it can be
+            dropped.
+        """
+        kept: list[Manifest] = []
+        for path in reversed(self.paths()):
+            if len(kept) == self.keep:
+                path.unlink(missing_ok=True)
+                continue
+            try:
+                kept.append(self.manifest(path))
+            except _Damaged as error:
+                log.warning("snapshot_damaged", path=str(path), reason=str(error))
+        return kept[-1].sequence if kept else 0
+
+
+def _read(path: Path, *, arrays: bool) -> tuple[State, Manifest]:
+    try:
+        with safe_open(path, framework="np") as file:
+            document = unseal(file.metadata())
+            manifest = _manifest(path, document)
+            state: State = {}
+            if arrays:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise _Gone(f"{path} is gone; list the snapshots again") from None
+    except (OSError, SafetensorError, BrokenSeal, KeyError) as error:
+        raise _damaged(path, str(error)) from None
+    if arrays and state_digest(state) != manifest.digest:
+        raise _damaged(path, "its arrays don't match their checksum")
+    return state, manifest
+
+
+def _manifest(path: Path, document: bytes) -> Manifest:
+    form = msgspec.json.decode(document, type=_Form).format
+    if form > FORMAT:
+        raise SnapshotError(
+            f"{path} has format {form}, this version reads up to {FORMAT}: update Headwater, or "
+            f"move {path.parent} away to learn again from the events log"
+        )
+    return msgspec.json.decode(document, type=Manifest)
+
+
+def _damaged(path: Path, reason: str) -> _Damaged:
+    return _Damaged(f"{path} is damaged: {reason}. Delete it; an older snapshot will be used")

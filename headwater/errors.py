@@ -1,0 +1,57 @@
+"""The errors that Headwater raises on purpose; the message names the field and the remedy."""
+
+from __future__ import annotations
+
+
+class HeadwaterError(Exception):
+    """Base of everything raised on purpose."""
+
+
+class ConfigError(HeadwaterError):
+    """A setting is unknown, misspelt or out of range."""
+
+
+class InvalidInput(HeadwaterError):
+    """One piece of input can't be used; ``field`` says which part, ``reason`` why.
+
+    >>> str(InvalidInput("timestamp", "is 2 hours in the future; send at most 5 minutes ahead"))
+    'timestamp is 2 hours in the future; send at most 5 minutes ahead'
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field} {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class TooLarge(InvalidInput):
+    """There is more of something in one piece of input than the configuration allows."""
+
+
+class UnreadableFile(HeadwaterError):
+    """A file can't be read as interactions or items."""
+
+
+class LogError(HeadwaterError):
+    """A log can't be opened, or refuses what it was given."""
+
+
+class Fenced(LogError):
+    """Another trainer has taken over: this one's updates are refused from now on."""
+
+
+class UpdateError(HeadwaterError):
+    """An update can't be encoded, or its bytes are damaged or from a newer format."""
+
+
+class SnapshotError(HeadwaterError):
+    """A snapshot is corrupt, truncated, from a newer format or of another shape."""
+
+
+class GuardTripped(HeadwaterError):
+    """An update is not fit to go live; ``guard`` names the check, the message its numbers."""
+
+    def __init__(self, guard: str, reason: str) -> None:
+        super().__init__(f"{guard}: {reason}")
+        self.guard = guard
+        self.reason = reason

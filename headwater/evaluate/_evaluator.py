@@ -1,0 +1,196 @@
+"""Running metrics of a live system: the newest predictions, and all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from headwater.config import Config
+from headwater.errors import SnapshotError
+from headwater.evaluate._metrics import (
+    RANK_BINS,
+    SEGMENTS,
+    finite_moments,
+    from_histogram,
+    normal,
+    rank_bins,
+    rank_histograms,
+    top_flags,
+)
+from headwater.evaluate._outcomes import MIXTURE, TOP, Outcomes, compare
+from headwater.packing import pack_strings, unpack_strings
+from headwater.types import Batch, Longs, Metric, Metrics, Ranking, State
+
+
+class Evaluator:
+    """Test-then-train metrics of the mixture and of each expert, by segment.
+
+    Memory is bounded by ``evaluate.window`` and by the number of items, never
+    by traffic. Same batches in, same state out, bit for bit.
+    """
+
+    def __init__(self, config: Config, experts: Sequence[str]) -> None:
+        self.models = (MIXTURE, *experts)
+        self.experts = tuple(experts)
+        self._window = config.evaluate.window
+        models = len(self.models)
+        self._seen = 0
+        self._filled = 0
+        self._eligible = 0
+        # A ring of the newest predictions: prediction number p is at p % window.
+        self._bins = np.zeros((self._window, models), np.uint8)
+        self._history = np.zeros(self._window, np.uint8)
+        self._item_age = np.zeros(self._window, np.uint8)
+        self._tops = np.zeros((self._window, models, TOP), np.int32)
+        self._novelty = np.zeros((self._window, models), np.float64)
+        self._newest_counts = np.zeros((len(SEGMENTS), models, RANK_BINS), np.int64)
+        # The whole past, as sums.
+        self._all_counts = np.zeros_like(self._newest_counts)
+        self._all_novelty = np.zeros((models, 3), np.float64)  # sum, sum of squares, n
+        self._shown = np.zeros((models, 0), np.bool_)  # item rows that were in a top ten
+
+    def observe(
+        self, batch: Batch, ranking: Ranking, item_counts: Longs, total_events: int
+    ) -> Outcomes:
+        """Tests B lists on what then happened, and counts the outcome.
+
+        Args:
+            batch: B events.
+            ranking: a list for each, made before anything learned from the batch.
+            item_counts: (N,) events per item before the batch.
+            total_events: events of all items before the batch.
+
+        Raises:
+            ValueError: batch and lists differ in number.
+        """
+        outcomes = compare(self.experts, batch, ranking, item_counts, total_events)
+        self._eligible = int(np.count_nonzero(item_counts))
+        if len(outcomes):
+            self._add_to_all(outcomes)
+            self._add_to_newest(outcomes)
+        return outcomes
+
+    def metrics(self, window: Literal["newest", "all"] = "newest") -> list[Metrics]:
+        """One entry per segment that has predictions, ``all`` first.
+
+        Values are named ``<model>.<metric>``, as in ``mixture.ndcg@10``. Segment
+        ``all`` has ``coverage@10`` and ``novelty@10`` too; coverage is a ratio
+        of two exact counts, so its interval has no width.
+        """
+        counts = self._newest_counts if window == "newest" else self._all_counts
+        found = []
+        for segment, name in enumerate(SEGMENTS):
+            if not counts[segment, 0].any():
+                continue
+            values: dict[str, Metric] = {}
+            for model, model_name in enumerate(self.models):
+                for metric, value in from_histogram(counts[segment, model]).items():
+                    values[f"{model_name}.{metric}"] = value
+            if name == "all":
+                values.update(self._list_metrics(window))
+            found.append(Metrics(window=window, segment=name, values=values))
+        return found
+
+    def state(self) -> State:
+        """What is remembered, in an order that doesn't depend on where the ring stands."""
+        text, offsets = pack_strings(self.models)
+        order = self._places(self._seen - self._filled, self._seen)
+        used = np.flatnonzero(self._shown.any(axis=0))
+        return {
+            "models": text,
+            "models_offsets": offsets,
+            "seen": np.array([self._seen, self._eligible], np.int64),
+            "bins": self._bins[order],
+            "history": self._history[order],
+            "item_age": self._item_age[order],
+            "tops": self._tops[order],
+            "novelty": self._novelty[order],
+            "all_counts": self._all_counts.copy(),
+            "all_novelty": self._all_novelty.copy(),
+            "shown": self._shown[:, : used[-1] + 1 if len(used) else 0].copy(),
+        }
+
+    def load(self, state: State) -> None:
+        """Takes over a state; a window that was set shorter since keeps the newest of it.
+
+        Raises:
+            SnapshotError: the state is of other experts.
+        """
+        models = tuple(unpack_strings(state["models"], state["models_offsets"]))
+        if models != self.models:
+            raise SnapshotError(
+                f"the metrics are of {', '.join(models)}, not of {', '.join(self.models)}; "
+                "learn again from the events log"
+            )
+        self._seen, self._eligible = (int(number) for number in state["seen"])
+        held = len(state["bins"])
+        self._filled = min(held, self._window)
+        places = self._places(self._seen - self._filled, self._seen)
+        newest = slice(held - self._filled, None)
+        self._bins[places] = state["bins"][newest]
+        self._history[places] = state["history"][newest]
+        self._item_age[places] = state["item_age"][newest]
+        self._tops[places] = state["tops"][newest]
+        self._novelty[places] = state["novelty"][newest]
+        self._newest_counts = self._histograms(places)
+        self._all_counts = state["all_counts"].copy()
+        self._all_novelty = state["all_novelty"].copy()
+        self._shown = state["shown"].copy()
+
+    def _add_to_all(self, outcomes: Outcomes) -> None:
+        self._all_counts += rank_histograms(
+            rank_bins(outcomes.ranks), outcomes.history, outcomes.item_age
+        )
+        rows = int(outcomes.tops.max()) + 1
+        if rows > self._shown.shape[1]:
+            # Doubled, so that a growing catalogue doesn't cost a copy per batch.
+            size = max(rows, 2 * self._shown.shape[1])
+            self._shown = np.pad(self._shown, ((0, 0), (0, size - self._shown.shape[1])))
+        for model in range(len(self.models)):
+            tops = outcomes.tops[:, model]
+            self._shown[model, tops[tops >= 0]] = True
+            self._all_novelty[model] += finite_moments(outcomes.novelty[:, model])
+
+    def _add_to_newest(self, outcomes: Outcomes) -> None:
+        end = self._seen + len(outcomes)
+        oldest = self._seen - self._filled
+        kept = min(self._seen, max(oldest, end - self._window))
+        self._newest_counts -= self._histograms(self._places(oldest, kept))
+        added = min(len(outcomes), self._window)
+        places = self._places(end - added, end)
+        self._bins[places] = rank_bins(outcomes.ranks[-added:])
+        self._history[places] = outcomes.history[-added:]
+        self._item_age[places] = outcomes.item_age[-added:]
+        self._tops[places] = outcomes.tops[-added:]
+        self._novelty[places] = outcomes.novelty[-added:]
+        self._newest_counts += self._histograms(places)
+        self._seen = end
+        self._filled = min(self._filled + added, self._window)
+
+    def _places(self, start: int, stop: int) -> Longs:
+        return np.arange(start, stop) % self._window
+
+    def _histograms(self, places: Longs) -> Longs:
+        return rank_histograms(self._bins[places], self._history[places], self._item_age[places])
+
+    def _list_metrics(self, window: Literal["newest", "all"]) -> dict[str, Metric]:
+        values: dict[str, Metric] = {}
+        newest = self._places(self._seen - self._filled, self._seen)
+        for model, name in enumerate(self.models):
+            if window == "newest":
+                shown = int(np.count_nonzero(top_flags(self._tops[newest, model])))
+                moments = finite_moments(self._novelty[newest, model])
+            else:
+                shown = int(np.count_nonzero(self._shown[model]))
+                total, squares, lists = self._all_novelty[model]
+                moments = float(total), float(squares), int(lists)
+            # Items that no event has named can be shown as well, where they have content.
+            eligible = max(shown, self._eligible)
+            if eligible:
+                coverage = shown / eligible
+                values[f"{name}.coverage@10"] = Metric(coverage, coverage, coverage, eligible)
+            if moments[2]:
+                values[f"{name}.novelty@10"] = normal(*moments)
+        return values

@@ -1,0 +1,190 @@
+"""What a rank is worth, and what can be said of many of them.
+
+A rank is the 0-based place of the true item in the list that would have been
+served; -1 says that it isn't in the list. Every metric of a rank here depends on
+it only below 20, so any number of ranks is exactly described by 21 counts: a
+running window adds and subtracts integers, and never drifts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.types import Bytes, Doubles, Longs, Metric
+
+RANK_BINS = 21
+"""Ranks 0 to 19, and one bin for what is beyond or not in the list."""
+
+HISTORY_BUCKETS = ("0", "1-4", "5-19", "20+")
+"""Earlier events of the user."""
+ITEM_AGE_BUCKETS = ("0-9", "10-99", "100+")
+"""Earlier events that named the item."""
+SEGMENTS = (
+    "all",
+    *(f"history:{bucket}" for bucket in HISTORY_BUCKETS),
+    *(f"item_age:{bucket}" for bucket in ITEM_AGE_BUCKETS),
+)
+
+_HISTORY_STARTS = np.array([1, 5, 20])
+_ITEM_AGE_STARTS = np.array([10, 100])
+_FIRST_ITEM_AGE = 1 + len(HISTORY_BUCKETS)
+
+# Two-sided 95 % of the normal distribution.
+_Z = 1.959963984540054
+
+
+def hits(ranks: NDArray[Any], k: int) -> Doubles:
+    """1 where the true item is among the first ``k``, else 0; recall@k, as one item is true.
+
+    >>> hits(np.array([0, 9, 10, -1]), 10).tolist()
+    [1.0, 1.0, 0.0, 0.0]
+    """
+    return ((ranks >= 0) & (ranks < k)).astype(np.float64)
+
+
+def ndcg_gains(ranks: NDArray[Any], k: int) -> Doubles:
+    """1 / log2(rank + 2) among the first ``k``, else 0.
+
+    NDCG (Järvelin and Kekäläinen, TOIS 2002) with one true item, whose ideal
+    gain is 1.
+
+    >>> ndcg_gains(np.array([0, 2, 10, -1]), 10).tolist()
+    [1.0, 0.5, 0.0, 0.0]
+    """
+    gains: Doubles = hits(ranks, k) / np.log2(np.maximum(ranks, 0) + 2.0)
+    return gains
+
+
+def reciprocal_ranks(ranks: NDArray[Any], k: int) -> Doubles:
+    """1 / (rank + 1) among the first ``k``, else 0.
+
+    >>> reciprocal_ranks(np.array([0, 3, 10, -1]), 10).tolist()
+    [1.0, 0.25, 0.0, 0.0]
+    """
+    values: Doubles = hits(ranks, k) / (np.maximum(ranks, 0) + 1.0)
+    return values
+
+
+RANK_METRICS: dict[str, Callable[[NDArray[Any]], Doubles]] = {
+    "hit_rate@10": lambda ranks: hits(ranks, 10),
+    "ndcg@10": lambda ranks: ndcg_gains(ranks, 10),
+    "mrr@10": lambda ranks: reciprocal_ranks(ranks, 10),
+    "precision@10": lambda ranks: hits(ranks, 10) / 10,
+    # 2 P R / (P + R) with P = hit / 10 and R = hit.
+    "f1@10": lambda ranks: hits(ranks, 10) * 2 / 11,
+    "recall@20": lambda ranks: hits(ranks, 20),
+    "mrr@20": lambda ranks: reciprocal_ranks(ranks, 20),
+}
+"""Name -> the value of each prediction; the metric is the mean over predictions."""
+
+_BINNED = np.stack([value(np.append(np.arange(20), -1)) for value in RANK_METRICS.values()])
+_MOMENTS = np.concatenate([_BINNED, _BINNED**2])  # (2 metrics, RANK_BINS)
+# The constant, where a prediction's value is nought or one constant; else None.
+_CONSTANTS = [
+    float(values.max()) if np.isin(values, (0.0, values.max())).all() else None
+    for values in _BINNED
+]
+
+
+def from_histogram(counts: NDArray[Any]) -> dict[str, Metric]:
+    """Every metric of :data:`RANK_METRICS` from (RANK_BINS,) counts; their sum is at least 1.
+
+    Intervals: Wilson's where a value can only be nought or one constant, else
+    the normal one of the mean, cut to [0, 1].
+    """
+    n = int(counts.sum())
+    moments = (_MOMENTS @ counts).tolist()
+    totals, squares = moments[: len(_BINNED)], moments[len(_BINNED) :]
+    return {
+        name: normal(total, square, n, high=1.0)
+        if constant is None
+        else wilson(round(total / constant), n, scale=constant)
+        for name, total, square, constant in zip(
+            RANK_METRICS, totals, squares, _CONSTANTS, strict=True
+        )
+    }
+
+
+def wilson(successes: int, n: int, scale: float = 1.0) -> Metric:
+    """``scale`` times a proportion, with Wilson's score interval (JASA 1927).
+
+    >>> metric = wilson(5, 10)
+    >>> round(metric.low, 4), metric.value, round(metric.high, 4)
+    (0.2366, 0.5, 0.7634)
+    """
+    share = successes / n
+    spread = _Z * sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    shrunk = 1 + _Z**2 / n
+    middle = share + _Z**2 / (2 * n)
+    # At 0 and n successes one end is the share itself; rounding may not push it past.
+    low = min(share, max(0.0, (middle - spread) / shrunk))
+    high = max(share, min(1.0, (middle + spread) / shrunk))
+    return Metric(scale * share, scale * low, scale * high, n)
+
+
+def normal(total: float, squares: float, n: int, high: float = float("inf")) -> Metric:
+    """The mean of n values in [0, ``high``] from their sum and sum of squares.
+
+    The interval is mean ± 1.96 s / √n, cut to the values' range; from a single
+    value no spread can be told, and it has no width.
+    """
+    mean = total / n
+    variance = max(0.0, squares - n * mean * mean) / max(1, n - 1)
+    spread = _Z * sqrt(variance / n)
+    return Metric(mean, max(0.0, mean - spread), min(high, mean + spread), n)
+
+
+def rank_bins(ranks: NDArray[Any]) -> Bytes:
+    """The bin of each rank."""
+    beyond = RANK_BINS - 1
+    return np.where((ranks < 0) | (ranks >= beyond), beyond, ranks).astype(np.uint8)
+
+
+def history_buckets(lengths: NDArray[Any]) -> Bytes:
+    """Codes into :data:`HISTORY_BUCKETS`."""
+    return np.searchsorted(_HISTORY_STARTS, lengths, side="right").astype(np.uint8)
+
+
+def item_age_buckets(events: NDArray[Any]) -> Bytes:
+    """Codes into :data:`ITEM_AGE_BUCKETS`."""
+    return np.searchsorted(_ITEM_AGE_STARTS, events, side="right").astype(np.uint8)
+
+
+def rank_histograms(bins: Bytes, history: Bytes, item_age: Bytes) -> Longs:
+    """Counts of ranks per segment and model.
+
+    Args:
+        bins: (n, M) bins of n predictions by M models.
+        history: (n,) codes into ``HISTORY_BUCKETS``.
+        item_age: (n,) codes into ``ITEM_AGE_BUCKETS``.
+
+    Returns:
+        (len(SEGMENTS), M, RANK_BINS) counts; a prediction counts in three segments.
+    """
+    models = bins.shape[1]
+    segments = np.stack(
+        [np.zeros(len(bins), np.int64), 1 + history.astype(np.int64), _FIRST_ITEM_AGE + item_age]
+    )  # (3, n)
+    codes = (segments[:, :, None] * models + np.arange(models)) * RANK_BINS + bins
+    size = len(SEGMENTS) * models * RANK_BINS
+    counts = np.bincount(codes.reshape(-1), minlength=size)
+    return counts.reshape(len(SEGMENTS), models, RANK_BINS).astype(np.int64)
+
+
+def top_flags(tops: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether each item row is in any of the lists, up to the highest; ``NO_ROW`` is none."""
+    shown = tops[tops >= 0]
+    flags = np.zeros(int(shown.max(initial=-1)) + 1, np.bool_)
+    flags[shown] = True
+    return flags
+
+
+def finite_moments(values: Doubles) -> tuple[float, float, int]:
+    """Sum, sum of squares and number of the values that aren't NaN."""
+    known = values[~np.isnan(values)]
+    return float(known.sum()), float((known * known).sum()), len(known)

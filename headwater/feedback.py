@@ -1,0 +1,115 @@
+"""Stage 8, feedback: joins what was shown with what was done, however late that comes.
+
+The join is a fact about the served lists, not about the user: it never becomes
+an event (a derived event would count twice on a refold) and never an exposure
+(negatives come from clients' impressions alone). A click may arrive before the
+served record it belongs to, which is written behind the answer; the served log
+joins them in either order, and counts a click once however often it is folded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from headwater.config import EventType
+from headwater.log.served import ServedLog
+from headwater.types import Event, Metric, Recommendations, Record, ServedList
+
+Z95 = 1.959963984540054
+"""Normal quantile of a two-sided 95 % interval."""
+
+
+class ClickThrough(msgspec.Struct, frozen=True):
+    """How often what a version showed was acted on."""
+
+    version: int
+    served: int
+    clicked: int
+    rate: Metric
+
+
+class Feedback:
+    """Records served lists and attributes events to them.
+
+    Args:
+        served: the log of what was shown; it belongs to this object.
+        event_types: polarity by type; only a positive event is a success of a list.
+    """
+
+    def __init__(self, served: ServedLog, event_types: Mapping[str, EventType]) -> None:
+        self._served = served
+        self._positive = {name for name, type_ in event_types.items() if type_.polarity > 0}
+
+    def record(
+        self, answers: Sequence[tuple[Recommendations, str | None]], served_at: float
+    ) -> None:
+        """Keeps what was answered, each with the user it was for; returns before it is written."""
+        if answers:
+            self._served.served(
+                [
+                    ServedList(
+                        recommendation_id=answer.recommendation_id,
+                        user_id=user_id,
+                        version=answer.version,
+                        sequence=answer.sequence,
+                        served_at=served_at,
+                        items=tuple(item.item_id for item in answer.items),
+                        scores=tuple(item.score for item in answer.items),
+                    )
+                    for answer, user_id in answers
+                ]
+            )
+
+    def observe(self, records: Sequence[Record]) -> None:
+        """Attributes every positive event that names a recommendation to the item shown there.
+
+        Folding the same records again changes nothing.
+        """
+        pairs = [
+            (event.recommendation_id, event.item_id, record.offset)
+            for record in records
+            if isinstance(event := record.entry, Event)
+            and event.recommendation_id is not None
+            and event.item_id is not None
+            and event.type in self._positive
+        ]
+        if pairs:
+            self._served.attribute(pairs)
+
+    def click_through(self) -> list[ClickThrough]:
+        """By version, oldest first: lists shown, lists acted on, and the rate with its interval."""
+        return [
+            ClickThrough(
+                version=row.version,
+                served=row.served,
+                clicked=row.clicked,
+                rate=wilson(row.clicked, row.served),
+            )
+            for row in sorted(self._served.clicks(), key=lambda row: row.version)
+        ]
+
+    def close(self) -> None:
+        """Writes what is still waiting and closes the served log."""
+        self._served.close()
+
+
+def wilson(successes: int, n: int) -> Metric:
+    """A proportion with its 95 % score interval (Wilson, JASA 22, 1927); (0, 1) for n = 0.
+
+    Unlike the normal interval it stays within [0, 1] and is honest for few
+    successes, which is what click-through rates have.
+
+    >>> interval = wilson(3, 50)
+    >>> round(interval.low, 4), interval.value, round(interval.high, 4)
+    (0.0206, 0.06, 0.1622)
+    """
+    if n == 0:
+        return Metric(value=0.0, low=0.0, high=1.0, n=0)
+    rate = successes / n
+    scale = 1.0 + Z95**2 / n
+    centre = (rate + Z95**2 / (2 * n)) / scale
+    half = Z95 / scale * math.sqrt(rate * (1.0 - rate) / n + Z95**2 / (4 * n**2))
+    return Metric(value=rate, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)

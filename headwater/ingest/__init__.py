@@ -1,0 +1,35 @@
+"""Stage 1, receive: what comes in from outside -> ``Event``, ``Item``, ``Request``.
+
+The wire: pure functions from bytes to nouns. A bad element is ``Refused`` by
+itself, with the field at fault and the reason; a body that can't be taken apart
+raises ``InvalidInput``. Files: Parquet, CSV, TSV, JSONL and RecBole atomic files,
+read by the column.
+
+Nothing here touches a log: the caller appends events and dead letters.
+"""
+
+from headwater.ingest._catalogue import Items, read_items
+from headwater.ingest._events import Decoded, WireEvent, decode_events
+from headwater.ingest._fields import Refused, identifier
+from headwater.ingest._interactions import Interactions, read_interactions
+from headwater.ingest._items import WireItem, decode_item, decode_items
+from headwater.ingest._requests import DEFAULT_N, WireRequest, build_request, decode_request
+
+__all__ = [
+    "DEFAULT_N",
+    "Decoded",
+    "Interactions",
+    "Items",
+    "Refused",
+    "WireEvent",
+    "WireItem",
+    "WireRequest",
+    "build_request",
+    "decode_events",
+    "decode_item",
+    "decode_items",
+    "decode_request",
+    "identifier",
+    "read_interactions",
+    "read_items",
+]

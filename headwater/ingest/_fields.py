@@ -1,0 +1,162 @@
+"""What all wire formats share: JSON into elements, ids, and refusals that name the field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from headwater.errors import InvalidInput
+
+Identifier = int | str
+"""An id as it is sent; 5 and "5" are the same one."""
+
+MAX_ID_LENGTH = 256
+ANONYMOUS = "anon:"
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_UNKNOWN = "Object contains unknown field `"
+_MISSING = re.compile(r"Object missing required field `(.+)`$")
+_MISTYPED = re.compile(r"Expected `(.+)`, got `(.+)`$")
+_AT = re.compile(r"(?P<what>.*) - at `\$\.(?P<field>\w+)(?P<inside>.*)`$", re.DOTALL)
+
+_KINDS = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "a string",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+
+
+class Refused(NamedTuple):
+    """An element that can't be used: the field at fault, why, and the bytes as they came."""
+
+    field: str
+    reason: str
+    body: bytes
+    event_id: str | None = None
+
+
+def identifier(value: Identifier, field: str) -> str:
+    """The id as the text that it is stored under.
+
+    Raises:
+        InvalidInput: it is empty, or longer than 256 characters.
+
+    >>> identifier(5, "item_id") == identifier("5", "item_id")
+    True
+    """
+    text = str(value)
+    if not text:
+        raise InvalidInput(field, "is empty")
+    if len(text) > MAX_ID_LENGTH:
+        raise InvalidInput(field, f"is longer than {MAX_ID_LENGTH} characters")
+    return text
+
+
+def user(user_id: Identifier | None, anonymous_id: Identifier | None) -> str | None:
+    """The user that an event or a request names, if it names one.
+
+    ``anonymous_id`` x stands for the user ``anon:x``, so that what is stored can
+    be sent again as a ``user_id``.
+
+    Raises:
+        InvalidInput: both are given, or the one that is given is no id.
+    """
+    if user_id is not None and anonymous_id is not None:
+        raise InvalidInput("anonymous_id", "can't stand beside user_id; send one of the two")
+    if anonymous_id is not None:
+        identifier(anonymous_id, "anonymous_id")
+        return identifier(f"{ANONYMOUS}{anonymous_id}", "anonymous_id")
+    return None if user_id is None else identifier(user_id, "user_id")
+
+
+def split(body: bytes) -> tuple[list[msgspec.Raw], bool]:
+    """The elements of a JSON array (True), or the one object that the body is (False).
+
+    The elements are JSON, but not looked into yet.
+
+    Raises:
+        InvalidInput: "body" is neither, isn't JSON, isn't UTF-8 or is nested too deeply.
+    """
+    try:
+        start = body.decode("utf-8").lstrip(" \t\r\n")[:1]
+        if start == "[":
+            return msgspec.json.decode(body, type=list[msgspec.Raw]), True
+        whole = msgspec.json.decode(body, type=msgspec.Raw)
+    except UnicodeDecodeError as error:
+        raise InvalidInput("body", f"is not UTF-8, at byte {error.start}") from None
+    except RecursionError:
+        raise InvalidInput("body", "is nested too deeply") from None
+    except msgspec.DecodeError as error:
+        raise InvalidInput("body", f"is not JSON: {error}") from None
+    if start != "{":
+        raise InvalidInput("body", "is neither an object nor a list of objects")
+    return [whole], False
+
+
+def decode(raw: bytes | msgspec.Raw, kind: type[T], element: str) -> T:
+    """One element as the struct ``kind``, a noun's form on the wire.
+
+    Raises:
+        InvalidInput: names the first field that doesn't fit, or ``element`` where it is no object
+            at all.
+    """
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error), kind, element) from None
+    except RecursionError:
+        raise InvalidInput(element, "is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(element, f"is not JSON: {error}") from None
+
+
+def convert(row: dict[str, object], kind: type[T], element: str) -> T:
+    """Like ``decode``, from values that were parsed already."""
+    try:
+        return msgspec.convert(row, type=kind)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error), kind, element) from None
+
+
+def _refusal(message: str, kind: type[msgspec.Struct], element: str) -> InvalidInput:
+    """What msgspec's message says, in our words: only its text names the field at fault."""
+    if message.startswith(_UNKNOWN):
+        return _unknown(message[len(_UNKNOWN) : -1], kind.__struct_fields__, element)
+    if missing := _MISSING.match(message):
+        return InvalidInput(missing[1], "is missing")
+    field, what, verb = element, message, "be"
+    if at := _AT.match(message):
+        field, what, verb = at["field"], at["what"], "hold" if at["inside"] else "be"
+    if mistyped := _MISTYPED.match(what):
+        wanted = [_KINDS.get(one, one) for one in mistyped[1].split(" | ") if one != "null"]
+        given = _KINDS.get(mistyped[2], mistyped[2])
+        return InvalidInput(field, f"must {verb} {' or '.join(wanted)}, not {given}")
+    return InvalidInput(field, f"can't be used: {what[0].lower()}{what[1:]}")
+
+
+def _unknown(name: str, known: Sequence[str], element: str) -> InvalidInput:
+    if not name:
+        return InvalidInput(element, "has a field without a name")
+    near = get_close_matches(name[:64], known, 1, cutoff=0.5)
+    remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return InvalidInput(name[:64], f"is not a known field; {remedy}")
+
+
+def text(value: str | None, field: str, longest: int) -> str | None:
+    """A text within its length; empty counts as not given.
+
+    Raises:
+        InvalidInput: it is longer than ``longest`` characters.
+    """
+    if value is not None and len(value) > longest:
+        raise InvalidInput(field, f"is longer than {longest} characters")
+    return value or None

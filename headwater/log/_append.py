@@ -1,0 +1,89 @@
+"""What one commit of the events log does: rows in, duplicates found, offsets and times given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+import apsw
+import msgspec
+
+from headwater.log._entries import DEAD_LETTERS_KEPT, Row
+from headwater.types import Appended, DeadLetter
+
+
+class Submission(NamedTuple):
+    """What one call put into the writer's queue."""
+
+    rows: list[Row]
+    letters: Sequence[DeadLetter]
+    future: Future[list[Appended]]
+
+
+def commit(connection: apsw.Connection, submissions: Sequence[Submission]) -> list[list[Appended]]:
+    """Writes the submissions in one transaction; returns once it is durable."""
+    connection.execute("BEGIN IMMEDIATE")
+    answers = _insert(connection, submissions)
+    letters = [letter for submission in submissions for letter in submission.letters]
+    if letters:
+        connection.executemany(
+            "INSERT INTO dead_letters(received_at, source, body, field, reason)"
+            " VALUES(:received_at, :source, :body, :field, :reason)",
+            map(msgspec.structs.asdict, letters),
+        )
+        connection.execute(
+            "DELETE FROM dead_letters WHERE number <= (SELECT max(number) FROM dead_letters) - ?",
+            (DEAD_LETTERS_KEPT,),
+        )
+    connection.execute("COMMIT")
+    return answers
+
+
+def _insert(connection: apsw.Connection, submissions: Sequence[Submission]) -> list[list[Appended]]:
+    """Inserts the rows of every submission, and answers each with its offset.
+
+    Nothing is looked up beforehand: the unique index finds the duplicates, and
+    only those cost a query more.
+    """
+    # The sequence and not max(offset): an offset isn't given out twice, even when the newest
+    # rows are gone.
+    offset = int(
+        connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").get or 0
+    )
+    newest = connection.execute("SELECT stream_time FROM events ORDER BY offset DESC LIMIT 1").get
+    newest = float("-inf") if newest is None else newest
+    answers: list[list[Appended]] = []
+    key: tuple[str | None, str | None] = (None, None)
+    duplicate_of = 0
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        nonlocal offset, newest, key, duplicate_of
+        for submission in submissions:
+            answer: list[Appended] = []
+            answers.append(answer)
+            for source, event_id, received_at, own_time, payload in submission.rows:
+                key = (source, event_id)
+                stream_time = own_time if own_time > newest else newest
+                yield offset + 1, source, event_id, received_at, stream_time, payload
+                # SQLite asks for the next row after it took this one, or after it refused it and
+                # the offset of the row that was there was looked up.
+                if duplicate_of:
+                    answer.append(Appended(duplicate_of, True))
+                    duplicate_of = 0
+                else:
+                    offset += 1
+                    newest = stream_time
+                    answer.append(Appended(offset, False))
+
+    remaining = rows()
+    while True:
+        try:
+            connection.executemany("INSERT INTO events VALUES(?, ?, ?, ?, ?, ?)", remaining)
+            return answers
+        except apsw.ConstraintError:
+            duplicate_of = connection.execute(
+                "SELECT offset FROM events WHERE source = ? AND event_id = ?", key
+            ).get
+            if not duplicate_of:
+                raise

@@ -1,0 +1,110 @@
+"""Entries as the logs store them: checked on the way in, so that reading never fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+import msgspec
+
+from headwater.errors import LogError
+from headwater.types import Entry, Event, Item
+
+MAX_NESTING = 64
+"""Deepest nesting of an event's context. Decoding recurses, and how deep it may depends on the
+caller's stack: without a limit, an event that one thread could store would stop another's loop."""
+
+DEAD_LETTERS_KEPT = 100_000
+"""Newest dead letters that are kept: a client that only sends garbage must not fill the disk."""
+
+Row = tuple[str | None, str | None, float, float, bytes]
+"""source, event_id (None for what isn't an event), received_at, own time, payload."""
+
+_encode = msgspec.json.Encoder().encode
+_decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
+
+
+def check(entries: Sequence[Entry], received_at: float) -> None:
+    """Refuses numbers that aren't finite: JSON has none, and no time is before or after NaN.
+
+    Raises:
+        LogError: names the entry and the field.
+    """
+    if not isfinite(received_at):
+        raise LogError(f"received_at is {received_at!r}; give a finite number of seconds")
+    for index, entry in enumerate(entries):
+        if type(entry) is Event:
+            if not isfinite(entry.timestamp):
+                raise _not_finite(index, "timestamp", entry.timestamp)
+            if entry.value is not None and not isfinite(entry.value):
+                raise _not_finite(index, "value", entry.value)
+        elif type(entry) is Item:
+            _check_item(index, entry)
+
+
+def encode(entries: Sequence[Entry], received_at: float) -> list[Row]:
+    """Rows to insert, in order.
+
+    Raises:
+        LogError: an entry can't be stored; none of its call is.
+    """
+    check(entries, received_at)
+    rows: list[Row] = []
+    for index, entry in enumerate(entries):
+        try:
+            payload = _encode(entry)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise LogError(f"entries[{index}] can't be stored as JSON: {error}") from error
+        if type(entry) is Event:
+            brackets = payload.count(b"{") + payload.count(b"[")
+            if entry.context is not None and brackets > MAX_NESTING:
+                _check_nesting(index, entry.context)
+            time = min(entry.timestamp, received_at)
+            rows.append((entry.source, entry.event_id, received_at, time, payload))
+        else:
+            rows.append((None, None, received_at, received_at, payload))
+    return rows
+
+
+def decode(offset: int, payload: bytes) -> Entry:
+    """The entry that was stored at ``offset``."""
+    try:
+        return _decoder.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise LogError(
+            f"the entry at offset {offset} can't be read: {error}; a newer version of Headwater "
+            "may have written it"
+        ) from error
+
+
+def _check_item(index: int, item: Item) -> None:
+    for name in ("price", "published_at"):
+        number = getattr(item, name)
+        if number is not None and not isfinite(number):
+            raise _not_finite(index, name, number)
+    for name, value in item.attributes.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise _not_finite(index, f"attributes.{name}", value)
+    for name, vector in item.vectors.items():
+        for value in vector:
+            if not isfinite(value):
+                raise _not_finite(index, f"vectors.{name}", value)
+
+
+def _check_nesting(index: int, context: dict[str, Any]) -> None:
+    level: list[Any] = [context]
+    for _ in range(MAX_NESTING):
+        level = [
+            child
+            for value in level
+            for child in (value.values() if isinstance(value, dict) else value)
+            if isinstance(child, dict | list | tuple)
+        ]
+        if not level:
+            return
+    raise LogError(f"entries[{index}].context nests deeper than {MAX_NESTING} levels; flatten it")
+
+
+def _not_finite(index: int, field: str, value: float) -> LogError:
+    return LogError(f"entries[{index}].{field} is {value!r}; give a finite number")

@@ -1,0 +1,161 @@
+"""Both logs in the memory of one process: for replay, where speed counts, and for tests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from itertools import islice
+
+import msgspec
+
+from headwater.errors import Fenced, LogError
+from headwater.log import StoredUpdate
+from headwater.log._entries import DEAD_LETTERS_KEPT, check
+from headwater.types import Appended, DeadLetter, Entry, Event, Record
+
+
+class _Waiting:
+    """What both logs share: one lock, and waiters that every append wakes."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._closed = False
+
+    def close(self) -> None:
+        """Ends every wait; appending is refused from now on."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _wait(self, ready: Callable[[], bool], timeout: float) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: ready() or self._closed, timeout)
+            return ready()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise LogError("the log is closed; open a new one to append")
+
+
+class MemoryEventsLog(_Waiting):
+    """An ``EventsLog`` that lives as long as its process.
+
+    A submitted future is resolved when it is returned: there is nothing to wait for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._records: list[Record] = []
+        # The id alone where there is no source: a string instead of a tuple saves 56 bytes an
+        # event, and can't be equal to a tuple.
+        self._offsets: dict[str | tuple[str, str], int] = {}
+        self._letters: deque[DeadLetter] = deque(maxlen=DEAD_LETTERS_KEPT)
+        self._letter_count = 0
+
+    def submit(self, entries: Sequence[Entry], received_at: float) -> Future[list[Appended]]:
+        future: Future[list[Appended]] = Future()
+        try:
+            future.set_result(self.append(entries, received_at))
+        except LogError as error:
+            future.set_exception(error)
+        return future
+
+    def append(self, entries: Sequence[Entry], received_at: float) -> list[Appended]:
+        check(entries, received_at)
+        answers: list[Appended] = []
+        with self._changed:
+            self._refuse_if_closed()
+            records, offsets = self._records, self._offsets
+            offset = len(records) + 1
+            newest = records[-1].stream_time if records else float("-inf")
+            for entry in entries:
+                own = received_at
+                if type(entry) is Event:
+                    source = entry.source
+                    key = (source, entry.event_id) if source else entry.event_id
+                    known = offsets.setdefault(key, offset)
+                    if known != offset:
+                        answers.append(Appended(known, True))
+                        continue
+                    if entry.timestamp < received_at:
+                        own = entry.timestamp
+                if own > newest:
+                    newest = own
+                records.append(Record(offset, received_at, newest, entry))
+                answers.append(Appended(offset, False))
+                offset += 1
+            self._changed.notify_all()
+        return answers
+
+    def read(self, after: int, limit: int) -> list[Record]:
+        return self._records[max(after, 0) : max(after, 0) + limit]
+
+    def end(self) -> int:
+        return len(self._records)
+
+    def wait(self, after: int, timeout: float) -> bool:
+        return self._wait(lambda: len(self._records) > after, timeout)
+
+    def refuse(self, letters: Sequence[DeadLetter]) -> None:
+        with self._changed:
+            self._refuse_if_closed()
+            self._letters.extend(letters)
+            self._letter_count += len(letters)
+
+    def dead_letters(self, limit: int) -> list[DeadLetter]:
+        with self._changed:
+            return list(islice(reversed(self._letters), limit))
+
+    def dead_letter_count(self) -> int:
+        return self._letter_count
+
+
+class MemoryUpdatesLog(_Waiting):
+    """An ``UpdatesLog`` that lives as long as its process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._updates: dict[int, StoredUpdate] = {}
+        self._first = 1
+        self._end = 0
+        self._token = 0
+
+    def acquire(self) -> int:
+        with self._changed:
+            self._token += 1
+            return self._token
+
+    def append(self, update: StoredUpdate, token: int) -> None:
+        with self._changed:
+            self._refuse_if_closed()
+            if token != self._token:
+                raise Fenced(f"token {token} is not the newest, {self._token}; stop this trainer")
+            if update.sequence != self._end + 1:
+                raise LogError(f"sequence is {update.sequence}; the next one is {self._end + 1}")
+            self._end = update.sequence
+            self._updates[self._end] = msgspec.structs.replace(update, appended_at=time.time())
+            self._changed.notify_all()
+
+    def read(self, after: int, limit: int) -> list[StoredUpdate]:
+        with self._changed:
+            start = max(after + 1, self._first)
+            return [self._updates[n] for n in range(start, min(start + limit, self._end + 1))]
+
+    def end(self) -> int:
+        return self._end
+
+    def drop(self, through: int) -> None:
+        with self._changed:
+            last = min(through, self._end)
+            for sequence in range(self._first, last + 1):
+                del self._updates[sequence]
+            self._first = max(self._first, last + 1)
+
+    def sync(self) -> None:
+        """Nothing outlives the process, so there is nothing to do."""
+
+    def wait(self, after: int, timeout: float) -> bool:
+        return self._wait(lambda: self._end > after, timeout)

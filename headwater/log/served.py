@@ -1,0 +1,272 @@
+"""What was shown, and which of it was clicked.
+
+Not a log of its own truth: a list is written in the background after it was
+served, and may be lost in a crash or under overload. Nothing is learned from it;
+it answers "how often is a list of this version clicked".
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headwater.errors import LogError
+from headwater.log._database import Schema, abandon, build, connect, create, explained
+from headwater.types import ServedList
+
+_SERVED = Schema(
+    kind="a log of served lists",
+    application_id=0x48575352,
+    version=1,
+    statements=(
+        """CREATE TABLE lists(
+            number INTEGER PRIMARY KEY,
+            recommendation_id TEXT NOT NULL UNIQUE,
+            clicked INTEGER NOT NULL,
+            payload BLOB NOT NULL)""",
+        # Clicks whose list has not arrived, or never will.
+        """CREATE TABLE early_clicks(
+            number INTEGER PRIMARY KEY,
+            recommendation_id TEXT NOT NULL,
+            item_id TEXT NOT NULL,
+            offset INTEGER NOT NULL,
+            UNIQUE(recommendation_id, item_id))""",
+        """CREATE TABLE totals(
+            version INTEGER PRIMARY KEY,
+            served INTEGER NOT NULL,
+            clicked INTEGER NOT NULL)""",
+    ),
+)
+
+_QUEUE_LIMIT = 100_000
+"""Lists and clicks waiting for the writer before the oldest are dropped: some 100 MB."""
+
+_LINGER_SECONDS = 0.02
+"""The writer gathers for so long before a commit, so that a busy server pays for 50 commits a
+second and not for one per request."""
+
+_logger = logging.getLogger(__name__)
+_encode = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(ServedList)
+
+
+class VersionClicks(msgspec.Struct, frozen=True):
+    """Of a version's served lists, how many were clicked at least once.
+
+    Counted since the file was made: lists that retention dropped stay counted.
+    """
+
+    version: int
+    served: int
+    clicked: int
+
+
+class Click(msgspec.Struct, frozen=True, array_like=True):
+    """An action on an item that names the list it was shown in."""
+
+    recommendation_id: str
+    item_id: str
+    offset: int
+
+
+class ServedLog:
+    """Served lists in the SQLite file at ``path`` (in memory where that is ``None``).
+
+    Every write is asynchronous: it neither blocks nor fails, and when the
+    writer can't keep up the oldest waiting entries are dropped and counted.
+
+    Args:
+        path: the file; made if it isn't there.
+        keep: newest lists, and newest clicks without a list, that are kept.
+
+    Raises:
+        LogError: the file can't be opened, or is something else.
+    """
+
+    def __init__(self, path: Path | None, keep: int = 1_000_000) -> None:
+        self._keep = keep
+        self._name = ":memory:" if path is None else str(path)
+        if path is not None:
+            create(path, _SERVED)
+        with explained(self._name, "open it"):
+            # NORMAL syncs at checkpoints only, off the request's path; without those a power cut
+            # could leave a file that can't be opened.
+            self._connection = connect(self._name, "NORMAL")
+            if path is None:
+                build(self._connection, _SERVED)
+        # One connection for the writer and for queries: an in-memory database has no second one.
+        self._using = threading.Lock()
+        self._waiting: deque[ServedList | Click] = deque()
+        self._changed = threading.Condition()
+        self._taken = 0
+        self._written = 0
+        self._dropped = 0
+        self._flushing = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._write, name="served log", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Lists and clicks that were not written: the queue was full, or writing failed."""
+        return self._dropped
+
+    def served(self, lists: Sequence[ServedList]) -> None:
+        """Records lists; the first one of a recommendation_id counts."""
+        self._enqueue(lists)
+
+    def attribute(self, pairs: Sequence[tuple[str, str, int]]) -> None:
+        """Records that events at these offsets acted on an item of a list.
+
+        A click counts when its list holds the item, once per list, whichever of the
+        two arrives first. Recording one again changes nothing, so refolding the
+        events log is harmless.
+
+        Args:
+            pairs: (recommendation_id, item_id, offset) each.
+        """
+        self._enqueue([Click(*pair) for pair in pairs])
+
+    def clicks(self) -> list[VersionClicks]:
+        """Served and clicked lists of every version, oldest version first."""
+        with self._using, explained(self._name, "read"):
+            rows: list[Any] = self._connection.execute(
+                "SELECT version, served, clicked FROM totals ORDER BY version"
+            ).fetchall()
+        return [VersionClicks(*row) for row in rows]
+
+    def get(self, recommendation_id: str) -> ServedList | None:
+        """The list as it was served; None where it was never written or dropped since."""
+        with self._using, explained(self._name, "read"):
+            payload = self._connection.execute(
+                "SELECT payload FROM lists WHERE recommendation_id = ?", (recommendation_id,)
+            ).get
+        return None if payload is None else _decoder.decode(payload)
+
+    def flush(self) -> None:
+        """Waits until everything recorded so far is written or dropped."""
+        with self._changed:
+            target = self._taken
+            self._flushing += 1
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._written >= target)
+            self._flushing -= 1
+
+    def close(self) -> None:
+        """Writes what is waiting and closes the file; may be repeated."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        with self._using:
+            abandon(self._connection)
+
+    def _enqueue(self, entries: Sequence[ServedList | Click]) -> None:
+        with self._changed:
+            if self._closed:
+                raise LogError(f"{self._name}: the log is closed; open it again to record")
+            was_empty = not self._waiting
+            self._waiting.extend(entries)
+            self._taken += len(entries)
+            while len(self._waiting) > _QUEUE_LIMIT:
+                self._waiting.popleft()
+                self._dropped += 1
+                self._written += 1
+            # A lingering writer is left alone: waking it for every request would cost each.
+            if was_empty:
+                self._changed.notify_all()
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                self._changed.wait_for(lambda: self._flushing or self._closed, _LINGER_SECONDS)
+                batch = list(self._waiting)
+                self._waiting.clear()
+                if not batch and self._closed:
+                    return
+            failed = 0
+            try:
+                with self._using:
+                    self._commit(batch)
+            except Exception as error:
+                # Whatever it is, the next batch may fare better, and serving must not notice.
+                failed = len(batch)
+                _logger.warning("%s: %d entries were not written: %s", self._name, failed, error)
+            with self._changed:
+                self._dropped += failed
+                self._written += len(batch)
+                self._changed.notify_all()
+
+    def _commit(self, batch: Iterable[ServedList | Click]) -> None:
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for entry in batch:
+                if isinstance(entry, ServedList):
+                    self._insert(entry)
+                else:
+                    self._join(entry)
+            for table in ("lists", "early_clicks"):
+                connection.execute(
+                    f"DELETE FROM {table} WHERE number <= (SELECT max(number) FROM {table}) - ?",
+                    (self._keep,),
+                )
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _insert(self, served: ServedList) -> None:
+        connection = self._connection
+        connection.execute(
+            "INSERT OR IGNORE INTO lists(recommendation_id, clicked, payload) VALUES(?, 0, ?)",
+            (served.recommendation_id, _encode(served)),
+        )
+        if not connection.changes():
+            return
+        connection.execute(
+            "INSERT INTO totals VALUES(?, 1, 0)"
+            " ON CONFLICT(version) DO UPDATE SET served = served + 1",
+            (served.version,),
+        )
+        early: list[Any] = connection.execute(
+            "DELETE FROM early_clicks WHERE recommendation_id = ? RETURNING item_id",
+            (served.recommendation_id,),
+        ).fetchall()
+        if any(item_id in served.items for (item_id,) in early):
+            self._count(served)
+
+    def _join(self, click: Click) -> None:
+        connection = self._connection
+        found = connection.execute(
+            "SELECT clicked, payload FROM lists WHERE recommendation_id = ?",
+            (click.recommendation_id,),
+        ).get
+        if found is None:
+            connection.execute(
+                "INSERT OR IGNORE INTO early_clicks(recommendation_id, item_id, offset)"
+                " VALUES(?, ?, ?)",
+                (click.recommendation_id, click.item_id, click.offset),
+            )
+            return
+        clicked, payload = found
+        if not clicked:
+            served = _decoder.decode(payload)
+            if click.item_id in served.items:
+                self._count(served)
+
+    def _count(self, served: ServedList) -> None:
+        self._connection.execute(
+            "UPDATE lists SET clicked = 1 WHERE recommendation_id = ?", (served.recommendation_id,)
+        )
+        self._connection.execute(
+            "UPDATE totals SET clicked = clicked + 1 WHERE version = ?", (served.version,)
+        )

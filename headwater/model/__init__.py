@@ -1,0 +1,127 @@
+"""What is learned: tables, experts and the mixture; the only code that uses torch.
+
+``Model`` holds them together. Its counting experts are folds of the events, so
+both roles fold them; the sequence expert's rows and all dense weights are
+learned by the trainer alone and travel as updates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from headwater.config import Config
+from headwater.model.mixture import Mixture
+from headwater.model.popularity import Popularity
+from headwater.model.sequence import Examples, SequenceExpert, gap_buckets
+from headwater.model.tables import Table
+from headwater.model.transitions import Transitions
+from headwater.types import Batch, Flags, Floats, Ints, State, TableRows
+
+__all__ = [
+    "EXPERTS",
+    "Examples",
+    "Mixture",
+    "Model",
+    "Popularity",
+    "SequenceExpert",
+    "Table",
+    "Transitions",
+    "gap_buckets",
+    "single_threaded",
+]
+
+EXPERTS = ("popularity", "transitions", "sequence")
+"""Names of the experts, in the order in which they stand everywhere."""
+
+
+def single_threaded() -> None:
+    """Keeps torch on one intra-op thread in the calling thread; torch counts them per thread.
+
+    A second one makes small steps slower, up to 100 times under load, and its sums
+    depend on the schedule.
+    """
+    torch.set_num_threads(1)
+
+
+class Model:
+    """The experts and the mixture over them.
+
+    Args:
+        config: sizes and rates.
+        consuming_types: (types,) whether an event of that type uses its item up.
+        mixture: over the experts' features.
+    """
+
+    def __init__(self, config: Config, consuming_types: Flags, mixture: Mixture) -> None:
+        single_threaded()
+        self.popularity = Popularity(config.popularity)
+        self.transitions = Transitions(config.transitions)
+        self.sequence = SequenceExpert(
+            config.sequence, config.preprocess.history_length, consuming_types, config.seed
+        )
+        self.mixture = mixture
+
+    def grow(self, n_items: int) -> None:
+        """Makes room for item rows up to ``n_items``."""
+        self.popularity.grow(n_items)
+        self.transitions.grow(n_items)
+        self.sequence.rows.grow(n_items)
+
+    def count(self, batch: Batch) -> None:
+        """The counting experts learn a batch: the part of learning that both roles do."""
+        self.popularity.learn(batch)
+        self.transitions.learn(batch)
+
+    def forget(self, rows: list[int]) -> None:
+        """Clears everything learned of removed items."""
+        gone = np.array(rows, np.int32)
+        self.popularity.forget(gone)
+        self.transitions.forget(gone)
+        self.sequence.rows.clear(gone)
+
+    def changes(
+        self,
+    ) -> tuple[dict[str, TableRows], dict[str, Ints], dict[str, Floats]]:
+        """Rows, tombstones and dense weights that changed since the last call."""
+        rows, cleared = self.sequence.rows.take_changes()
+        name = self.sequence.rows.name
+        dense = {**self.sequence.dense.values(), **self.mixture.dense.values()}
+        return {name: rows}, {name: cleared}, dense
+
+    def put(
+        self,
+        tables: dict[str, TableRows],
+        tombstones: dict[str, Ints],
+        dense: dict[str, Floats],
+    ) -> None:
+        """Takes over what an update carries."""
+        table = self.sequence.rows
+        if table.name in tombstones:
+            table.grow(int(tombstones[table.name].max(initial=-1)) + 1)
+            table.clear(tombstones[table.name])
+            table.take_changes()
+        if table.name in tables:
+            table.put(tables[table.name])
+        self.sequence.dense.put(dense)
+        self.mixture.dense.put(dense)
+
+    def state(self) -> State:
+        return {
+            f"{name}.{key}": value
+            for name, part in self._parts().items()
+            for key, value in part.state().items()
+        }
+
+    def load(self, state: State) -> None:
+        for name, part in self._parts().items():
+            start = len(name) + 1
+            part.load({key[start:]: v for key, v in state.items() if key.startswith(name + ".")})
+
+    def _parts(self) -> dict[str, Popularity | Transitions | SequenceExpert | Mixture]:
+        return {
+            "popularity": self.popularity,
+            "transitions": self.transitions,
+            "sequence": self.sequence,
+            "mixture": self.mixture,
+        }

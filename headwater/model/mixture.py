@@ -1,0 +1,132 @@
+"""The mixture: which expert to believe, in this context, for this item.
+
+A small network scores every item of the union of the experts' candidates from
+what each expert says of it (log share, reciprocal rank), from what is known of
+the item (count, age, time since its last event) and of the request (history and
+session length, the experts' own recent hit rates), and is trained listwise: the
+softmax cross-entropy of the list in which the next item was one of the
+candidates. The linear part starts as the sum of the experts' log shares, so an
+untrained mixture is a product of experts already.
+
+An expert's contribution to a score is its exact Shapley value (Lundberg and Lee,
+NeurIPS 2017): with E experts, 2 ** E evaluations in which the experts outside of a
+coalition say nothing.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import factorial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headwater.config import Mixture as Settings
+from headwater.model._dense import DenseWeights
+from headwater.types import Flags, Floats, Ints, State
+
+
+class Network(nn.Module):
+    """(..., F) features to scores (...): a linear part plus two hidden layers."""
+
+    def __init__(self, features: int, hidden: int, linear: Floats) -> None:
+        super().__init__()
+        self.linear = nn.Parameter(torch.from_numpy(linear.copy()))
+        self.first = nn.Linear(features, hidden)
+        self.second = nn.Linear(hidden, hidden)
+        self.last = nn.Linear(hidden, 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(features))
+        hidden = torch.relu(self.second(hidden))
+        deep: Tensor = self.last(hidden)[..., 0]
+        return features @ self.linear + deep
+
+
+class Mixture:
+    """Scores lists of candidates from features.
+
+    Args:
+        settings: hidden units, learning rate.
+        linear: (F,) initial weights of the linear part.
+        groups: expert name -> the feature columns it speaks through.
+        silence: (F,) value of each feature when its expert says nothing.
+        seed: of the initial weights.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        linear: Floats,
+        groups: dict[str, Ints],
+        silence: Floats,
+        seed: int,
+    ) -> None:
+        self.settings = settings
+        self.groups = groups
+        self.silence = silence
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = Network(len(linear), settings.hidden, linear)
+        self.dense = DenseWeights("mixture", self.network, settings.learning_rate)
+
+    def scores(self, features: Floats) -> Floats:
+        """(B, C) scores of (B, C, F) features."""
+        with torch.inference_mode():
+            scores: Floats = self.network(torch.from_numpy(features)).numpy()
+        return scores
+
+    def learn(
+        self, features: Floats, valid: Flags, targets: Ints, weights: Floats, rate: float
+    ) -> float:
+        """One step on M lists; returns the mean loss in nats.
+
+        Args:
+            features: (M, C, F).
+            valid: (M, C) bool, the places that hold a candidate.
+            targets: (M,) place of the item that came next.
+            weights: (M,) weight of each list.
+            rate: factor on the learning rate.
+        """
+        scores = self.network(torch.from_numpy(features))
+        scores = scores.masked_fill(~torch.from_numpy(valid), -1e9)
+        losses = nn.functional.cross_entropy(
+            scores, torch.from_numpy(targets.astype(np.int64)), reduction="none"
+        )
+        weight = torch.from_numpy(weights)
+        loss = (losses * weight).sum() / weight.sum()
+        self.dense.descend(loss, rate)
+        return float(loss.detach())
+
+    def contributions(self, features: Floats) -> dict[str, Floats]:
+        """Expert name -> (C,) exact Shapley share of each score; they add up to the score less
+        the score that the item would have with every expert silent.
+        """
+        names = list(self.groups)
+        value: dict[frozenset[str], Floats] = {}
+        for size in range(len(names) + 1):
+            for coalition in combinations(names, size):
+                said = features.copy()
+                for name in set(names) - set(coalition):
+                    said[:, self.groups[name]] = self.silence[self.groups[name]]
+                value[frozenset(coalition)] = self.scores(said)
+        shares = {}
+        for name in names:
+            share = np.zeros(len(features), np.float32)
+            for others, score in value.items():
+                if name in others:
+                    continue
+                size = len(others)
+                weight = factorial(size) * factorial(len(names) - size - 1) / factorial(len(names))
+                share += weight * (value[others | {name}] - score)
+            shares[name] = share
+        return shares
+
+    def state(self) -> State:
+        return self.dense.state()
+
+    def load(self, state: State) -> None:
+        self.dense.load(state)

@@ -1,0 +1,284 @@
+"""The sequence expert: a causal encoder of the history against a table of item rows.
+
+score(u, i) = <encode(history of u), row of i> + bias of i
+
+Rows are learned by row-wise Adagrad and only where a step touched them; dense
+weights by Adam. The loss of a step is the cross-entropy of the item that came
+next among sampled ones, with the logQ correction (Yi et al., RecSys 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+from torch.nn import functional as F
+
+from headwater.config import Sequence as Settings
+from headwater.model._dense import DenseWeights
+from headwater.model._encoder import GAP_BUCKETS, Encoder
+from headwater.model.tables import Table
+from headwater.types import (
+    NO_ROW,
+    Bytes,
+    Contexts,
+    Doubles,
+    Flags,
+    Floats,
+    Ints,
+    Longs,
+    State,
+)
+
+_ROW_SCALE = 0.05
+"""Standard deviation of a new item row."""
+_LENGTH_EDGES = np.array([1, 6, 12, 24, 50, 100, 1000])
+"""Histories up to each length are encoded together."""
+
+
+@dataclass(slots=True)
+class Examples:
+    """Q histories, and what came next after chosen columns of them.
+
+    ``at[q, p] = L - 1`` predicts what followed the whole history; a smaller column
+    predicts the history's own next event. A ``weights`` of 0 pads.
+    """
+
+    items: Ints  # (Q, L)
+    types: Bytes  # (Q, L)
+    gaps: Bytes  # (Q, L)
+    at: Ints  # (Q, P)
+    targets: Ints  # (Q, P)
+    weights: Floats  # (Q, P)
+
+
+class SequenceExpert:
+    """Item rows, a bias each, and the encoder.
+
+    Args:
+        settings: dim, layers, heads, rates.
+        length: L, of histories.
+        consuming_types: (types,) whether an event of that type uses its item up; such items of
+            a history are masked from the loss, as they are from what is served.
+        seed: of every initial weight.
+    """
+
+    name = "sequence"
+
+    def __init__(self, settings: Settings, length: int, consuming_types: Flags, seed: int) -> None:
+        self.settings = settings
+        self.length = length
+        self._consuming = consuming_types
+        self.rows = Table("sequence.items", settings.dim + 1, _ROW_SCALE, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.encoder = Encoder(
+                settings.dim, settings.layers, settings.heads, length, len(consuming_types)
+            )
+        self.dense = DenseWeights("sequence", self.encoder, settings.learning_rate)
+
+    def grow(self, n_items: int) -> None:
+        self.rows.grow(n_items)
+
+    def encode(self, contexts: Contexts) -> Floats:
+        """(B, D + 1) user vectors; the last column is 1, for the bias."""
+        at = np.full((len(contexts), 1), self.length - 1, np.int32)
+        gaps = gap_buckets(contexts.history_times, contexts.history_items, contexts.times)
+        with torch.inference_mode():
+            users = self._forward(
+                contexts.history_items,
+                contexts.history_types,
+                gaps,
+                at,
+                torch.from_numpy(self.rows.values),
+                contexts.history_items,
+            )
+        ones = np.ones((len(contexts), 1), np.float32)
+        return np.concatenate([users[:, 0].numpy(), ones], axis=1)
+
+    def candidates(
+        self, users: Floats, contexts: Contexts, withheld: Flags, k: int
+    ) -> tuple[Ints, Floats]:
+        """The best k items of an exact scan, best first: rows and scores (B, k)."""
+        n = len(withheld)
+        k = min(k, n)
+        scores = users @ self.rows.values[:n].T
+        scores[:, withheld] = -np.inf
+        _mask(scores, contexts.excluded_starts, contexts.excluded)
+        best, rows = torch.from_numpy(scores).topk(k)
+        found = best.numpy()
+        return np.where(np.isfinite(found), rows.numpy(), NO_ROW).astype(np.int32), found
+
+    def scores(self, users: Floats, rows: Ints) -> Floats:
+        """(B, C) scores of given candidates; those of ``NO_ROW`` mean nothing."""
+        scores: Floats = np.einsum("bd,bcd->bc", users, self.rows.values[rows], optimize=True)
+        return scores
+
+    def history_weights(self, contexts: Contexts) -> Floats:
+        """(B, L) weight of each behaviour in the linear path; sums to 1 over a history."""
+        gaps = gap_buckets(contexts.history_times, contexts.history_items, contexts.times)
+        with torch.inference_mode():
+            return self.encoder.history_weights(
+                torch.from_numpy(contexts.history_items >= 0),
+                torch.from_numpy(contexts.history_types.astype(np.int64)),
+                torch.from_numpy(gaps.astype(np.int64)),
+            ).numpy()
+
+    def sources(self, contexts: Contexts, b: int, rows: Ints) -> Ints:
+        """(C,) for each candidate, the history item whose weighted vector is nearest to it."""
+        history = contexts.history_items[b]
+        if not (history >= 0).any():
+            return np.full(len(rows), NO_ROW, np.int32)
+        weighted = self.history_weights(contexts)[b][:, None] * self.rows.values[history, :-1]
+        products = self.rows.values[rows, :-1] @ weighted.T
+        products[:, history < 0] = -np.inf
+        nearest: Ints = history[np.argmax(products, axis=1)]
+        return nearest
+
+    def learn(
+        self,
+        examples: Examples,
+        negatives: Ints,
+        log_q: Callable[[Ints], Floats] | None,
+        rate: float,
+    ) -> float:
+        """One gradient step; returns the mean loss in nats.
+
+        Args:
+            examples: Q histories.
+            negatives: (M,) distinct item rows to rank the targets among.
+            log_q: log probability with which each of given rows gets among the candidates;
+                ``None`` where all items are.
+            rate: factor on both learning rates.
+        """
+        wanted = examples.weights > 0
+        candidates = np.union1d(negatives, examples.targets[wanted]).astype(np.int32)
+        rows = np.union1d(candidates, examples.items[examples.items >= 0]).astype(np.int32)
+        place = np.searchsorted(rows, np.maximum(examples.items, rows[0])).astype(np.int32)
+        column = np.searchsorted(candidates, np.where(wanted, examples.targets, candidates[0]))
+        values = torch.from_numpy(self.rows.values[rows]).requires_grad_()
+        users = self._forward(
+            place, examples.types, examples.gaps, examples.at, values, examples.items
+        )
+        picked = torch.from_numpy(wanted)
+        queries = users[picked]  # (T, D)
+        chosen = values[torch.from_numpy(np.searchsorted(rows, candidates))]
+        logits = queries @ chosen[:, :-1].T + chosen[:, -1]
+        if log_q is not None:
+            logits = logits - torch.from_numpy(log_q(candidates))
+        mask = _consumed_mask(
+            examples.items,
+            examples.types,
+            examples.at,
+            wanted,
+            self._consuming,
+            candidates,
+            column[wanted],
+            len(self.rows),
+        )
+        logits = logits.masked_fill(torch.from_numpy(mask), -1e9)
+        losses = F.cross_entropy(logits, torch.from_numpy(column[wanted]), reduction="none")
+        weights = torch.from_numpy(examples.weights[wanted])
+        loss = (losses * weights).sum() / weights.sum()
+        self.dense.descend(loss, rate)
+        assert values.grad is not None
+        self.rows.descend(rows, values.grad.numpy(), self.settings.row_learning_rate * rate)
+        return float(loss.detach())
+
+    def state(self) -> State:
+        return {
+            **{f"rows.{name}": value for name, value in self.rows.state().items()},
+            **{f"dense.{name}": value for name, value in self.dense.state().items()},
+        }
+
+    def load(self, state: State) -> None:
+        self.rows.load({k[5:]: v for k, v in state.items() if k.startswith("rows.")})
+        self.dense.load({k[6:]: v for k, v in state.items() if k.startswith("dense.")})
+
+    def _forward(
+        self, place: Ints, types: Bytes, gaps: Bytes, at: Ints, values: Tensor, items: Ints
+    ) -> Tensor:
+        """(Q, P, D) user vectors of histories whose items stand at ``place`` of ``values``.
+
+        Histories of like length are encoded together, so that short ones don't pay for
+        the padding of long ones.
+        """
+        lengths = (items >= 0).sum(axis=1)
+        edges = np.minimum(_LENGTH_EDGES, self.length)
+        group = np.searchsorted(edges, lengths)
+        parts, order = [], []
+        for number in np.unique(group):
+            rows = np.flatnonzero(group == number)
+            start = self.length - int(edges[number])
+            valid = torch.from_numpy(items[rows, start:] >= 0)
+            where = torch.from_numpy(np.maximum(place[rows, start:], 0).astype(np.int64))
+            parts.append(
+                self.encoder(
+                    F.embedding(where, values)[:, :, :-1] * valid[:, :, None],
+                    valid,
+                    torch.from_numpy(types[rows, start:].astype(np.int64)),
+                    torch.from_numpy(gaps[rows, start:].astype(np.int64)),
+                    torch.from_numpy(np.maximum(at[rows] - start, 0).astype(np.int64)),
+                )
+            )
+            order.append(rows)
+        back = np.argsort(np.concatenate(order))
+        return torch.cat(parts)[torch.from_numpy(back)]
+
+
+def gap_buckets(times: Doubles, items: Ints, now: Doubles) -> Bytes:
+    """(B, L) bucket of the time from each event to the next one, of the last to ``now``.
+
+    Bucket g starts at 3 ** (g - 1) seconds; an empty column gets 0.
+    """
+    until = np.concatenate([times[:, 1:], now[:, None]], axis=1)
+    gaps = np.maximum(until - times, 0.0)
+    buckets = np.minimum(np.log1p(gaps) / np.log(3.0) + 0.5, GAP_BUCKETS - 1)
+    return np.where(items >= 0, buckets, 0).astype(np.uint8)
+
+
+@njit(cache=True, nogil=True)
+def _mask(
+    scores: Floats,
+    excluded_starts: Longs,
+    excluded: Ints,
+) -> None:
+    n = scores.shape[1]
+    for b in range(scores.shape[0]):
+        for e in range(excluded_starts[b], excluded_starts[b + 1]):
+            if excluded[e] < n:
+                scores[b, excluded[e]] = -np.inf
+
+
+@njit(cache=True, nogil=True)
+def _consumed_mask(
+    items: Ints,
+    types: Bytes,
+    at: Ints,
+    wanted: Flags,
+    consuming: Flags,
+    candidates: Ints,
+    columns: Longs,
+    n_items: int,
+) -> Flags:
+    """(T, M) True where a candidate was used up before its query, the target excepted."""
+    place = np.full(n_items, -1, np.int32)
+    for c in range(len(candidates)):
+        place[candidates[c]] = c
+    mask = np.zeros((len(columns), len(candidates)), np.bool_)
+    t = 0
+    for q in range(items.shape[0]):
+        for p in range(at.shape[1]):
+            if not wanted[q, p]:
+                continue
+            for column in range(at[q, p] + 1):
+                item = items[q, column]
+                if item >= 0 and consuming[types[q, column]] and place[item] >= 0:
+                    mask[t, place[item]] = True
+            mask[t, columns[t]] = False
+            t += 1
+    return mask

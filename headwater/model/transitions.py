@@ -1,0 +1,328 @@
+"""The transitions expert: what came next, and how often, after each item.
+
+A new event with item i adds weight w / d to the transition j -> i for the item j
+that the user had d events before, d = 1 .. window. The score of i for a history
+is the distance-weighted mean of the transition shares,
+
+    s(i) = sum_d (1 / d) * T[j_d, i] / sqrt(sum_i' T[j_d, i'] + smoothing)
+
+(sequential rules, Kamehkhosh, Jannach, Ludewig 2017, made online and decayed).
+The square root stands half-way between counts, which favour the popular, and
+conditional probabilities, which trust rows that have seen little; over three
+streams it loses least (NDCG@10 .067 .031 .210, against .062 .030 .215 and
+.067 .030 .195).
+Each item keeps ``width`` successors; a new one takes the place of the weakest.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from headwater.config import Transitions as Settings
+from headwater.types import (
+    NO_ROW,
+    Batch,
+    Contexts,
+    Doubles,
+    Flags,
+    Floats,
+    Ints,
+    Longs,
+    State,
+)
+
+_RESCALE_AT = 30.0
+"""Half-lives past the landmark at which weights are rescaled: float32 holds 2 ** 127."""
+
+_SMOOTHING = 0.5
+"""Weight of "something else" in a row's sum: a row that has seen little says little."""
+
+
+class Transitions:
+    """Fixed-width rows of decayed successors; a pure fold of the events."""
+
+    name = "transitions"
+
+    def __init__(self, settings: Settings) -> None:
+        self.window = settings.window
+        self.half_life = settings.half_life_days * 86400.0
+        self.width = settings.width
+        self.n_items = 0
+        self._successors = np.full((0, self.width), NO_ROW, np.int32)
+        self._weights = np.zeros((0, self.width), np.float32)
+        self._sums = np.zeros(0, np.float32)
+        self._clock = np.zeros(2, np.float64)  # landmark of the weights, newest event
+
+    def grow(self, n_items: int) -> None:
+        """Makes room for item rows up to ``n_items``."""
+        if n_items > len(self._sums):
+            size = max(n_items, 2 * len(self._sums), 1024)
+            successors = np.full((size, self.width), NO_ROW, np.int32)
+            successors[: len(self._sums)] = self._successors
+            weights = np.zeros((size, self.width), np.float32)
+            weights[: len(self._sums)] = self._weights
+            sums = np.zeros(size, np.float32)
+            sums[: len(self._sums)] = self._sums
+            self._successors, self._weights, self._sums = successors, weights, sums
+        self.n_items = max(self.n_items, n_items)
+
+    def learn(self, batch: Batch) -> None:
+        """Adds the transitions into the wanted events of a batch, in order."""
+        wanted = (batch.items != NO_ROW) & (batch.polarities > 0) & (batch.weights > 0)
+        _add(
+            np.flatnonzero(wanted),
+            batch.items,
+            batch.weights,
+            batch.contexts.times,
+            batch.contexts.history_items,
+            self.window,
+            self.half_life,
+            self._successors,
+            self._weights,
+            self._sums,
+            self._clock,
+        )
+
+    def candidates(self, contexts: Contexts, withheld: np.ndarray, k: int) -> tuple[Ints, Floats]:
+        """The best k successors of each history, best first: rows and scores, (B, k) each.
+
+        ``withheld`` (B, N) or (N,) bool marks rows that may not be proposed.
+        """
+        rows = np.full((len(contexts), k), NO_ROW, np.int32)
+        scores = np.zeros((len(contexts), k), np.float32)
+        _best(
+            contexts.history_items,
+            contexts.excluded_starts,
+            contexts.excluded,
+            withheld,
+            self.window,
+            self._smoothing(),
+            self._successors,
+            self._weights,
+            self._sums,
+            rows,
+            scores,
+        )
+        return rows, scores
+
+    def scores(self, contexts: Contexts, rows: Ints) -> Floats:
+        """(B, C) scores of given candidates."""
+        out = np.zeros(rows.shape, np.float32)
+        _score(
+            contexts.history_items,
+            rows,
+            self.window,
+            self._smoothing(),
+            self._successors,
+            self._weights,
+            self._sums,
+            out,
+        )
+        return out
+
+    def sources(self, contexts: Contexts, b: int, rows: Ints) -> Ints:
+        """(C,) for each candidate, the history item that its score comes from most."""
+        history = contexts.history_items[b, ::-1][: self.window]
+        history = history[history != NO_ROW]
+        sources = np.full(len(rows), NO_ROW, np.int32)
+        best = np.zeros(len(rows), np.float32)
+        for distance, before in enumerate(history.tolist(), start=1):
+            share = 1.0 / (distance * np.sqrt(self._sums[before] + self._smoothing()))
+            hit = self._successors[before][:, None] == rows
+            weight = np.where(hit, self._weights[before][:, None], 0).max(axis=0) * share
+            sources[weight > best] = before
+            best = np.maximum(best, weight)
+        return sources
+
+    def forget(self, rows: Ints) -> None:
+        """Clears the rows of items and every transition into them."""
+        self._successors[rows] = NO_ROW
+        self._weights[rows] = 0
+        self._sums[rows] = 0
+        into = np.isin(self._successors[: self.n_items], rows)
+        self._sums[: self.n_items] -= np.where(into, self._weights[: self.n_items], 0).sum(axis=1)
+        self._weights[: self.n_items][into] = 0
+        self._successors[: self.n_items][into] = NO_ROW
+
+    def state(self) -> State:
+        n = self.n_items
+        return {
+            "successors": self._successors[:n],
+            "weights": self._weights[:n],
+            "sums": self._sums[:n],
+            "clock": self._clock,
+        }
+
+    def load(self, state: State) -> None:
+        for name, value in state.items():
+            setattr(self, "_" + name, value.copy())
+        self.n_items = len(self._sums)
+
+    def _smoothing(self) -> float:
+        """The smoothing weight in the units of the weights, which grow with stream time."""
+        landmark, newest = self._clock.tolist()
+        return float(_SMOOTHING * 2.0 ** ((newest - landmark) / self.half_life))
+
+
+@njit(cache=True, nogil=True)
+def _add(
+    wanted: Longs,
+    items: Ints,
+    event_weights: Floats,
+    times: Doubles,
+    history_items: Ints,
+    window: int,
+    half_life: float,
+    successors: Ints,
+    weights: Floats,
+    sums: Floats,
+    clock: Doubles,
+) -> None:
+    length = history_items.shape[1]
+    width = successors.shape[1]
+    for b in wanted:
+        item, time = items[b], times[b]
+        if clock[0] == 0.0:
+            clock[0] = time
+        clock[1] = time
+        age = (time - clock[0]) / half_life
+        if age > _RESCALE_AT:
+            factor = np.float32(2.0 ** (-age))
+            weights *= factor
+            sums *= factor
+            clock[0] = time
+            age = 0.0
+        grown = 2.0**age * event_weights[b]
+        for distance in range(1, min(window, length) + 1):
+            before = history_items[b, length - distance]
+            if before < 0:
+                break
+            weight = np.float32(grown / distance)
+            weakest = 0
+            place = -1
+            for w in range(width):
+                if successors[before, w] == item:
+                    place = w
+                    break
+                if weights[before, w] < weights[before, weakest]:
+                    weakest = w
+            if place < 0:
+                place = weakest
+                sums[before] -= weights[before, place]
+                weights[before, place] = 0
+                successors[before, place] = item
+            weights[before, place] += weight
+            sums[before] += weight
+
+
+@njit(cache=True, nogil=True)
+def _accumulate(
+    history: Ints,
+    window: int,
+    smoothing: float,
+    successors: Ints,
+    weights: Floats,
+    sums: Floats,
+    totals: Floats,
+    touched: Ints,
+) -> int:
+    """Adds up s(i) in ``totals``; returns how many rows it wrote, listed in ``touched``."""
+    length = len(history)
+    n_touched = 0
+    for distance in range(1, min(window, length) + 1):
+        before = history[length - distance]
+        if before < 0:
+            break
+        if sums[before] <= 0:
+            continue
+        factor = 1.0 / (distance * np.sqrt(sums[before] + smoothing))
+        for w in range(successors.shape[1]):
+            item = successors[before, w]
+            if item >= 0 and weights[before, w] > 0:
+                if totals[item] == 0:
+                    touched[n_touched] = item
+                    n_touched += 1
+                totals[item] += weights[before, w] * factor
+    return n_touched
+
+
+@njit(cache=True, nogil=True)
+def _best(
+    history_items: Ints,
+    excluded_starts: Longs,
+    excluded: Ints,
+    withheld: Flags,
+    window: int,
+    smoothing: float,
+    successors: Ints,
+    weights: Floats,
+    sums: Floats,
+    rows: Ints,
+    scores: Floats,
+) -> None:
+    n_items = len(sums)
+    k = rows.shape[1]
+    totals = np.zeros(n_items, np.float32)
+    touched = np.zeros(n_items, np.int32)
+    for b in range(len(history_items)):
+        n_touched = _accumulate(
+            history_items[b], window, smoothing, successors, weights, sums, totals, touched
+        )
+        for e in range(excluded_starts[b], excluded_starts[b + 1]):
+            if totals[excluded[e]] > 0:
+                totals[excluded[e]] = -1.0
+        filled = 0
+        for t in range(n_touched):
+            item = touched[t]
+            score = totals[item]
+            totals[item] = 0
+            if score <= 0 or withheld[item]:
+                continue
+            # Insertion into the short sorted list; ties stay in order of row.
+            if filled == k and not _before(score, item, scores[b, k - 1], rows[b, k - 1]):
+                continue
+            place = filled if filled < k else k - 1
+            while place > 0 and _before(score, item, scores[b, place - 1], rows[b, place - 1]):
+                scores[b, place] = scores[b, place - 1]
+                rows[b, place] = rows[b, place - 1]
+                place -= 1
+            scores[b, place] = score
+            rows[b, place] = item
+            if filled < k:
+                filled += 1
+
+
+@njit(cache=True, nogil=True)
+def _before(
+    score: float,
+    row: int,
+    other_score: float,
+    other_row: int,
+) -> bool:
+    return score > other_score or (score == other_score and row < other_row)
+
+
+@njit(cache=True, nogil=True)
+def _score(
+    history_items: Ints,
+    rows: Ints,
+    window: int,
+    smoothing: float,
+    successors: Ints,
+    weights: Floats,
+    sums: Floats,
+    out: Floats,
+) -> None:
+    n_items = len(sums)
+    totals = np.zeros(n_items, np.float32)
+    touched = np.zeros(n_items, np.int32)
+    for b in range(len(history_items)):
+        n_touched = _accumulate(
+            history_items[b], window, smoothing, successors, weights, sums, totals, touched
+        )
+        for c in range(rows.shape[1]):
+            if rows[b, c] >= 0:
+                out[b, c] = totals[rows[b, c]]
+        for t in range(n_touched):
+            totals[touched[t]] = 0

@@ -1,0 +1,299 @@
+"""Stage 2, preprocess: records of the log become arrays; no string goes past here.
+
+Ids get rows, events get their training weight and polarity, and every event is
+set beside the exact history that its user had just before it. Both roles run
+this same fold, so trainer and server agree on every row.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from headwater.config import Config
+from headwater.preprocess._catalogue import Catalogue
+from headwater.preprocess._histories import Histories, Steps
+from headwater.preprocess._vocabulary import Vocabulary
+from headwater.types import (
+    NO_ROW,
+    Batch,
+    Contexts,
+    Event,
+    Item,
+    ItemRemoval,
+    Record,
+    Request,
+    State,
+)
+
+__all__ = ["Catalogue", "Histories", "Preprocessor", "Vocabulary"]
+
+_UNKNOWN_TYPE = 0
+
+
+class Preprocessor:
+    """The fold from records to batches.
+
+    Args:
+        config: event types, history length, session gap, repeats.
+        grouped: one user's events of equal timestamp are one group (a basket): each is
+            set beside the history before the group, and the rows of one item in it are
+            one target. For the protocol's ``--ties grouped``; a running group isn't part
+            of the state.
+    """
+
+    def __init__(self, config: Config, *, grouped: bool = False) -> None:
+        types = config.event_types
+        self.type_names = ("", *types)
+        self._codes = {name: code for code, name in enumerate(self.type_names)}
+        weights = [0.0, *(kind.weight for kind in types.values())]
+        polarities = [0, *(kind.polarity for kind in types.values())]
+        repeats = [True, *(kind.repeats for kind in types.values())]
+        if config.recommend.repeats is not None:
+            repeats = [config.recommend.repeats] * len(repeats)
+        self._weights = np.array(weights, np.float32)
+        self._polarities = np.array(polarities, np.int8)
+        self._consumes = np.array([not again for again in repeats], np.bool_)
+        self.users = Vocabulary()
+        self.items = Vocabulary()
+        self.catalogue = Catalogue()
+        self.histories = Histories(
+            config.preprocess.history_length, config.preprocess.session_gap_minutes * 60.0
+        )
+        self.item_events = np.zeros(0, np.int64)  # per item row, events that named it so far
+        self.total_events = 0
+        self._grouped = grouped
+        self._groups: dict[int, _Group] = {}
+
+    @property
+    def consuming_types(self) -> np.ndarray:
+        """(types,) per type code, whether such an event uses its item up."""
+        return self._consumes
+
+    def batch(self, records: Sequence[Record]) -> tuple[Batch, list[int]]:
+        """One micro-batch, and the rows of items that were removed in it.
+
+        Every event is folded into the histories; the contexts hold what was before it.
+        """
+        events: list[tuple[Record, Event]] = []
+        removed: list[int] = []
+        for record in records:
+            entry = record.entry
+            if isinstance(entry, Event):
+                events.append((record, entry))
+            elif isinstance(entry, Item):
+                self.catalogue.put(self.items.row(entry.item_id), entry)
+            elif isinstance(entry, ItemRemoval):
+                row = self.items.row(entry.item_id)
+                self.catalogue.remove(row)
+                removed.append(row)
+        n = len(events)
+        users = np.fromiter((self.users.row(e.user_id) for _, e in events), np.int32, n)
+        items = np.fromiter(
+            (NO_ROW if e.item_id is None else self.items.row(e.item_id) for _, e in events),
+            np.int32,
+            n,
+        )
+        codes = np.fromiter(
+            (self._codes.get(e.type, _UNKNOWN_TYPE) for _, e in events), np.uint8, n
+        )
+        times = np.fromiter((record.stream_time for record, _ in events), np.float64, n)
+        sessions = np.fromiter((_hash(e.session_id) for _, e in events), np.int64, n)
+        self.histories.grow(len(self.users))
+        polarities = self._polarities[codes]
+        targets = (items != NO_ROW) & (polarities > 0)
+        contexts = self._walk(users, items, codes, times, sessions, targets)
+        batch = Batch(
+            offsets=np.fromiter((record.offset for record, _ in events), np.int64, n),
+            items=items,
+            types=codes,
+            weights=self._weights[codes],
+            polarities=polarities,
+            targets=targets,
+            item_events_before=self._count(items),
+            contexts=contexts,
+            end=records[-1].offset if records else 0,
+        )
+        return batch, removed
+
+    def contexts(self, requests: Sequence[Request], now: float) -> Contexts:
+        """What is known of each request; reads only, so an unknown user stays unknown."""
+        users = np.array(
+            [NO_ROW if r.user_id is None else self.users.find(r.user_id) for r in requests],
+            np.int32,
+        )
+        n = len(requests)
+        contexts = self.histories.walk(
+            Steps(
+                reads=np.ones(n, np.bool_),
+                users=users,
+                items=np.full(n, NO_ROW, np.int32),
+                types=np.zeros(n, np.uint8),
+                times=np.full(n, now),
+                sessions=np.zeros(n, np.int64),
+                consumes=np.zeros(n, np.bool_),
+            )
+        )
+        excluded = [
+            contexts.excluded[contexts.excluded_starts[b] : contexts.excluded_starts[b + 1]]
+            for b in range(n)
+        ]
+        view = self._codes.get("view", _UNKNOWN_TYPE)
+        for b, request in enumerate(requests):
+            if request.session_items:
+                rows = self.items.known(request.session_items)
+                self._append_session(contexts, b, rows, view, now)
+                if self._consumes[view]:
+                    excluded[b] = np.concatenate([excluded[b], np.array(rows, np.int32)])
+            if request.exclude:
+                rows = self.items.known(request.exclude)
+                excluded[b] = np.concatenate([excluded[b], np.array(rows, np.int32)])
+        contexts.excluded = np.concatenate([*excluded, np.zeros(0, np.int32)])
+        contexts.excluded_starts = np.cumsum([0, *map(len, excluded)]).astype(np.int64)
+        return contexts
+
+    def state(self) -> State:
+        state = {
+            f"{name}.{key}": value
+            for name, part in self._parts().items()
+            for key, value in part.state().items()
+        }
+        state["item_events"] = self.item_events[: len(self.items)]
+        state["total_events"] = np.array(self.total_events, np.int64)
+        return state
+
+    def load(self, state: State) -> None:
+        for name, part in self._parts().items():
+            start = len(name) + 1
+            part.load({key[start:]: v for key, v in state.items() if key.startswith(name + ".")})
+        self.item_events = state["item_events"].copy()
+        self.total_events = int(state["total_events"])
+
+    def _parts(self) -> dict[str, Vocabulary | Catalogue | Histories]:
+        return {
+            "users": self.users,
+            "items": self.items,
+            "catalogue": self.catalogue,
+            "histories": self.histories,
+        }
+
+    def _count(self, items: np.ndarray) -> np.ndarray:
+        """Counts the items of a batch in order; returns each one's count before its event."""
+        if len(self.items) > len(self.item_events):
+            grown = np.zeros(max(len(self.items), 2 * len(self.item_events)), np.int64)
+            grown[: len(self.item_events)] = self.item_events
+            self.item_events = grown
+        before = np.zeros(len(items), np.int64)
+        for b, item in enumerate(items):
+            if item != NO_ROW:
+                before[b] = self.item_events[item]
+                self.item_events[item] += 1
+        self.total_events += len(items)
+        return before
+
+    def _walk(
+        self,
+        users: np.ndarray,
+        items: np.ndarray,
+        codes: np.ndarray,
+        times: np.ndarray,
+        sessions: np.ndarray,
+        targets: np.ndarray,
+    ) -> Contexts:
+        remembered = (items != NO_ROW) & (self._polarities[codes] != 0)
+        consumes = self._consumes[codes] & remembered
+        if self._grouped:
+            order = self._grouped_order(users, items, codes, times, sessions, remembered, targets)
+            return self.histories.walk(order)
+        # A read and a push per event, interleaved; events that aren't remembered only read.
+        n = len(users)
+        reads = np.tile(np.array([True, False]), n)
+        kept = np.ones(2 * n, np.bool_)
+        kept[1::2] = remembered
+        return self.histories.walk(
+            Steps(
+                reads=reads[kept],
+                users=np.repeat(users, 2)[kept],
+                items=np.repeat(items, 2)[kept],
+                types=np.repeat(codes, 2)[kept],
+                times=np.repeat(times, 2)[kept],
+                sessions=np.repeat(sessions, 2)[kept],
+                consumes=np.repeat(consumes, 2)[kept],
+            )
+        )
+
+    def _grouped_order(
+        self,
+        users: np.ndarray,
+        items: np.ndarray,
+        codes: np.ndarray,
+        times: np.ndarray,
+        sessions: np.ndarray,
+        remembered: np.ndarray,
+        targets: np.ndarray,
+    ) -> Steps:
+        """Like the interleaving above, but a push waits until its group is over.
+
+        Clears ``targets`` of the second and later rows of one item in a group.
+        """
+        steps: list[tuple[bool, int, int, int, float, int]] = []
+        for b in range(len(users)):
+            user, time = int(users[b]), float(times[b])
+            group = self._groups.get(user)
+            if group is None or group.time != time:
+                if group is not None:
+                    steps.extend(group.pushes)
+                group = self._groups[user] = _Group(time)
+            event = (user, int(items[b]), int(codes[b]), time, int(sessions[b]))
+            steps.append((True, *event))
+            if remembered[b]:
+                group.pushes.append((False, *event))
+            if targets[b]:
+                targets[b] = items[b] not in group.targets
+                group.targets.add(int(items[b]))
+        columns = list(zip(*steps, strict=True)) if steps else [()] * 6
+        types = np.array(columns[3], np.uint8)
+        return Steps(
+            reads=np.array(columns[0], np.bool_),
+            users=np.array(columns[1], np.int32),
+            items=np.array(columns[2], np.int32),
+            types=types,
+            times=np.array(columns[4], np.float64),
+            sessions=np.array(columns[5], np.int64),
+            consumes=self._consumes[types],
+        )
+
+    def _append_session(
+        self, contexts: Contexts, b: int, rows: list[int], code: int, now: float
+    ) -> None:
+        rows = rows[-self.histories.length :]
+        if not rows:
+            return
+        n = len(rows)
+        for array, values in (
+            (contexts.history_items, rows),
+            (contexts.history_types, code),
+            (contexts.history_times, now),
+        ):
+            array[b, :-n] = array[b, n:].copy()
+            array[b, -n:] = values
+        contexts.history_lengths[b] += n
+        contexts.session_lengths[b] += n
+
+
+class _Group:
+    """A running group of one user's simultaneous events."""
+
+    __slots__ = ("pushes", "targets", "time")
+
+    def __init__(self, time: float) -> None:
+        self.time = time
+        self.pushes: list[tuple[bool, int, int, int, float, int]] = []
+        self.targets: set[int] = set()
+
+
+def _hash(session_id: str | None) -> int:
+    """A stable 32-bit hash, 0 for none: only compared with the same user's last session."""
+    return 0 if session_id is None else zlib.crc32(session_id.encode()) or 1

@@ -1,0 +1,251 @@
+"""What each user did: a window of it as fixed-width rings, and which items are used up.
+
+Python objects per user or per event would cost more than everything else here,
+so the state is a few arrays and one numba kernel walks a batch in log order:
+it *reads* a user's history just before an event and *pushes* the event after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from headwater.types import NO_ROW, Bytes, Contexts, Doubles, Flags, Ints, Longs, State
+
+_Array = TypeVar("_Array", bound=NDArray[Any])
+
+
+@dataclass(slots=True)
+class Steps:
+    """Reads and pushes in the order in which they happen; S of them.
+
+    A read fills the next row of the contexts; a push appends to the user's
+    history. ``users`` may be ``NO_ROW`` for reads only.
+    """
+
+    reads: Flags  # (S,) True: read, False: push
+    users: Ints  # (S,)
+    items: Ints  # (S,)
+    types: Bytes  # (S,)
+    times: Doubles  # (S,)
+    sessions: Longs  # (S,) hash of the client's session id, 0 for none
+    consumes: Flags  # (S,) pushes: the item is not to be recommended to the user again
+
+
+class Histories:
+    """Windows of L events per user, and per user a chain of the items that are used up.
+
+    The chain is a linked list in one growing pool: ``heads[user]`` is its newest
+    node, ``links[node]`` the one before.
+    """
+
+    def __init__(self, length: int, session_gap: float) -> None:
+        self.length = length
+        self.session_gap = session_gap
+        self._users = 0
+        self._items = np.full((0, length), NO_ROW, np.int32)
+        self._types = np.zeros((0, length), np.uint8)
+        self._times = np.zeros((0, length), np.float64)
+        self._counts = np.zeros(0, np.int64)
+        self._last_times = np.zeros(0, np.float64)
+        self._session_counts = np.zeros(0, np.int32)
+        self._session_hashes = np.zeros(0, np.int64)
+        self._heads = np.full(0, NO_ROW, np.int64)
+        self._consumed_counts = np.zeros(0, np.int64)
+        self._links = np.zeros(0, np.int64)
+        self._nodes = np.zeros(0, np.int32)
+        self._used = 0
+
+    def grow(self, users: int) -> None:
+        """Makes room for ``users`` users."""
+        if users > len(self._counts):
+            size = max(users, 2 * len(self._counts), 64)
+            self._items = _grown(self._items, size, NO_ROW)
+            self._types = _grown(self._types, size, 0)
+            self._times = _grown(self._times, size, 0)
+            self._counts = _grown(self._counts, size, 0)
+            self._last_times = _grown(self._last_times, size, 0)
+            self._session_counts = _grown(self._session_counts, size, 0)
+            self._session_hashes = _grown(self._session_hashes, size, 0)
+            self._heads = _grown(self._heads, size, NO_ROW)
+            self._consumed_counts = _grown(self._consumed_counts, size, 0)
+        self._users = max(self._users, users)
+
+    def walk(self, steps: Steps) -> Contexts:
+        """Does the steps in order and returns the contexts of the reads."""
+        pushes = int(np.count_nonzero(~steps.reads))
+        if self._used + pushes > len(self._nodes):
+            size = max(self._used + pushes, 2 * len(self._nodes), 1024)
+            self._links = _grown(self._links, size, NO_ROW)
+            self._nodes = _grown(self._nodes, size, NO_ROW)
+        reads = len(steps.reads) - pushes
+        excluded_limit = self._excluded_limit(steps)
+        contexts = Contexts(
+            users=steps.users[steps.reads],
+            times=steps.times[steps.reads],
+            history_items=np.full((reads, self.length), NO_ROW, np.int32),
+            history_types=np.zeros((reads, self.length), np.uint8),
+            history_times=np.zeros((reads, self.length), np.float64),
+            history_lengths=np.zeros(reads, np.int64),
+            session_lengths=np.zeros(reads, np.int32),
+            excluded_starts=np.zeros(reads + 1, np.int64),
+            excluded=np.zeros(excluded_limit, np.int32),
+        )
+        self._used = _walk(
+            steps.reads,
+            steps.users,
+            steps.items,
+            steps.types,
+            steps.times,
+            steps.sessions,
+            steps.consumes,
+            self.session_gap,
+            self._items,
+            self._types,
+            self._times,
+            self._counts,
+            self._last_times,
+            self._session_counts,
+            self._session_hashes,
+            self._heads,
+            self._consumed_counts,
+            self._links,
+            self._nodes,
+            self._used,
+            contexts.history_items,
+            contexts.history_types,
+            contexts.history_times,
+            contexts.history_lengths,
+            contexts.session_lengths,
+            contexts.excluded_starts,
+            contexts.excluded,
+        )
+        contexts.excluded = contexts.excluded[: contexts.excluded_starts[-1]]
+        return contexts
+
+    def _excluded_limit(self, steps: Steps) -> int:
+        """An upper bound of the exclusions that the reads will list."""
+        known = steps.users != NO_ROW
+        users, of_step = np.unique(steps.users[known], return_inverse=True)
+        if not len(users):
+            return 0
+        reads, pushes = steps.reads[known], steps.consumes[known] & ~steps.reads[known]
+        limits = self._consumed_counts[users] + np.bincount(of_step[pushes], minlength=len(users))
+        return int(limits[of_step[reads]].sum())
+
+    def state(self) -> State:
+        users, used = self._users, self._used
+        return {
+            "items": self._items[:users],
+            "types": self._types[:users],
+            "times": self._times[:users],
+            "counts": self._counts[:users],
+            "last_times": self._last_times[:users],
+            "session_counts": self._session_counts[:users],
+            "session_hashes": self._session_hashes[:users],
+            "heads": self._heads[:users],
+            "consumed_counts": self._consumed_counts[:users],
+            "links": self._links[:used],
+            "nodes": self._nodes[:used],
+        }
+
+    def load(self, state: State) -> None:
+        self._items, self._types = state["items"].copy(), state["types"].copy()
+        self._times, self._counts = state["times"].copy(), state["counts"].copy()
+        self._last_times = state["last_times"].copy()
+        self._session_counts = state["session_counts"].copy()
+        self._session_hashes = state["session_hashes"].copy()
+        self._heads = state["heads"].copy()
+        self._consumed_counts = state["consumed_counts"].copy()
+        self._links, self._nodes = state["links"].copy(), state["nodes"].copy()
+        self._users, self._used = len(self._counts), len(self._nodes)
+
+
+def _grown(array: _Array, size: int, fill: int) -> _Array:
+    grown = np.full((size, *array.shape[1:]), fill, array.dtype)
+    grown[: len(array)] = array
+    return grown  # type: ignore[return-value]
+
+
+@njit(cache=True, nogil=True)
+def _walk(
+    reads: Flags,
+    users: Ints,
+    items: Ints,
+    types: Bytes,
+    times: Doubles,
+    sessions: Longs,
+    consumes: Flags,
+    session_gap: float,
+    ring_items: Ints,
+    ring_types: Bytes,
+    ring_times: Doubles,
+    counts: Longs,
+    last_times: Doubles,
+    session_counts: Ints,
+    session_hashes: Longs,
+    heads: Longs,
+    consumed_counts: Longs,
+    links: Longs,
+    nodes: Ints,
+    used: int,
+    out_items: Ints,
+    out_types: Bytes,
+    out_times: Doubles,
+    out_lengths: Longs,
+    out_session_lengths: Ints,
+    out_starts: Longs,
+    out_excluded: Ints,
+) -> int:
+    length = ring_items.shape[1]
+    row = 0
+    filled = 0
+    for step in range(len(reads)):
+        user = users[step]
+        if user < 0:
+            row += 1
+            out_starts[row] = filled
+            continue
+        count = counts[user]
+        fresh = (
+            count == 0
+            or times[step] - last_times[user] > session_gap
+            or (sessions[step] != 0 and sessions[step] != session_hashes[user])
+        )
+        if reads[step]:
+            kept = min(count, length)
+            for back in range(kept):
+                place = (count - 1 - back) % length
+                column = length - 1 - back
+                out_items[row, column] = ring_items[user, place]
+                out_types[row, column] = ring_types[user, place]
+                out_times[row, column] = ring_times[user, place]
+            out_lengths[row] = count
+            out_session_lengths[row] = 0 if fresh else session_counts[user]
+            node = heads[user]
+            while node >= 0:
+                out_excluded[filled] = nodes[node]
+                filled += 1
+                node = links[node]
+            row += 1
+            out_starts[row] = filled
+        else:
+            place = count % length
+            ring_items[user, place] = items[step]
+            ring_types[user, place] = types[step]
+            ring_times[user, place] = times[step]
+            counts[user] = count + 1
+            session_counts[user] = 1 if fresh else session_counts[user] + 1
+            session_hashes[user] = sessions[step]
+            last_times[user] = times[step]
+            if consumes[step]:
+                nodes[used] = items[step]
+                links[used] = heads[user]
+                heads[user] = used
+                consumed_counts[user] += 1
+                used += 1
+    return used

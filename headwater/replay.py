@@ -1,0 +1,193 @@
+"""``headwater replay``: the prequential protocol over a file, through the loop that serves.
+
+Every event is predicted by the recommender as it stands, then learned, one
+micro-batch after the other. There is no second path for evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from headwater.config import Config, effective
+from headwater.evaluate import Outcomes, Report
+from headwater.ingest import Interactions, read_interactions, read_items
+from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
+from headwater.loop import Learner
+from headwater.model import EXPERTS
+from headwater.types import Batch, Item
+
+_RECENT = 50
+"""Micro-batches behind the figures of the progress line."""
+
+
+@dataclass(slots=True)
+class Replayed:
+    """A finished replay."""
+
+    report: Report
+    results: dict[str, Any]
+    positions: np.ndarray  # (n,) of each target in the interactions, in log order
+
+
+def replay(
+    interactions: Interactions,
+    items: list[Item],
+    config: Config,
+    *,
+    grouped: bool = False,
+    progress: Callable[[int, str], None] = lambda events, text: None,
+) -> Replayed:
+    """Runs the protocol.
+
+    Args:
+        interactions: the stream, in order.
+        items: put into the catalogue before the first event.
+        config: all settings.
+        grouped: one user's simultaneous events are predicted together (``--ties grouped``).
+        progress: called with the events done and a line of figures.
+    """
+    events, updates = MemoryEventsLog(), MemoryUpdatesLog()
+    learner = Learner(config, events, updates, None, grouped=grouped)
+    now = time.time()
+    if items:
+        events.append(items, now)
+        while learner.step():
+            pass
+    report = Report(EXPERTS)
+    positions: list[np.ndarray] = []
+    recent: list[np.ndarray] = []
+    first = learner.trained_through + 1
+
+    def observed(batch: Batch, outcomes: Outcomes) -> None:
+        report.add(outcomes)
+        positions.append(batch.offsets[outcomes.index] - first)
+        recent.append(outcomes.ranks)
+        del recent[:-_RECENT]
+
+    learner.on_outcomes = observed
+    size = config.train.batch_events
+    started = time.perf_counter()
+    for start in range(0, len(interactions), size):
+        stop = min(start + size, len(interactions))
+        events.append(interactions.events(start, stop), now)
+        while learner.trained_through < events.end():
+            learner.step()
+        learner.publish()
+        updates.drop(learner.sequence)
+        elapsed = time.perf_counter() - started
+        progress(stop, f"{stop / elapsed:,.0f} events/s  {_figures(recent)}")
+    seconds = time.perf_counter() - started
+    eligible = int(learner.fold.eligible().sum())
+    results = {
+        "events": len(interactions),
+        "seconds": round(seconds, 3),
+        "events_per_second": round(len(interactions) / seconds, 1) if seconds else 0.0,
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0, 1),
+        "config": effective(config),
+        **report.results(eligible),
+    }
+    return Replayed(report, results, np.concatenate([*positions, np.zeros(0, np.int64)]))
+
+
+def run(
+    file: Path,
+    items_file: Path | None,
+    *,
+    config: Config,
+    grouped: bool,
+    limit: int | None,
+    mapping: dict[str, str],
+    json_path: Path | None,
+    ranks_path: Path | None,
+    plot_path: Path | None,
+) -> None:
+    """The command: reads, replays under a progress bar, prints the table, writes the files.
+
+    Raises:
+        UnreadableFile: a file can't be read as what it should be.
+    """
+    console = Console(highlight=False)
+    interactions = read_interactions(
+        file, mapping=mapping, limit=limit, event_types=config.event_types.keys()
+    )
+    for reason, count in interactions.skipped.items():
+        console.print(f"skipped {count:,} rows: {reason}")
+    for warning in interactions.warnings:
+        console.print(f"warning: {warning}", style="yellow")
+    items = read_items(items_file).items if items_file else []
+    console.print(
+        f"{len(interactions):,} events, {len(interactions.user_ids):,} users, "
+        f"{len(interactions.item_ids):,} items"
+    )
+    with _bar(console) as bar:
+        task = bar.add_task("", total=len(interactions), figures="")
+
+        def progress(events: int, figures: str) -> None:
+            bar.update(task, completed=events, figures=figures)
+
+        replayed = replay(interactions, items, config, grouped=grouped, progress=progress)
+    results = replayed.results
+    console.print(_table(results))
+    console.print(
+        f"{results['events_per_second']:,.0f} events/s, {results['seconds']:,.1f} s, "
+        f"{results['peak_rss_mb']:,.0f} MB at most"
+    )
+    if json_path:
+        json_path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+    if ranks_path:
+        write_ranks(replayed, interactions, ranks_path)
+    if plot_path:
+        replayed.report.plot(plot_path)
+
+
+def write_ranks(replayed: Replayed, interactions: Interactions, path: Path) -> None:
+    """The table of ``--ranks`` as Parquet, a line per target."""
+    at = replayed.positions
+    users = [interactions.user_ids[code] for code in interactions.user_codes[at]]
+    items = [interactions.item_ids[code] for code in interactions.item_codes[at]]
+    replayed.report.ranks_table(interactions.index[at], users, items).write_parquet(path)
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        BarColumn(bar_width=20),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def _table(results: dict[str, Any]) -> Table:
+    """The figures of the second half, the mixture first."""
+    half = results["second_half"]
+    out = Table(title=f"Second half, {half['n']:,} predictions", title_justify="left")
+    names = ("ndcg@10", "hit_rate@10", "mrr@10", "recall@20", "coverage@10", "novelty@10")
+    out.add_column("model")
+    for name in names:
+        out.add_column(name, justify="right")
+    for model, figures in {"mixture (served)": half, **results["experts"]}.items():
+        values = [figures[name] for name in names]
+        out.add_row(model, *("–" if value is None else f"{value:.4f}" for value in values))
+    return out
+
+
+def _figures(recent: list[np.ndarray]) -> str:
+    ranks = np.concatenate(recent) if recent else np.zeros((0, 1 + len(EXPERTS)), np.int32)
+    if not len(ranks):
+        return ""
+    gains = np.where((ranks >= 0) & (ranks < 10), 1.0 / np.log2(np.maximum(ranks, 0) + 2.0), 0.0)
+    values = zip(("mixture", *EXPERTS), gains.mean(axis=0), strict=True)
+    return "NDCG@10 " + "  ".join(f"{name} {value:.3f}" for name, value in values)

@@ -1,0 +1,27 @@
+"""The processes of a running system.
+
+``headwater serve`` is a supervisor with two children, the ``api`` role and the
+``trainer`` role; each can also run alone, on its own. Roles talk only through
+the two logs in the data folder, so any of them may die and come back.
+
+Processes are spawned, never forked: torch and numba don't survive a fork.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+ROLES = ("trainer", "api")
+"""In order of start; they are stopped the other way round."""
+
+
+class Exit(IntEnum):
+    """Exit codes by which a role tells its supervisor what a restart would bring."""
+
+    STOPPED = 0
+    FAILED = 1
+    """Something broke; started again, the role refolds the logs and goes on."""
+    FENCED = 77
+    """Another trainer has taken over; starting again would only fence that one off in turn."""
+    CONFIGURATION = 78
+    """EX_CONFIG of sysexits.h: settings, port or data folder are at fault, and stay so."""

@@ -1,0 +1,87 @@
+"""Bulk import: a process that appends to the events log, beside a running system or without one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headwater.config import Config
+from headwater.ingest import read_interactions, read_items
+from headwater.log.sqlite import SqliteEventsLog
+from headwater.types import Entry
+
+CHUNK = 1_000
+"""Entries per commit: a running API waits for at most one such commit before its own."""
+
+
+@dataclass
+class Imported:
+    """What became of the rows of a file."""
+
+    appended: int = 0
+    duplicate: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Rows that can't be used, by reason."""
+    warnings: list[str] = field(default_factory=list)
+
+
+def import_events(
+    path: Path,
+    data: Path,
+    config: Config,
+    mapping: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Imported:
+    """Appends the interactions of a file, in time order; a row that is there already counts once.
+
+    Args:
+        mapping: field -> column, over names and aliases.
+        progress: called with the rows done and the rows in all.
+
+    Raises:
+        UnreadableFile: the file can't be read; nothing was appended.
+        InvalidInput: ``mapping`` names no field.
+        LogError: the log can't be opened, or refused a chunk.
+    """
+    rows = read_interactions(path, mapping=mapping, event_types=config.event_types)
+    chunks = (rows.events(start, start + CHUNK) for start in range(0, len(rows), CHUNK))
+    done = _append(chunks, len(rows), data, progress)
+    done.skipped, done.warnings = rows.skipped, rows.warnings
+    return done
+
+
+def import_items(
+    path: Path,
+    data: Path,
+    mapping: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Imported:
+    """Sets the items of a file; one that is known already is replaced.
+
+    Arguments and errors are those of ``import_events``.
+    """
+    rows = read_items(path, mapping=mapping)
+    chunks = (rows.items[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
+    done = _append(chunks, len(rows), data, progress)
+    done.skipped = rows.skipped
+    return done
+
+
+def _append(
+    chunks: Iterator[Sequence[Entry]],
+    total: int,
+    data: Path,
+    progress: Callable[[int, int], None],
+) -> Imported:
+    done = Imported()
+    with closing(SqliteEventsLog(data / "events.db")) as log:
+        for chunk in chunks:
+            answers = log.append(chunk, time.time())
+            duplicate = sum(answer.duplicate for answer in answers)
+            done.duplicate += duplicate
+            done.appended += len(answers) - duplicate
+            progress(done.appended + done.duplicate, total)
+    return done

@@ -1,0 +1,114 @@
+"""Where a running system stands, asked over HTTP and shown as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headwater.errors import HeadwaterError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TIMEOUT_SECONDS = 5.0
+
+
+def address(data: Path) -> str:
+    """The URL of the API that serves a data folder.
+
+    Raises:
+        HeadwaterError: none does.
+    """
+    from headwater import api
+
+    found = api.running(data)
+    if found is None:
+        raise HeadwaterError(
+            f"no server runs on {data}; start it with `headwater serve --data {data}`, or name "
+            "another with --data or --url"
+        )
+    return found.url
+
+
+def ask(url: str, api_key: str | None = None) -> dict[str, Any]:
+    """The answer of ``/v1/status``.
+
+    Raises:
+        HeadwaterError: nothing answers there, or it refuses the key, or it isn't Headwater.
+    """
+    import httpx
+
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key is not None else {}
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/v1/status", headers=headers, timeout=TIMEOUT_SECONDS)
+        if answer.status_code == 401:
+            raise HeadwaterError(
+                f"{url} refuses the key; set HEADWATER_SERVE__API_KEY to the server's"
+            )
+        found: dict[str, Any] = answer.raise_for_status().json()
+    except httpx.HTTPStatusError as error:
+        raise HeadwaterError(
+            f"{url} answers {error.response.status_code}; is it a Headwater server?"
+        ) from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise HeadwaterError(f"{url} doesn't answer: {error}") from None
+    except ValueError:
+        raise HeadwaterError(f"{url} doesn't answer in JSON; is it a Headwater server?") from None
+    return {"url": url, **found}
+
+
+def table(answer: Mapping[str, Any]) -> Table:
+    """A status as a table of two columns."""
+    from rich.table import Table
+
+    made = Table(show_header=False, box=None, pad_edge=False)
+    made.add_column(style="bold")
+    made.add_column()
+    for name, value in _rows(answer):
+        made.add_row(name, value)
+    return made
+
+
+def _rows(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    state = "ready" if answer["ready"] else "starting: folding the log"
+    yield "address", f"{answer['url']} ({state})"
+    yield "software", f"headwater {answer['software']}"
+    yield "up", f"{answer['uptime_seconds']:,.0f} s"
+    yield (
+        "model",
+        f"version {answer['version']}, epoch {answer['epoch']}, sequence {answer['sequence']:,}",
+    )
+    yield "events log", f"{answer['end']:,} entries"
+    yield "folded", f"{answer['offset']:,} ({_behind(answer['lag'])})"
+    yield "learned", f"{answer['trained_through']:,} ({_behind(answer['training_lag'])})"
+    yield "dead letters", f"{answer['dead_letters']:,}"
+    for row in answer["clicks"]:
+        yield (
+            f"clicks, version {row['version']}",
+            f"{row['clicked']:,} of {row['served']:,} lists ({row['rate']['value']:.1%})",
+        )
+    report = answer["trainer"]
+    if "events_per_second" in report:
+        yield "learning", f"{report['events_per_second']:,.0f} events/s"
+    for name, factor in report.get("rates", {}).items():
+        yield f"learning rate, {name}", f"{factor:.2f} of the configured one"
+    for metrics in report.get("metrics", []):
+        if metrics["segment"] == "all":
+            yield from _quality(metrics)
+
+
+def _behind(lag: int) -> str:
+    return f"{lag:,} behind" if lag else "up to date"
+
+
+def _quality(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """NDCG@10 of every model; the other figures are in the JSON."""
+    for name, metric in metrics["values"].items():
+        model, _, kind = name.rpartition(".")
+        if kind == "ndcg@10":
+            yield (
+                f"NDCG@10, {model}",
+                f"{metric['value']:.4f} ({metric['low']:.4f} to {metric['high']:.4f}, "
+                f"{metrics['window']} {metric['n']:,})",
+            )

@@ -1,0 +1,79 @@
+"""Replay buffers: recent examples that a step learns again (ADER, RecSys 2020).
+
+Both are rings over fixed arrays, so memory is bounded, a snapshot is a copy, and
+a refold samples what the first run sampled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.types import Ints, Longs, State
+
+
+class Replay:
+    """A ring of examples; each is a row in every one of the named columns.
+
+    Args:
+        capacity: examples kept; the oldest make place.
+        cap: replays of one example at most.
+        columns: name -> (shape of one example, dtype).
+    """
+
+    def __init__(
+        self, capacity: int, cap: int, columns: dict[str, tuple[tuple[int, ...], Any]]
+    ) -> None:
+        self.capacity = capacity
+        self.cap = cap
+        self._columns: dict[str, NDArray[Any]] = {
+            name: np.zeros((capacity, *shape), dtype) for name, (shape, dtype) in columns.items()
+        }
+        self._uses = np.zeros(capacity, np.int32)
+        self._added = 0
+
+    def __len__(self) -> int:
+        return min(self._added, self.capacity)
+
+    def add(self, examples: dict[str, NDArray[Any]]) -> None:
+        """Appends examples, given per column."""
+        n = len(next(iter(examples.values())))
+        if not n or not self.capacity:
+            return
+        skipped = max(n - self.capacity, 0)
+        places = (self._added + np.arange(skipped, n)) % self.capacity
+        for name, values in examples.items():
+            self._columns[name][places] = values[skipped:]
+        self._uses[places] = 0
+        self._added += n
+
+    def sample(self, n: int, random: np.random.Generator) -> Ints:
+        """Places of about n examples that may still be replayed, fewer where few are left."""
+        if not len(self) or not n:
+            return np.zeros(0, np.int32)
+        places = np.unique(random.integers(0, len(self), n)).astype(np.int32)
+        places = places[self._uses[places] < self.cap]
+        self._uses[places] += 1
+        return places
+
+    def take(self, places: Ints) -> dict[str, NDArray[Any]]:
+        """The examples at ``places``, per column."""
+        return {name: column[places] for name, column in self._columns.items()}
+
+    def state(self) -> State:
+        n = len(self)
+        added: Longs = np.array(self._added, np.int64)
+        return {
+            "added": added,
+            "uses": self._uses[:n],
+            **{f"column.{name}": column[:n] for name, column in self._columns.items()},
+        }
+
+    def load(self, state: State) -> None:
+        n = len(state["uses"])
+        self._added = int(state["added"])
+        self._uses[:n] = state["uses"]
+        for name, column in self._columns.items():
+            column[:n] = state[f"column.{name}"]

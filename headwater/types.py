@@ -1,0 +1,302 @@
+"""The nouns that pass between the stages of the loop.
+
+Everything here is data: no behaviour beyond a derived property, no imports
+beyond msgspec (records that are stored or sent) and numpy (arrays that are
+computed on). Importing this module never imports torch.
+
+Shapes use ``B`` for events in a micro-batch, ``L`` for history length, ``C``
+for candidates per list, ``K`` for the length of one expert's own list and
+``F`` for mixture features. Times are seconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+State = dict[str, NDArray[Any]]
+"""What a component remembers, as named arrays: the content of snapshots and digests."""
+
+NO_ROW = -1
+"""The row that stands for "nothing here": padding in histories and lists."""
+
+
+# --- what happened: entries of the events log ---------------------------------------------------
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="entry", tag="event"):
+    """Something a user did, as the client reported it.
+
+    ``timestamp`` is the client's clock in seconds; the log adds the received
+    and the stream time. ``source`` scopes ``event_id``: two sources may use the
+    same id for different events.
+    """
+
+    event_id: str
+    type: str
+    user_id: str
+    timestamp: float
+    item_id: str | None = None
+    value: float | None = None
+    session_id: str | None = None
+    recommendation_id: str | None = None
+    position: int | None = None
+    scenario: str | None = None
+    surface: str | None = None
+    context: dict[str, Any] | None = None
+    anonymous: bool = False
+    source: str = ""
+
+
+class Item(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="entry", tag="item"):
+    """An item of the catalogue as it is from now on; the newest one counts."""
+
+    item_id: str
+    title: str | None = None
+    categories: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    price: float | None = None
+    text: str | None = None
+    attributes: dict[str, str | float | bool | list[str]] = msgspec.field(default_factory=dict)
+    vectors: dict[str, list[float]] = msgspec.field(default_factory=dict)
+    published_at: float | None = None
+    available: bool = True
+
+
+class ItemRemoval(msgspec.Struct, frozen=True, tag_field="entry", tag="item_removal"):
+    """The item is gone: it is not served again, and its learned rows are cleared."""
+
+    item_id: str
+
+
+Entry = Event | Item | ItemRemoval
+
+
+class Record(msgspec.Struct, frozen=True):
+    """An entry with its place in the events log.
+
+    ``stream_time`` is min(timestamp, received_at), made monotone over offsets:
+    decay, sessions and windows run on it, never on the wall clock.
+    """
+
+    offset: int
+    received_at: float
+    stream_time: float
+    entry: Entry
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """The log's answer to one appended entry: its offset, and whether it was there already."""
+
+    offset: int
+    duplicate: bool
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """Input that was refused: the bytes as they came, the field at fault and why."""
+
+    received_at: float
+    source: str
+    body: str
+    field: str
+    reason: str
+
+
+# --- what a model sees: arrays only --------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Contexts:
+    """What is known of B requests (or of B events, just before each) when they are answered.
+
+    Histories are right-aligned: the newest event is at column L - 1, and empty
+    places hold ``NO_ROW``. ``excluded`` lists, in CSR form, the item rows that
+    may not be in list b: ``excluded[excluded_starts[b]:excluded_starts[b + 1]]``.
+    """
+
+    users: Ints  # (B,), NO_ROW for an anonymous request
+    times: Doubles  # (B,) stream time of the request
+    history_items: Ints  # (B, L)
+    history_types: Bytes  # (B, L) event type codes
+    history_times: Doubles  # (B, L)
+    history_lengths: Longs  # (B,) all earlier events of the user, beyond the window too
+    session_lengths: Ints  # (B,) events of the running session so far
+    excluded_starts: Longs  # (B + 1,)
+    excluded: Ints  # (excluded_starts[-1],)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@dataclass(slots=True)
+class Batch:
+    """One micro-batch of events as arrays, in log order, each beside its context.
+
+    The context of row b holds every earlier event of that user and nothing of b
+    itself. ``targets`` marks the rows that the protocol predicts: they have an
+    item and no negative polarity.
+    """
+
+    offsets: Longs  # (B,)
+    items: Ints  # (B,), NO_ROW where the event names none
+    types: Bytes  # (B,)
+    weights: Floats  # (B,) training weight: the type's, 0 for unknown types
+    polarities: NDArray[np.int8]  # (B,) 1, 0 or -1
+    targets: Flags  # (B,)
+    item_events_before: Longs  # (B,) earlier events that named the item
+    contexts: Contexts
+    end: int  # offset through which the log was read to make this batch
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(slots=True)
+class Ranking:
+    """B served lists, best first, and what they were made from.
+
+    ``features`` stay with the list until it is trained on: recomputing them
+    later would let them see the answer.
+    """
+
+    rows: Ints  # (B, C) item rows, NO_ROW past the end of a list
+    scores: Floats  # (B, C) mixture scores, -inf past the end
+    features: Floats  # (B, C, F)
+    expert_rows: dict[str, Ints]  # name -> (B, K), each expert's own list
+
+
+# --- what was learned: entries of the updates log ------------------------------------------------
+
+
+class SettingChange(msgspec.Struct, frozen=True):
+    """A setting that the optimizer changed, with the numbers that caused it."""
+
+    offset: int
+    name: str
+    before: float
+    after: float
+    because: dict[str, float]
+
+
+@dataclass(slots=True)
+class TableRows:
+    """Rows of one table after a change: ``values[i]`` is the new content of row ``rows[i]``."""
+
+    rows: Ints  # (R,)
+    values: Floats  # (R, D)
+
+
+@dataclass(slots=True)
+class Update:
+    """What one or more micro-batches taught the model; the only way from trainer to server.
+
+    Rows, tombstones and dense weights that were trained together travel, and
+    are applied, together. ``batch_ends`` records where each micro-batch ended,
+    so that a refold cuts the stream where the trainer did; ``without_gradient``
+    those of them that were counted but whose gradient step was held back.
+    """
+
+    epoch: int
+    sequence: int
+    trained_through: int
+    batch_ends: tuple[int, ...]
+    tables: dict[str, TableRows]
+    tombstones: dict[str, Ints]
+    dense: dict[str, Floats]
+    settings: tuple[SettingChange, ...] = ()
+    without_gradient: tuple[int, ...] = ()
+
+
+# --- what is said of a model ---------------------------------------------------------------------
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """A mean with its 95 % interval and the number of observations behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Metrics(msgspec.Struct, frozen=True):
+    """The one form for every number we show: name -> value with its interval."""
+
+    window: str
+    segment: str
+    values: dict[str, Metric]
+
+
+class Version(msgspec.Struct, frozen=True):
+    """A structural state of the model: what it is, where it is kept, whether it is live."""
+
+    number: int
+    epoch: int
+    snapshot: str
+    state: Literal["candidate", "live", "held", "rolled_back"]
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+# --- what a client gets --------------------------------------------------------------------------
+
+
+class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why an item is in the list.
+
+    ``contribution`` is the expert's exact Shapley share of the item's score;
+    ``because_of`` names the history item that the expert took it from.
+    """
+
+    expert: str
+    contribution: float
+    because_of: str | None = None
+
+
+class RecommendedItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    item_id: str
+    score: float
+    reasons: list[Reason]
+    title: str | None = None
+
+
+class Recommendations(msgspec.Struct, frozen=True):
+    """An answer, with the model that gave it: one (version, sequence), never two."""
+
+    recommendation_id: str
+    version: int
+    sequence: int
+    trained_through: int
+    items: list[RecommendedItem]
+
+
+class ServedList(msgspec.Struct, frozen=True):
+    """What was shown for one request, in order of position; kept so that clicks can be joined."""
+
+    recommendation_id: str
+    user_id: str | None
+    version: int
+    sequence: int
+    served_at: float
+    items: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class Request:
+    """What a client asks for: a known user, or the items of an anonymous session, newest last."""
+
+    n: int
+    user_id: str | None = None
+    session_items: tuple[str, ...] = ()
+    exclude: frozenset[str] = field(default_factory=frozenset)

@@ -1,0 +1,169 @@
+"""A follower that is easy to see through, and an application around it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from httpx import Response
+from litestar import Litestar
+from litestar.testing import TestClient
+
+from headwater.api import create_app
+from headwater.config import Config
+from headwater.feedback import Feedback
+from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
+from headwater.log.served import ServedLog
+from headwater.types import (
+    Event,
+    Item,
+    Reason,
+    Recommendations,
+    RecommendedItem,
+    Record,
+    Request,
+)
+
+
+@dataclass
+class CountingFollower:
+    """Recommends the items with the most events, the newest offset of each deciding ties.
+
+    ``before_fold`` and ``before_answer`` let a test slow it down, or make it fail.
+    """
+
+    events: MemoryEventsLog
+    before_fold: Callable[[], None] = lambda: None
+    before_answer: Callable[[Sequence[Request]], None] = lambda _: None
+    offset: int = 0
+    epoch: int = 1
+    version: int = 1
+    sequence: int = 7
+    trained_through: int = 0
+    report: dict[str, Any] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    newest: dict[str, int] = field(default_factory=dict)
+    batches: list[int] = field(default_factory=list)
+    threads: set[int] = field(default_factory=set)
+    answered: int = 0
+
+    def catch_up(self) -> list[Record]:
+        self.before_fold()
+        self.threads.add(threading.get_ident())
+        folded: list[Record] = []
+        while records := self.events.read(self.offset, 1000):
+            for record in records:
+                entry = record.entry
+                if isinstance(entry, Item):
+                    self.counts[entry.item_id] += 0
+                elif isinstance(entry, Event):
+                    if entry.item_id is not None:
+                        self.counts[entry.item_id] += 1
+                        self.newest[entry.item_id] = record.offset
+                else:
+                    del self.counts[entry.item_id]
+                self.offset = record.offset
+            folded += records
+        return folded
+
+    def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]:
+        self.before_answer(requests)
+        self.threads.add(threading.get_ident())
+        self.batches.append(len(requests))
+        return [
+            self._answer(request.n, request.exclude.union(request.session_items))
+            for request in requests
+        ]
+
+    def popular(self, n: int, now: float) -> Recommendations:
+        return self._answer(n, frozenset())
+
+    def _answer(self, n: int, exclude: frozenset[str]) -> Recommendations:
+        self.answered += 1
+        best = sorted(
+            (item_id for item_id in self.counts if item_id not in exclude),
+            key=lambda item_id: (-self.counts[item_id], -self.newest.get(item_id, 0)),
+        )
+        return Recommendations(
+            recommendation_id=f"list-{self.answered}",
+            version=self.version,
+            sequence=self.sequence,
+            trained_through=self.trained_through,
+            items=[
+                RecommendedItem(item_id, float(self.counts[item_id]), [Reason("popularity", 1.0)])
+                for item_id in best[:n]
+            ],
+        )
+
+
+@dataclass
+class Served:
+    """An application over logs in memory, with the parts that a test looks at."""
+
+    app: Litestar
+    events: MemoryEventsLog
+    updates: MemoryUpdatesLog
+    follower: CountingFollower
+    feedback: Feedback
+
+    @property
+    def engine(self) -> Any:
+        return self.app.state.service.engine
+
+    @contextmanager
+    def client(self) -> Iterator[TestClient[Litestar]]:
+        """A client of the running application, ready to answer."""
+        with TestClient(self.app) as client:
+            until(lambda: self.engine.ready)
+            yield client
+
+
+def make(config: Config | None = None, **options: Any) -> Served:
+    """An application; ``options`` are the follower's hooks."""
+    config = config or Config()
+    events, updates = MemoryEventsLog(), MemoryUpdatesLog()
+    follower = CountingFollower(events, **options)
+    feedback = Feedback(ServedLog(None), config.event_types)
+    app = create_app(
+        config, follower=lambda: follower, events=events, updates=updates, feedback=feedback
+    )
+    return Served(app, events, updates, follower, feedback)
+
+
+def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    """Waits for ``condition``; fails after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.002)
+
+
+def view(item_id: str, n: int = 0, **fields: Any) -> Event:
+    """A stored view of ``item_id``; ``n`` tells several of them apart."""
+    return Event(
+        event_id=f"{item_id}-{n}",
+        type="view",
+        user_id="u",
+        timestamp=1.0,
+        item_id=item_id,
+        **fields,
+    )
+
+
+def is_problem(response: Response, status: int, field: str | None = None) -> str:
+    """Checks that an answer is a problem of the documented form; returns its detail."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert set(problem) - {"field"} == {"type", "title", "status", "detail"}
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem.get("field") == field
+    detail: str = problem["detail"]
+    assert detail
+    return detail

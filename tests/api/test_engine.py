@@ -1,0 +1,389 @@
+"""The model thread: one state per answer, read-your-writes, shedding, and what errors do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from headwater.api import Engine
+from headwater.api._engine import BATCH
+from headwater.api._problems import Failed, Unavailable
+from headwater.config import Config
+from headwater.feedback import Feedback
+from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
+from headwater.log.served import ServedLog
+from headwater.types import Recommendations, Request
+from tests.api.serving import CountingFollower, view
+
+
+def first(answer: Recommendations) -> str:
+    return answer.items[0].item_id
+
+
+class Running:
+    """An engine over logs in memory, on the loop of the test."""
+
+    def __init__(self, max_queue: int = 1000, wait_seconds: float = 2.0, **hooks: Any) -> None:
+        self.events, self.updates = MemoryEventsLog(), MemoryUpdatesLog()
+        self.follower = CountingFollower(self.events, **hooks)
+        self.feedback = Feedback(ServedLog(None), Config().event_types)
+        self.deaths = 0
+        self.engine = Engine(
+            self.make,
+            self.events,
+            self.updates,
+            self.feedback,
+            max_queue=max_queue,
+            wait_seconds=wait_seconds,
+            died=self.die,
+        )
+
+    def make(self) -> CountingFollower:
+        return self.follower
+
+    def die(self) -> None:
+        self.deaths += 1
+
+    async def until(self, what: str, value: Any = True) -> None:
+        async with asyncio.timeout(10):
+            while getattr(self.engine, what) != value:
+                await asyncio.sleep(0.001)
+
+    async def __aenter__(self) -> Running:
+        self.engine.start()
+        await self.until("ready")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.engine.stop()
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await test
+
+    asyncio.run(bounded())
+
+
+def test_an_acknowledged_event_is_in_the_very_next_answer() -> None:
+    async def test() -> None:
+        async with Running() as running:
+            for n in range(200):
+                item_id = f"item-{n}"
+                running.events.append([view(item_id, 1), view(item_id, 2)], 1.0)
+                answer = await running.engine.recommend(Request(n=1000, user_id="u"))
+                assert item_id in {item.item_id for item in answer.items}
+
+    run(test())
+
+
+def test_one_thread_touches_the_follower_and_it_is_not_ours() -> None:
+    async def test() -> None:
+        async with Running() as running:
+            await asyncio.gather(
+                *(running.engine.recommend(Request(n=1)) for _ in range(100)),
+                running.engine.popular(1),
+            )
+            assert len(running.follower.threads) == 1
+            assert threading.get_ident() not in running.follower.threads
+
+    run(test())
+
+
+def test_waiting_requests_are_answered_together_and_in_bounded_batches() -> None:
+    gate = threading.Event()
+
+    def slow(_: Sequence[Request]) -> None:
+        gate.wait(10)
+
+    async def test() -> None:
+        async with Running(before_answer=slow) as running:
+            asked = [
+                asyncio.create_task(running.engine.recommend(Request(n=n + 1))) for n in range(150)
+            ]
+            await asyncio.sleep(0.05)
+            gate.set()
+            await asyncio.gather(*asked)
+            assert sum(running.follower.batches) == 150
+            assert max(running.follower.batches) == BATCH
+            assert len(running.follower.batches) <= 4
+
+    run(test())
+
+
+def test_every_answer_goes_to_the_request_that_asked() -> None:
+    async def test() -> None:
+        async with Running() as running:
+            running.events.append([view(f"item-{n}") for n in range(300)], 1.0)
+            answers = await asyncio.gather(
+                *(running.engine.recommend(Request(n=n)) for n in range(1, 300))
+            )
+            assert [len(answer.items) for answer in answers] == list(range(1, 300))
+
+    run(test())
+
+
+def test_the_state_folds_without_requests() -> None:
+    async def test() -> None:
+        async with Running() as running:
+            offset = running.events.append([view("a")], 1.0)[-1].offset
+            async with asyncio.timeout(5):
+                while running.engine.standing.offset < offset:
+                    await asyncio.sleep(0.001)
+
+    run(test())
+
+
+def test_an_idle_engine_sleeps() -> None:
+    folds = 0
+
+    def count() -> None:
+        nonlocal folds
+        folds += 1
+
+    async def test() -> None:
+        async with Running(before_fold=count):
+            await asyncio.sleep(0.1)
+            before = folds
+            await asyncio.sleep(1.2)
+            assert folds == before
+
+    run(test())
+
+
+def test_min_offset_waits_for_the_offset() -> None:
+    async def test() -> None:
+        async with Running() as running:
+            asked = asyncio.create_task(running.engine.recommend(Request(n=1), min_offset=2))
+            running.events.append([view("a")], 1.0)
+            await asyncio.sleep(0.05)
+            assert not asked.done()
+            running.events.append([view("b")], 1.0)
+            assert first(await asked) == "b"
+
+    run(test())
+
+
+def test_min_offset_gives_up_and_others_are_served_meanwhile() -> None:
+    async def test() -> None:
+        async with Running(wait_seconds=0.2) as running:
+            running.events.append([view("a")], 1.0)
+            started = time.monotonic()
+            asked = asyncio.create_task(running.engine.recommend(Request(n=1), min_offset=99))
+            assert first(await running.engine.recommend(Request(n=1))) == "a"
+            assert not asked.done()
+            with pytest.raises(Unavailable, match=r"min_offset 99 .* holds offset 1") as error:
+                await asked
+            assert error.value.kind == "offset-not-reached"
+            assert 0.2 <= time.monotonic() - started < 2.0
+
+    run(test())
+
+
+def test_a_full_queue_sheds_and_recovers() -> None:
+    gate = threading.Event()
+
+    def slow(_: Sequence[Request]) -> None:
+        gate.wait(10)
+
+    async def test() -> None:
+        async with Running(max_queue=3, before_answer=slow) as running:
+            asked = [asyncio.create_task(running.engine.recommend(Request(n=1))) for _ in range(3)]
+            await asyncio.sleep(0.02)
+            for ask in (running.engine.recommend(Request(n=1)), running.engine.popular(1)):
+                with pytest.raises(Unavailable) as error:
+                    await ask
+                assert error.value.kind == "queue-full"
+            gate.set()
+            await asyncio.gather(*asked)
+            await running.engine.recommend(Request(n=1))
+
+    run(test())
+
+
+def test_requests_that_wait_for_an_offset_count_as_waiting() -> None:
+    async def test() -> None:
+        async with Running(max_queue=1, wait_seconds=0.1) as running:
+            asked = asyncio.create_task(running.engine.recommend(Request(n=1), min_offset=9))
+            await asyncio.sleep(0.01)
+            with pytest.raises(Unavailable) as error:
+                await running.engine.recommend(Request(n=1))
+            assert error.value.kind == "queue-full"
+            with pytest.raises(Unavailable):
+                await asked
+            await running.engine.recommend(Request(n=1))
+
+    run(test())
+
+
+def test_a_request_that_fails_does_not_take_its_neighbours_with_it() -> None:
+    gate = threading.Event()
+
+    def poisoned(requests: Sequence[Request]) -> None:
+        gate.wait(10)
+        if any(request.user_id == "poison" for request in requests):
+            raise ZeroDivisionError("poison")
+
+    async def test() -> None:
+        async with Running(before_answer=poisoned) as running:
+            asked = [
+                asyncio.create_task(running.engine.recommend(Request(n=1, user_id=user_id)))
+                for user_id in ("a", "poison", "b")
+            ]
+            await asyncio.sleep(0.02)
+            gate.set()
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            assert isinstance(answers[0], Recommendations)
+            assert isinstance(answers[1], Failed)
+            assert isinstance(answers[1].__cause__, ZeroDivisionError)
+            assert isinstance(answers[2], Recommendations)
+            await running.engine.recommend(Request(n=1))
+
+    run(test())
+
+
+def test_a_fold_that_fails_is_tried_again() -> None:
+    broken = False
+
+    def fold() -> None:
+        if broken:
+            raise OSError("the disk is gone")
+
+    async def test() -> None:
+        nonlocal broken
+        async with Running(before_fold=fold) as running:
+            broken = True
+            with pytest.raises(Failed, match="catching up"):
+                await running.engine.recommend(Request(n=1))
+            assert running.engine.alive
+            running.events.append([view("a")], 1.0)
+            await asyncio.sleep(0.05)
+            broken = False
+            # Nothing wakes it but its own patience.
+            async with asyncio.timeout(5):
+                while running.engine.standing.offset < 1:
+                    await asyncio.sleep(0.01)
+            assert first(await running.engine.recommend(Request(n=1))) == "a"
+
+    run(test())
+
+
+def test_feedback_that_fails_is_not_the_clients_problem() -> None:
+    class Broken(Feedback):
+        def record(self, *_: object) -> None:
+            raise OSError("the disk is full")
+
+    async def test() -> None:
+        running = Running()
+        running.engine._feedback = Broken(ServedLog(None), {})
+        async with running:
+            await running.engine.recommend(Request(n=1))
+            await running.engine.recommend(Request(n=1))
+
+    run(test())
+
+
+def test_what_was_answered_and_clicked_reaches_feedback() -> None:
+    async def test() -> None:
+        async with Running() as running:
+            running.events.append([view("a"), view("b")], 1.0)
+            shown = await running.engine.recommend(Request(n=2, user_id="u"))
+            await running.engine.recommend(Request(n=2))
+            click = view("a", 9, recommendation_id=shown.recommendation_id)
+            running.events.append([click], 2.0)
+
+            def joined() -> list[tuple[int, int]]:
+                return [(r.served, r.clicked) for r in running.feedback.click_through()]
+
+            async with asyncio.timeout(5):
+                while joined() != [(2, 1)]:
+                    await asyncio.sleep(0.01)
+
+    run(test())
+
+
+def test_the_engine_is_not_ready_before_the_log_is_folded() -> None:
+    gate = threading.Event()
+
+    async def test() -> None:
+        running = Running(before_fold=lambda: gate.wait(10))
+        running.events.append([view("a")], 1.0)
+        running.engine.start()
+        try:
+            await asyncio.sleep(0.05)
+            assert not running.engine.ready
+            assert running.engine.alive
+            with pytest.raises(Unavailable) as error:
+                await running.engine.recommend(Request(n=1))
+            assert error.value.kind == "not-ready"
+            gate.set()
+            await running.until("ready")
+            assert first(await running.engine.recommend(Request(n=1))) == "a"
+        finally:
+            gate.set()
+            await running.engine.stop()
+
+    run(test())
+
+
+def test_a_follower_that_cannot_be_made_ends_the_thread_and_says_so() -> None:
+    async def test() -> None:
+        running = Running()
+
+        def broken() -> CountingFollower:
+            raise ValueError("the snapshot is torn")
+
+        running.engine._follower = broken
+        running.engine.start()
+        await running.until("alive", False)
+        assert running.deaths == 1
+        with pytest.raises(Unavailable):
+            await running.engine.recommend(Request(n=1))
+        await running.engine.stop()
+
+    run(test())
+
+
+def test_stopping_refuses_what_still_waits() -> None:
+    async def test() -> None:
+        async with Running(wait_seconds=60) as running:
+            asked = asyncio.create_task(running.engine.recommend(Request(n=1), min_offset=9))
+            await asyncio.sleep(0.02)
+        with pytest.raises(Unavailable) as error:
+            await asked
+        assert error.value.kind == "stopping"
+        assert not running.engine.alive
+        with pytest.raises(Unavailable):
+            await running.engine.recommend(Request(n=1))
+
+    run(test())
+
+
+def test_a_client_that_went_away_is_skipped() -> None:
+    gate = threading.Event()
+    gate.set()
+
+    def slow(_: Sequence[Request]) -> None:
+        gate.wait(10)
+
+    async def test() -> None:
+        async with Running(before_answer=slow) as running:
+            gate.clear()
+            busy = asyncio.create_task(running.engine.recommend(Request(n=1)))
+            await asyncio.sleep(0.02)
+            gone = asyncio.create_task(running.engine.recommend(Request(n=1)))
+            await asyncio.sleep(0.02)
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+            gate.set()
+            await busy
+            await running.engine.recommend(Request(n=1))
+            assert sum(running.follower.batches) == 2
+
+    run(test())

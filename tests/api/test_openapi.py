@@ -1,0 +1,232 @@
+"""The description is whole, and true: routes, bodies, limits, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from litestar import Litestar
+from litestar.testing import TestClient
+
+from headwater.api import _auth
+from headwater.config import Config, Recommend, Serve
+from tests.api.serving import make, view
+
+KEY = "a-key-that-is-long-enough"
+Operation = tuple[str, str, dict[str, Any]]
+
+STATUSES = {
+    "append_events": {"200", "400", "413", "422", "500", "503"},
+    "recommend_to_user": {"200", "400", "500", "503"},
+    "recommend": {"200", "400", "413", "500", "503"},
+    "popular": {"200", "400", "500", "503"},
+    "set_item": {"200", "400", "413", "422", "500", "503"},
+    "set_items": {"200", "400", "413", "500", "503"},
+    "remove_item": {"200", "400", "500", "503"},
+    "livez": {"200", "500", "503"},
+    "readyz": {"200", "500", "503"},
+    "status": {"200", "500", "503"},
+    "quality": {"200", "500"},
+    "settings": {"200", "500"},
+    "metrics": {"200", "500", "503"},
+}
+BODIES = {
+    "append_events": {"WireEvent"},
+    "recommend": {"WireRequest"},
+    "set_item": {"WireItem"},
+    "set_items": {"WireItem"},
+}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient[Litestar]]:
+    served = make(Config(recommend=Recommend(max_n=25)))
+    served.events.append([view("a")], 1.0)
+    with served.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def document(client: TestClient[Litestar]) -> dict[str, Any]:
+    response = client.get("/openapi.json")
+    assert response.headers["content-type"] == "application/vnd.oai.openapi+json"
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> list[Operation]:
+    return [
+        (path, method, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def refs(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "$ref" in node:
+            yield node["$ref"]
+        for value in node.values():
+            yield from refs(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from refs(value)
+
+
+def test_every_reference_resolves(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1")
+    found = set(refs(document))
+    assert len(found) > 10
+    for ref in found:
+        node: Any = document
+        for part in ref.removeprefix("#/").split("/"):
+            node = node[part]
+        assert node
+
+
+def test_every_route_is_described_and_no_other(
+    client: TestClient[Litestar], document: dict[str, Any]
+) -> None:
+    served = {
+        (route.path_format, method.lower())
+        for route in client.app.routes
+        for method in getattr(route, "methods", ())
+        if method != "OPTIONS"
+    }
+    described = {(path, method) for path, method, _ in operations(document)}
+    assert served - described == {("/", "get"), ("/docs", "get"), ("/openapi.json", "get")}
+    assert described <= served
+
+
+def test_every_operation_has_a_name_and_a_summary(document: dict[str, Any]) -> None:
+    names = [operation["operationId"] for _, _, operation in operations(document)]
+    assert sorted(names) == sorted(STATUSES)
+    assert all(
+        operation["summary"] and operation["tags"] for _, _, operation in operations(document)
+    )
+
+
+def test_every_error_is_described_as_a_problem(document: dict[str, Any]) -> None:
+    for _, _, operation in operations(document):
+        assert set(operation["responses"]) == STATUSES[operation["operationId"]]
+        for status, response in operation["responses"].items():
+            assert response["description"]
+            if status >= "400":
+                schema = response["content"]["application/problem+json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Problem"}
+                assert list(response["content"]) == ["application/problem+json"]
+            if status == "503":
+                assert "Retry-After" in response["headers"]
+
+
+def test_bodies_are_described_by_what_decodes_them(document: dict[str, Any]) -> None:
+    for _, _, operation in operations(document):
+        body = operation.get("requestBody")
+        wanted = BODIES.get(operation["operationId"])
+        if wanted is None:
+            assert body is None
+            continue
+        assert body["required"]
+        assert {ref.split("/")[-1] for ref in refs(body)} == wanted
+    event = document["components"]["schemas"]["WireEvent"]
+    assert event["required"] == ["type"]
+    assert event["additionalProperties"] is False
+    assert {"user_id", "anonymous_id", "sent_at", "scenario"} <= set(event["properties"])
+
+
+def test_limits_are_those_of_the_configuration(
+    client: TestClient[Litestar], document: dict[str, Any]
+) -> None:
+    path = "/v1/users/{user_id}/recommendations"
+    parameters = {one["name"]: one for one in document["paths"][path]["get"]["parameters"]}
+    assert set(parameters) == {"user_id", "n", "exclude", "min_offset"}
+    n = parameters["n"]["schema"]
+    assert (n["minimum"], n["maximum"], n["default"]) == (1, 25, 10)
+    for value, status in ((0, 400), (1, 200), (25, 200), (26, 400)):
+        assert client.get(f"/v1/users/u/recommendations?n={value}").status_code == status
+    assert parameters["min_offset"]["schema"]["minimum"] == 0
+    assert parameters["exclude"]["schema"]["type"] == "array"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("post", "/v1/events", {"type": "view", "user_id": "u", "item_id": "a"}),
+        ("get", "/v1/users/{user_id}/recommendations", None),
+        ("post", "/v1/recommendations", {"items": ["a"]}),
+        ("get", "/v1/popular", None),
+        ("put", "/v1/items/{item_id}", {}),
+        ("post", "/v1/items", [{"item_id": "a"}]),
+        ("delete", "/v1/items/{item_id}", None),
+        ("get", "/v1/status", None),
+        ("get", "/v1/metrics", None),
+        ("get", "/livez", None),
+    ],
+)
+def test_an_answer_has_the_described_fields(
+    method: str, path: str, body: Any, client: TestClient[Litestar], document: dict[str, Any]
+) -> None:
+    given = {} if body is None else {"json": body}
+    response = client.request(method.upper(), path.format(user_id="u", item_id="z"), **given)
+    assert response.status_code == 200
+    described = document["paths"][path][method]["responses"]["200"]["content"]
+    schema = described[response.headers["content-type"].partition(";")[0]]["schema"]
+    answer = response.json()
+    check(answer, schema, document)
+
+
+def check(value: Any, schema: dict[str, Any], document: dict[str, Any]) -> None:
+    """Whether a value has the kinds and fields of a schema; the subset of JSON Schema in use."""
+    if "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].split("/")[-1]]
+    if "oneOf" in schema:
+        kinds = [one.get("type") for one in schema["oneOf"]]
+        assert (value is None and "null" in kinds) or value is not None
+        return
+    kind = schema.get("type")
+    if kind == "object" and "properties" in schema:
+        assert set(schema["required"]) <= set(value) <= set(schema["properties"])
+        for name, own in value.items():
+            check(own, schema["properties"][name], document)
+    elif kind == "array":
+        assert isinstance(value, list)
+        for own in value:
+            check(own, schema["items"], document)
+    elif kind is not None:
+        kinds = {"string": str, "integer": int, "number": int | float, "boolean": bool}
+        assert isinstance(value, {**kinds, "object": dict}[kind])
+
+
+def test_the_check_of_answers_can_fail(document: dict[str, Any]) -> None:
+    schema = {"$ref": "#/components/schemas/ItemAnswer"}
+    check({"item_id": "a", "offset": 1}, schema, document)
+    for wrong in (
+        {"item_id": "a"},
+        {"item_id": 1, "offset": 1},
+        {"item_id": "a", "offset": 1, "x": 1},
+    ):
+        with pytest.raises(AssertionError):
+            check(wrong, schema, document)
+
+
+def test_the_key_is_described_where_it_is_needed(document: dict[str, Any]) -> None:
+    assert not any("security" in operation for _, _, operation in operations(document))
+    with make(Config(serve=Serve(api_key=KEY))).client() as client:
+        guarded = client.get("/openapi.json", headers={"Authorization": f"Bearer {KEY}"}).json()
+    assert guarded["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    for path, _, operation in operations(guarded):
+        public = path in _auth.PUBLIC
+        assert ("401" in operation["responses"]) == (not public)
+        assert operation.get("security") == (None if public else [{"key": []}])
+        if not public:
+            assert "WWW-Authenticate" in operation["responses"]["401"]["headers"]
+
+
+def test_the_page_loads_nothing_from_elsewhere(client: TestClient[Litestar]) -> None:
+    response = client.get("/docs")
+    assert response.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert "http://" not in response.text
+    assert "https://" not in response.text
+    assert 'fetch("/openapi.json"' in response.text

@@ -1,0 +1,210 @@
+"""Every backend passes the contract, and the contract catches backends that are broken."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from headwater.log import EventsLog, StoredUpdate, UpdatesLog
+from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
+from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
+from headwater.testing import (
+    EventsLogContract,
+    SharedEventsLogContract,
+    SharedUpdatesLogContract,
+    UpdatesLogContract,
+)
+from headwater.types import Appended, DeadLetter, Entry, Event, Record
+
+
+class TestMemoryEventsLog(EventsLogContract):
+    def open(self, folder: Path) -> EventsLog:
+        return MemoryEventsLog()
+
+
+class TestSqliteEventsLog(SharedEventsLogContract):
+    def open(self, folder: Path) -> EventsLog:
+        return SqliteEventsLog(folder / "events.db")
+
+
+class TestMemoryUpdatesLog(UpdatesLogContract):
+    def open(self, folder: Path) -> UpdatesLog:
+        return MemoryUpdatesLog()
+
+
+class TestSqliteUpdatesLog(SharedUpdatesLogContract):
+    def open(self, folder: Path) -> UpdatesLog:
+        return SqliteUpdatesLog(folder / "updates.db")
+
+
+# --- broken on purpose: each must fail the test that stands beside it ----------------------------
+
+
+class CountsDuplicatesTwice(MemoryEventsLog):
+    def append(self, entries: Sequence[Entry], received_at: float) -> list[Appended]:
+        self._offsets.clear()
+        return super().append(entries, received_at)
+
+
+class ForgetsDuplicatesWithinACall(MemoryEventsLog):
+    def append(self, entries: Sequence[Entry], received_at: float) -> list[Appended]:
+        known = dict(self._offsets)
+        answers = []
+        for entry in entries:
+            self._offsets = dict(known)
+            answers += super().append([entry], received_at)
+        return answers
+
+
+class IgnoresTheSource(MemoryEventsLog):
+    def append(self, entries: Sequence[Entry], received_at: float) -> list[Appended]:
+        def anonymous(entry: Entry) -> Entry:
+            if not isinstance(entry, Event):
+                return entry
+            return Event(entry.event_id, entry.type, entry.user_id, entry.timestamp, entry.item_id)
+
+        return super().append([anonymous(entry) for entry in entries], received_at)
+
+
+class AcknowledgesBeforeCommit(MemoryEventsLog):
+    """Answers with the right offsets, and appends with the next call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._later: tuple[Sequence[Entry], float] = ((), 0.0)
+
+    def submit(self, entries: Sequence[Entry], received_at: float) -> Future[list[Appended]]:
+        future: Future[list[Appended]] = Future()
+        future.set_result(
+            [Appended(self.end() + 1 + n, False) for n in range(len(entries))],
+        )
+        self.append(*self._later)
+        self._later = (entries, received_at)
+        return future
+
+
+class GoesBackInTime(MemoryEventsLog):
+    def read(self, after: int, limit: int) -> list[Record]:
+        def own_time(record: Record) -> float:
+            if isinstance(record.entry, Event):
+                return min(record.entry.timestamp, record.received_at)
+            return record.received_at
+
+        return [
+            Record(record.offset, record.received_at, own_time(record), record.entry)
+            for record in super().read(after, limit)
+        ]
+
+
+class TrustsTheClient(MemoryEventsLog):
+    """Takes a timestamp ahead of the server's clock for the stream time."""
+
+    def append(self, entries: Sequence[Entry], received_at: float) -> list[Appended]:
+        times = [entry.timestamp for entry in entries if isinstance(entry, Event)]
+        return super().append(entries, max([received_at, *times]))
+
+
+class StoresNaN(MemoryEventsLog):
+    def append(self, entries: Sequence[Entry], received_at: float) -> list[Appended]:
+        answers = []
+        for entry in entries:
+            if isinstance(entry, Event) and entry.timestamp != entry.timestamp:
+                entry = Event(entry.event_id, entry.type, entry.user_id, received_at)
+            answers += super().append([entry], received_at)
+        return answers
+
+
+class SplitsACall(MemoryEventsLog):
+    def append(self, entries: Sequence[Entry], received_at: float) -> list[Appended]:
+        answers = []
+        for entry in entries:
+            answers += super().append([entry], received_at)
+            time.sleep(0.0002)
+        return answers
+
+
+class ReadsInclusively(MemoryEventsLog):
+    def read(self, after: int, limit: int) -> list[Record]:
+        return super().read(max(after - 1, 0), limit)
+
+
+class NeverWakes(MemoryEventsLog):
+    def wait(self, after: int, timeout: float) -> bool:
+        ready = self.end() > after
+        if not ready:
+            time.sleep(min(timeout, 0.3))
+        return ready
+
+
+class OldestLetterFirst(MemoryEventsLog):
+    def dead_letters(self, limit: int) -> list[DeadLetter]:
+        return list(self._letters)[:limit]
+
+
+class AppendsWhenClosed(MemoryEventsLog):
+    def close(self) -> None:
+        super().close()
+        self._closed = False
+
+
+class Unfenced(MemoryUpdatesLog):
+    def append(self, update: StoredUpdate, token: int) -> None:
+        super().append(update, self._token)
+
+
+class AnySequence(MemoryUpdatesLog):
+    def append(self, update: StoredUpdate, token: int) -> None:
+        self._end = update.sequence - 1
+        super().append(update, token)
+
+
+class ForgetsItsEnd(MemoryUpdatesLog):
+    def drop(self, through: int) -> None:
+        super().drop(through)
+        self._end = max(self._updates, default=0)
+
+
+class OneTokenForAll(MemoryUpdatesLog):
+    def acquire(self) -> int:
+        self._token = 1
+        return 1
+
+
+EVENTS = EventsLogContract
+UPDATES = UpdatesLogContract
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"),
+    [
+        (CountsDuplicatesTwice, EVENTS.test_an_event_counts_once),
+        (ForgetsDuplicatesWithinACall, EVENTS.test_an_event_counts_once),
+        (IgnoresTheSource, EVENTS.test_ids_are_scoped_by_source),
+        (IgnoresTheSource, EVENTS.test_every_entry_comes_back_as_it_was),
+        (AcknowledgesBeforeCommit, EVENTS.test_acknowledged_is_readable_at_once),
+        (GoesBackInTime, EVENTS.test_stream_time_is_the_earlier_time_made_monotone),
+        (TrustsTheClient, EVENTS.test_stream_time_is_the_earlier_time_made_monotone),
+        (StoresNaN, EVENTS.test_what_cannot_be_stored_is_refused_alone),
+        (SplitsACall, EVENTS.test_what_cannot_be_stored_is_refused_alone),
+        (SplitsACall, EVENTS.test_a_call_of_many_threads_stays_together_and_in_order),
+        (ReadsInclusively, EVENTS.test_reading_goes_on_after_an_offset_and_stops_at_the_limit),
+        (NeverWakes, EVENTS.test_waiting_ends_when_an_offset_is_there),
+        (OldestLetterFirst, EVENTS.test_dead_letters_come_newest_first),
+        (AppendsWhenClosed, EVENTS.test_closing_ends_a_wait_and_refuses_appends),
+        (Unfenced, UPDATES.test_a_newer_token_fences_off_the_older_ones),
+        (OneTokenForAll, UPDATES.test_a_newer_token_fences_off_the_older_ones),
+        (AnySequence, UPDATES.test_a_sequence_follows_the_one_before),
+        (ForgetsItsEnd, UPDATES.test_the_end_survives_dropping),
+    ],
+)
+def test_the_contract_catches(
+    broken: type[EventsLog] | type[UpdatesLog], check: Callable[..., None], tmp_path: Path
+) -> None:
+    suite = EventsLogContract if issubclass(broken, MemoryEventsLog) else UpdatesLogContract
+    contract = type("Contract", (suite,), {"open": lambda self, folder: broken()})()
+    with pytest.raises(AssertionError):
+        check(contract, tmp_path)

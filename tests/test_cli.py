@@ -1,0 +1,385 @@
+"""The command line as a user meets it: real processes for what starts, quits or prints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import headwater
+from headwater import cli, config
+from headwater.log.sqlite import SqliteEventsLog
+from headwater.roles import bulk
+
+STATUS = {
+    "role": "api",
+    "software": "9.9.9",
+    "uptime_seconds": 12.3,
+    "ready": True,
+    "version": 2,
+    "epoch": 3,
+    "sequence": 4567,
+    "end": 1000,
+    "offset": 1000,
+    "lag": 0,
+    "trained_through": 900,
+    "training_lag": 100,
+    "dead_letters": 5,
+    "clicks": [
+        {"version": 2, "served": 40, "clicked": 10, "rate": {"value": 0.25, "n": 40}},
+    ],
+    "trainer": {
+        "events_per_second": 812.5,
+        "rates": {"sequence": 1.5},
+        "metrics": [
+            {
+                "window": "newest",
+                "segment": segment,
+                "values": {
+                    "mixture.ndcg@10": {"value": value, "low": 0.2, "high": 0.22, "n": 9},
+                    "mixture.mrr@10": {"value": 0.77, "low": 0.2, "high": 0.22, "n": 9},
+                },
+            }
+            for segment, value in (("all", 0.21), ("history=0", 0.123))
+        ],
+    },
+}
+
+
+def headwater_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "headwater.cli", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of ``headwater ARGUMENTS`` run in this process."""
+    monkeypatch.setattr(sys, "argv", ["headwater", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    code = caught.value.code
+    assert code is None or isinstance(code, int)
+    return code or 0
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers /v1/status as an API with a key does."""
+
+    key: ClassVar[str] = "the-key-of-the-server"
+    body: ClassVar[bytes] = json.dumps(STATUS).encode()
+
+    def do_GET(self) -> None:
+        code = 200
+        if self.path != "/v1/status":
+            code = 404
+        elif self.headers["Authorization"] != f"Bearer {self.key}":
+            code = 401
+        self.send_response(code)
+        self.end_headers()
+        if code == 200:
+            self.wfile.write(self.body)
+
+    def log_message(self, *_arguments: Any) -> None: ...
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("HEADWATER_SERVE__API_KEY", Answering.key)
+    with HTTPServer(("127.0.0.1", 0), Answering) as http:
+        thread = threading.Thread(target=http.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+# --- the root ------------------------------------------------------------------------------------
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"headwater {headwater.__version__}\n"
+
+
+def test_help_is_light() -> None:
+    """Nobody waits for torch to read the help."""
+    code = (
+        "import sys; from headwater import cli; sys.argv = ['headwater', '--help']\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "slow = {'torch', 'numba', 'polars', 'litestar', 'pydantic'} & set(sys.modules)\n"
+        "assert not slow, slow"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "serve" in done.stdout
+
+
+def test_what_headwater_raises_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    done = headwater_command("config", "--config", "absent.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert "absent.toml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_markup_in_a_message_is_printed_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "config", "--config", "[red]absent[/red].toml") == 2
+    assert "[red]absent[/red].toml" in capsys.readouterr().err
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+def test_init_writes_a_file_that_sets_nothing_and_never_overwrites(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(monkeypatch, "init") == 0
+    written = (tmp_path / "headwater.toml").read_text()
+    assert "batch_events" in written
+    assert config.load(tmp_path / "headwater.toml") == config.Config()
+    (tmp_path / "headwater.toml").write_text("seed = 7\n")
+    assert run(monkeypatch, "init") == 2
+    assert "headwater.toml exists already" in capsys.readouterr().err
+    assert (tmp_path / "headwater.toml").read_text() == "seed = 7\n"
+    assert run(monkeypatch, "init", "other.toml") == 0
+    assert tomllib.loads((tmp_path / "other.toml").read_text()) is not None
+
+
+def test_init_into_a_folder_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "init", "no/such/folder.toml") == 2
+    assert "no/such/folder.toml can't be written: No such file" in capsys.readouterr().err
+
+
+def test_config_shows_what_is_in_effect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "headwater.toml").write_text("[train]\nbatch_events = 17\n")
+    monkeypatch.setenv("HEADWATER_SEED", "5")
+    monkeypatch.setenv("HEADWATER_SERVE__API_KEY", "a-secret-of-sixteen")
+    assert run(monkeypatch, "config", "--json") == 0
+    out = capsys.readouterr().out
+    values = json.loads(out)
+    assert (values["seed"], values["train"]["batch_events"]) == (5, 17)
+    assert run(monkeypatch, "config") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["train.batch_events", "17"] in lines
+    assert ["recommend.repeats", "not", "set"] in lines
+    assert "a-secret-of-sixteen" not in out + str(lines)
+
+
+# --- import --------------------------------------------------------------------------------------
+
+EVENTS = """who,what,when,event
+ann,film-1,2024-01-01T10:00:00Z,view
+bob,film-2,2024-01-01T10:00:01Z,purchase
+,film-3,2024-01-01T10:00:02Z,view
+cid,film-3,2024-01-01T10:00:03Z,hug
+"""
+
+MAPPED = ("--map", "user_id=who", "--map", "item_id=what", "--map", "timestamp=when")
+
+
+def log_of(data: Path) -> list[Any]:
+    with closing(SqliteEventsLog(data / "events.db")) as log:
+        return [record.entry for record in log.read(0, 100)]
+
+
+def test_import_appends_once_and_says_what_became_of_the_rows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "events.csv").write_text(EVENTS)
+    assert run(monkeypatch, "import", "events.csv", "--data", "data", *MAPPED) == 0
+    out = capsys.readouterr().out
+    assert "3 events appended to data" in out
+    assert "1 rows skipped: user_id is missing" in out
+    assert "warning: event type hug is unknown" in out
+    found = [(event.user_id, event.item_id, event.type) for event in log_of(tmp_path / "data")]
+    assert found == [
+        ("ann", "film-1", "view"),
+        ("bob", "film-2", "purchase"),
+        ("cid", "film-3", "hug"),
+    ]
+    assert run(monkeypatch, "import", "events.csv", "--data", "data", *MAPPED) == 0
+    out = capsys.readouterr().out
+    assert "0 events appended" in out
+    assert "3 duplicates" in out
+    assert len(log_of(tmp_path / "data")) == 3
+
+
+def test_import_knows_the_configured_event_types(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "events.csv").write_text(EVENTS)
+    (tmp_path / "headwater.toml").write_text("[events.hug]\nweight = 2.0\n")
+    assert run(monkeypatch, "import", "events.csv", *MAPPED) == 0
+    assert "warning" not in capsys.readouterr().out
+    assert len(log_of(tmp_path / "headwater-data")) == 3
+
+
+def test_import_of_items(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "films.csv").write_text("item_id,title,genres\n1,Alien,Horror|Sci-Fi\n,None,\n")
+    assert run(monkeypatch, "import", "films.csv", "--items", "--data", "data") == 0
+    out = capsys.readouterr().out
+    assert "1 items appended to data" in out
+    assert "1 rows skipped: item_id is missing" in out
+    [item] = log_of(tmp_path / "data")
+    assert (item.title, item.categories) == ("Alien", ("Horror", "Sci-Fi"))
+
+
+def test_import_in_several_commits_keeps_the_order(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(bulk, "CHUNK", 7)
+    lines = [f"u{n},i{n},{1_700_000_000 + n}" for n in range(50)]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]))
+    seen: list[tuple[int, int]] = []
+    done = bulk.import_events(
+        tmp_path / "events.csv",
+        tmp_path / "data",
+        config.Config(),
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert (done.appended, done.duplicate) == (50, 0)
+    assert seen == [(n, 50) for n in (7, 14, 21, 28, 35, 42, 49, 50)]
+    assert [event.user_id for event in log_of(tmp_path / "data")] == [f"u{n}" for n in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("absent.csv",), "there is no file absent.csv"),
+        (("events.csv",), "say which one it is with --map user_id="),
+        (("events.csv", "--map", "user_id"), "write --map FIELD=COLUMN"),
+        (("events.csv", "--map", "user=who"), "there is no field user"),
+    ],
+)
+def test_import_refuses_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    (tmp_path / "events.csv").write_text(EVENTS)
+    assert run(monkeypatch, "import", *arguments) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "headwater-data").exists()
+
+
+# --- serve: what is refused before anything starts ----------------------------------------------
+
+
+def test_serve_refuses_another_host_without_a_key(tmp_path: Path) -> None:
+    done = headwater_command("serve", "--host", "0.0.0.0", "--port", "0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "HEADWATER_SERVE__API_KEY" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_serve_refuses_a_port_in_use(server: str, tmp_path: Path) -> None:
+    port = server.rpartition(":")[2]
+    done = headwater_command("serve", "--port", port, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"serve.port {port} on 127.0.0.1 is in use" in done.stderr
+
+
+def test_serve_refuses_a_data_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    done = headwater_command("serve", "--data", "data", "--port", "0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "can't be used" in done.stderr
+    assert "--data" in done.stderr
+
+
+def test_a_single_role_logs_its_refusal_and_exits_with_the_reserved_code(tmp_path: Path) -> None:
+    (tmp_path / "headwater.toml").write_text("[train]\nbatch_evnts = 17\n")
+    done = headwater_command("serve", "--role", "trainer", cwd=tmp_path)
+    assert done.returncode == 78
+    record = json.loads(done.stderr)
+    assert (record["role"], record["level"]) == ("trainer", "error")
+    assert "batch_evnts" in record["reason"]
+
+
+# --- status --------------------------------------------------------------------------------------
+
+
+def test_status_as_a_table(
+    server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "status", "--url", server) == 0
+    out = capsys.readouterr().out
+    for part in (
+        f"{server} (ready)",
+        "version 2, epoch 3, sequence 4,567",
+        "900 (100 behind)",
+        "1,000 (up to date)",
+        "10 of 40 lists (25.0%)",
+        "0.2100 (0.2000 to 0.2200, newest 9)",
+        "812 events/s",
+        "1.50 of the configured one",
+    ):
+        assert part in out
+    assert "0.123" not in out, "the segments are in the JSON"
+
+
+def test_status_as_json(
+    server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADWATER_URL", server)
+    assert run(monkeypatch, "status", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"url": server, **STATUS}
+
+
+def test_status_with_a_wrong_key(
+    server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADWATER_SERVE__API_KEY", "another-key-altogether")
+    assert run(monkeypatch, "status", "--url", server) == 2
+    assert "refuses the key" in capsys.readouterr().err
+
+
+def test_status_of_something_else(
+    server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "status", "--url", f"{server}/elsewhere") == 2
+    assert "answers 404; is it a Headwater server?" in capsys.readouterr().err
+    monkeypatch.setattr(Answering, "body", b"<html>")
+    assert run(monkeypatch, "status", "--url", server) == 2
+    assert "doesn't answer in JSON" in capsys.readouterr().err
+
+
+def test_status_where_nothing_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "status", "--url", "http://127.0.0.1:9") == 2
+    assert "http://127.0.0.1:9 doesn't answer" in capsys.readouterr().err
+    assert run(monkeypatch, "status", "--data", "nowhere") == 2
+    assert "no server runs on nowhere" in capsys.readouterr().err
