@@ -87,12 +87,14 @@ def explain(
     """A line per key at fault: what is wrong, what would be right, and who set it."""
     lines = []
     for problem in error.errors():
-        loc = problem["loc"]
+        # pydantic marks what is wrong with a table's name, not with what is in it.
+        loc = tuple(part for part in problem["loc"] if part != "[key]")
         key = ".".join(str(part) for part in loc)
         if problem["type"] == "extra_forbidden":
             line = f"{key}: unknown setting; {_remedy(model, loc)}"
         else:
-            line = f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+            message = problem["msg"].removeprefix("Value error, ")
+            line = f"{key}: {message[0].lower()}{message[1:]}"
             if not any(secret == key or secret.startswith(f"{key}.") for secret in secrets):
                 line += f" (got {problem['input']!r})"
         places = [layer.place for layer in layers if _sets(layer.values, loc)]

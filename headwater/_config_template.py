@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel
@@ -160,7 +160,6 @@ _KINDS: dict[Any, str] = {
     float: "number",
     str: "text",
     bool: "`true` or `false`",
-    tuple[float, ...]: "list of numbers",
 }
 
 _SIGNS = {
@@ -172,20 +171,29 @@ _SIGNS = {
 
 
 def _allowed(field: FieldInfo) -> str:
-    parts = [_kind(field.annotation)]
-    for rule in field.metadata:
-        if type(rule) in _SIGNS:
-            attribute, sign = _SIGNS[type(rule)]
-            parts.append(f"{sign} {getattr(rule, attribute):g}")
-        elif isinstance(rule, annotated_types.MinLen):
-            parts.append(f"at least {rule.min_length} long")
-    return ", ".join(parts)
+    return ", ".join([_kind(field.annotation), *_bounds(field.metadata)])
 
 
 def _kind(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if origin is tuple:
+        return f"list (each: {_kind(inner[0])})"
+    if origin is Annotated:
+        return ", ".join([_kind(inner[0]), *_bounds(inner[1].metadata)])
     if annotation in _KINDS:
         return _KINDS[annotation]
-    (given,) = (part for part in get_args(annotation) if part is not type(None))
+    (given,) = (part for part in inner if part is not type(None))
     return _kind(given)
+
+
+def _bounds(rules: Iterable[Any]) -> list[str]:
+    bounds = []
+    for rule in rules:
+        if type(rule) in _SIGNS:
+            attribute, sign = _SIGNS[type(rule)]
+            bounds.append(f"{sign} {getattr(rule, attribute):g}")
+        elif isinstance(rule, annotated_types.MinLen):
+            bounds.append(f"at least {rule.min_length} long")
+    return bounds

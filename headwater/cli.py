@@ -195,6 +195,29 @@ def import_file(
 
 
 @app.command()
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the server running at the end, until Ctrl-C.")
+    ] = False,
+) -> None:
+    """Watch a recommender learn 100,000 film ratings, live; ends by itself within four minutes."""
+    import signal
+
+    from rich.console import Console
+
+    from headwater import demo as demonstration
+
+    # A polite kill cleans up as Ctrl-C does; and a shell in the background ignores Ctrl-C's signal.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+    console = Console()
+    if not console.is_terminal:
+        # Nothing wraps a file or a pipe, and the reasons need room.
+        console = Console(width=max(console.width, 130))
+    demonstration.run(console, keep=keep)
+
+
+@app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("headwater.toml"),
 ) -> None:

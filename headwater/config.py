@@ -12,9 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -96,7 +103,9 @@ class Preprocess(_Section):
 
 
 class Popularity(_Section):
-    half_lives_hours: tuple[float, ...] = (1.0, 6.0, 24.0, 96.0, 384.0, 2880.0)
+    half_lives_hours: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(1.0, 6.0, 24.0, 96.0, 384.0, 2880.0), min_length=1
+    )
     """Half-lives of the decayed counts, an hour to four months: no single one is right for two
     streams, so several are kept and the mixture chooses."""
 
@@ -132,13 +141,19 @@ class Sequence(_Section):
     replay_cap: int = Field(default=8, ge=0)
     """Replays of one event at most: sparse ids overfit at repeated passes (arXiv 2209.06053)."""
 
+    @model_validator(mode="after")
+    def _heads_share_the_vector(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"dim ({self.dim}) must be a multiple of heads ({self.heads})")
+        return self
+
 
 class Mixture(_Section):
     candidates: int = Field(default=50, ge=1, le=1000)
     """Items that each expert proposes to the union."""
     hidden: int = Field(default=48, ge=1)
     """Width of the two hidden layers."""
-    learning_rate: float = Field(default=0.002, gt=0, le=1)
+    learning_rate: float = Field(default=0.005, gt=0, le=1)
     """Adam's."""
     replay: float = Field(default=2.0, ge=0, le=10)
     """Replayed lists per new one."""

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import msgspec
+import numpy as np
 import structlog
 
 from headwater.config import Config
 from headwater.deploy import Manifest, Snapshots, check, decode, digest, encode, state_digest
-from headwater.errors import GuardTripped
+from headwater.errors import GuardTripped, UpdateError
 from headwater.evaluate import Evaluator, Outcomes
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
 from headwater.model import EXPERTS, Model
@@ -162,9 +164,13 @@ class Learner:
 
     def learn(self, records: Sequence[Record], *, gradient: bool = True) -> None:
         """One turn of the loop: preprocess, recommend, evaluate, train, optimize."""
+        # What an entry of the batch withholds, or lists, isn't known yet to the events before it.
+        withheld = self.fold.withheld()
         batch, removed = self.fold.batch(records)
         if len(batch):
-            ranking = self.fold.recommender.rank(batch.contexts, self.fold.withheld())
+            new = self.fold.n_items - len(withheld)
+            withheld = np.pad(withheld, (0, new), constant_values=True)
+            ranking = self.fold.recommender.rank(batch.contexts, withheld)
             popularity = self.fold.model.popularity
             outcomes = self._evaluator.observe(
                 batch, ranking, popularity.events, int(popularity.events.sum())
@@ -239,6 +245,7 @@ class Learner:
         return path
 
     def _write_snapshot(self, snapshots: Snapshots) -> Path:
+        self._updates.sync()
         self._kept = self.trained_through
         return snapshots.write(
             self.state(),
@@ -289,7 +296,10 @@ class Learner:
     def _refold(self) -> None:
         """Learns again what the updates log says was learned after the snapshot."""
         while stored := self._updates.read(self.sequence, 1):
-            logged = decode(stored[0].payload)
+            try:
+                logged = decode(stored[0].payload)
+            except UpdateError as error:
+                return self._open_epoch(str(error))
             if (logged.epoch, logged.sequence) != (self.epoch, self.sequence + 1):
                 return self._open_epoch("the updates log doesn't go on from the snapshot")
             for end in logged.batch_ends:
@@ -310,7 +320,7 @@ class Learner:
         self.epoch = max(self.epoch, newest[0].epoch if newest else 0) + 1
         log.warning("new epoch", epoch=self.epoch, reason=reason)
         self.sequence = self._updates.end()
-        self._pending, self._without_gradient = [], []
+        self._pending, self._without_gradient, self._settings = [], [], []
         self.fold.model.changes()
         # The snapshot first: a follower that meets the new epoch must find it.
         if self._snapshots:
@@ -319,14 +329,10 @@ class Learner:
 
     def _return_without(self, held: Update) -> None:
         """Back to the last published state, then through the held batches without gradient."""
-        published = self.sequence
         self._restore()
-        while self.sequence < published:
-            for stored in self._updates.read(self.sequence, 1):
-                logged = decode(stored.payload)
-                for end in logged.batch_ends:
-                    self.learn(self._through(end), gradient=end not in logged.without_gradient)
-                self._published(self._update())
+        self._refold()
+        if self.epoch != held.epoch:
+            return  # The logs gave something else; the held batches come again, after the rest.
         for end in held.batch_ends:
             self.learn(self._through(end), gradient=False)
 
@@ -400,7 +406,9 @@ class Follower:
         self._updates = updates
         self._snapshots = Snapshots(snapshots, config.deploy.snapshots_kept) if snapshots else None
         self.report: dict[str, Any] = {}
-        self._start()
+        self._tried: list[Path] | None = None
+        self.fold = Fold(config)
+        self._start(self._newest())
 
     @property
     def offset(self) -> int:
@@ -408,10 +416,23 @@ class Follower:
         return self.fold.offset
 
     def catch_up(self) -> list[Record]:
-        """Folds what is new in both logs; returns the new records."""
+        """Folds what is new in both logs; returns the new records.
+
+        A damaged update is never passed over: the state before it answers, with new events
+        folded in, until there is a snapshot that stands for a later one.
+        """
         records = self._fold_events(self._events.end())
-        while stored := self._updates.read(self.sequence, 1):
-            records += self._apply(stored[0])
+        while (end := self._updates.end()) > self.sequence:
+            stored = self._updates.read(self.sequence, 1)
+            if not stored:
+                records += self._start_over(None, end + 1)
+                continue
+            try:
+                records += self._apply(stored[0])
+            except UpdateError as error:
+                if not self._passed(stored[0], error):
+                    break
+                records += self._fold_events(self._events.end())
         return records
 
     def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]:
@@ -445,17 +466,21 @@ class Follower:
             [self._item(row, score, None) for row, score in zip(rows, scores, strict=True)]
         )
 
-    def _start(self) -> None:
-        """Empty, or as the newest snapshot has it."""
+    def _newest(self) -> tuple[State, Manifest] | None:
+        return self._snapshots.newest(self.fold.shape) if self._snapshots else None
+
+    def _start(self, found: tuple[State, Manifest] | None) -> None:
+        """Empty, or as a snapshot has it."""
         self.fold = Fold(self.config)
         self.epoch, self.version, self.sequence, self.trained_through = 1, 1, 0, 0
         self._clock = (0.0, 0.0)
-        found = self._snapshots.newest(self.fold.shape) if self._snapshots else None
         if found:
             state, manifest = found
             self.fold.load(state, manifest.offset)
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self.trained_through = manifest.sequence, manifest.offset
+            for newest in self._events.read(manifest.offset - 1, 1):
+                self._clock = (newest.stream_time, newest.received_at)
 
     def _fold_events(self, end: int) -> list[Record]:
         folded: list[Record] = []
@@ -471,21 +496,50 @@ class Follower:
         return folded
 
     def _apply(self, stored: StoredUpdate) -> list[Record]:
-        """Takes over one update; on a gap or a new epoch, starts again from a snapshot."""
-        if stored.report:
-            self.report = msgspec.json.decode(stored.report)
+        """Takes over one update; on a gap or a new epoch, starts again from a snapshot.
+
+        Raises:
+            UpdateError: it is damaged; nothing of it was taken over.
+        """
         if (stored.epoch, stored.sequence) != (self.epoch, self.sequence + 1):
-            log.warning("following from the snapshot", epoch=stored.epoch, sequence=stored.sequence)
-            self._start()
-            if self.epoch < stored.epoch or self.sequence < stored.sequence - 1:
-                # No snapshot knows the rows before it: the counts carry on, rows start anew.
-                self.epoch, self.sequence = stored.epoch, stored.sequence - 1
-            return self._fold_events(self._events.end())
-        records = self._fold_events(stored.trained_through)
+            return self._start_over(stored.epoch, stored.sequence)
         update = decode(stored.payload)
+        records = self._fold_events(stored.trained_through)
         self.fold.model.put(update.tables, update.tombstones, update.dense)
         self.sequence, self.trained_through = update.sequence, update.trained_through
+        if stored.report:
+            with suppress(msgspec.DecodeError):
+                self.report = msgspec.json.decode(stored.report)
         return records
+
+    def _start_over(self, epoch: int | None, sequence: int) -> list[Record]:
+        """From the newest snapshot, where the log goes on with an update that doesn't follow.
+
+        Args:
+            epoch: that update's, ``None`` where it isn't there yet and those before are gone.
+            sequence: likewise.
+        """
+        log.warning("following from the snapshot", epoch=epoch, sequence=sequence)
+        self._start(self._newest())
+        following = [stored.sequence for stored in self._updates.read(self.sequence, 1)]
+        goes_on = self.sequence + 1 == sequence or following == [self.sequence + 1]
+        if self.sequence < sequence and not (goes_on and epoch in (None, self.epoch)):
+            # No snapshot knows the rows before it: the counts carry on, rows start anew.
+            self.epoch, self.sequence = epoch or self.epoch, sequence - 1
+        return self._fold_events(self._events.end())
+
+    def _passed(self, stored: StoredUpdate, error: UpdateError) -> bool:
+        """Goes on from a snapshot that holds what a damaged update did, if there is one."""
+        newest = self._snapshots.paths()[-1:] if self._snapshots else []
+        if newest == self._tried:
+            return False
+        self._tried = newest
+        log.error("update is damaged", sequence=stored.sequence, reason=str(error))
+        found = self._newest()
+        if found is None or found[1].sequence < stored.sequence:
+            return False
+        self._start(found)
+        return True
 
     def _stream_now(self, now: float) -> float:
         """Stream time of a request: the newest event's, and what has passed since it came."""

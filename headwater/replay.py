@@ -125,7 +125,12 @@ def run(
         console.print(f"skipped {count:,} rows: {reason}")
     for warning in interactions.warnings:
         console.print(f"warning: {warning}", style="yellow")
-    items = read_items(items_file).items if items_file else []
+    items: list[Item] = []
+    if items_file:
+        read = read_items(items_file, mapping=None)
+        items = read.items
+        for reason, count in read.skipped.items():
+            console.print(f"skipped {count:,} items: {reason}")
     console.print(
         f"{len(interactions):,} events, {len(interactions.user_ids):,} users, "
         f"{len(interactions.item_ids):,} items"

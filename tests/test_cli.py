@@ -40,19 +40,19 @@ STATUS = {
     "trainer": {
         "events_per_second": 812.5,
         "rates": {"sequence": 1.5},
-        "metrics": [
-            {
-                "window": "newest",
-                "segment": segment,
-                "values": {
-                    "mixture.ndcg@10": {"value": value, "low": 0.2, "high": 0.22, "n": 9},
-                    "mixture.mrr@10": {"value": 0.77, "low": 0.2, "high": 0.22, "n": 9},
-                },
-            }
-            for segment, value in (("all", 0.21), ("history=0", 0.123))
-        ],
     },
 }
+METRICS = [
+    {
+        "window": "newest",
+        "segment": segment,
+        "values": {
+            "mixture.ndcg@10": {"value": value, "low": 0.2, "high": 0.22, "n": 9},
+            "mixture.mrr@10": {"value": 0.77, "low": 0.2, "high": 0.22, "n": 9},
+        },
+    }
+    for segment, value in (("all", 0.21), ("history:0", 0.123))
+]
 
 
 def headwater_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -77,21 +77,24 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 class Answering(BaseHTTPRequestHandler):
-    """Answers /v1/status as an API with a key does."""
+    """Answers as an API with a key does."""
 
     key: ClassVar[str] = "the-key-of-the-server"
-    body: ClassVar[bytes] = json.dumps(STATUS).encode()
+    bodies: ClassVar[dict[str, bytes]] = {
+        "/v1/status": json.dumps(STATUS).encode(),
+        "/v1/metrics": json.dumps({"trained_through": 900, "metrics": METRICS}).encode(),
+    }
 
     def do_GET(self) -> None:
         code = 200
-        if self.path != "/v1/status":
+        if self.path not in self.bodies:
             code = 404
         elif self.headers["Authorization"] != f"Bearer {self.key}":
             code = 401
         self.send_response(code)
         self.end_headers()
         if code == 200:
-            self.wfile.write(self.body)
+            self.wfile.write(self.bodies[self.path])
 
     def log_message(self, *_arguments: Any) -> None: ...
 
@@ -319,6 +322,15 @@ def test_serve_refuses_a_data_folder_that_is_a_file(tmp_path: Path) -> None:
     assert "--data" in done.stderr
 
 
+def test_serve_refuses_a_log_that_is_something_else(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "events.db").write_bytes(b"no database" * 1000)
+    done = headwater_command("serve", "--data", "data", "--port", "0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "events.db" in done.stderr
+    assert "role started" not in done.stderr
+
+
 def test_a_single_role_logs_its_refusal_and_exits_with_the_reserved_code(tmp_path: Path) -> None:
     (tmp_path / "headwater.toml").write_text("[train]\nbatch_evnts = 17\n")
     done = headwater_command("serve", "--role", "trainer", cwd=tmp_path)
@@ -355,7 +367,7 @@ def test_status_as_json(
 ) -> None:
     monkeypatch.setenv("HEADWATER_URL", server)
     assert run(monkeypatch, "status", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"url": server, **STATUS}
+    assert json.loads(capsys.readouterr().out) == {"url": server, **STATUS, "metrics": METRICS}
 
 
 def test_status_with_a_wrong_key(
@@ -371,7 +383,7 @@ def test_status_of_something_else(
 ) -> None:
     assert run(monkeypatch, "status", "--url", f"{server}/elsewhere") == 2
     assert "answers 404; is it a Headwater server?" in capsys.readouterr().err
-    monkeypatch.setattr(Answering, "body", b"<html>")
+    monkeypatch.setattr(Answering, "bodies", {"/v1/status": b"<html>"})
     assert run(monkeypatch, "status", "--url", server) == 2
     assert "doesn't answer in JSON" in capsys.readouterr().err
 

@@ -6,7 +6,6 @@ logs that are already open. Routes are in ``_events``, ``_recommendations``,
 """
 
 from headwater.api._app import create_app
-from headwater.api._engine import Engine
 from headwater.api._serve import Address, running, serve
 
-__all__ = ["Address", "Engine", "create_app", "running", "serve"]
+__all__ = ["Address", "create_app", "running", "serve"]

@@ -14,7 +14,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from headwater.api import _auth, _events, _items, _operations, _problems, _recommendations
 from headwater.api._engine import Engine, Follows
 from headwater.api._metrics import StateCollector
-from headwater.api._openapi import describe, pages
+from headwater.api._openapi import pages
 from headwater.api._service import Service
 from headwater.config import Config
 from headwater.feedback import Feedback
@@ -35,14 +35,12 @@ def create_app(
     events: EventsLog,
     updates: UpdatesLog,
     feedback: Feedback,
-    role: str = "api",
     died: Callable[[], None] = lambda: None,
 ) -> Litestar:
     """The HTTP API over open logs; the caller closes them after the application's shutdown.
 
     Args:
         follower: makes the follower of both logs; called once, on the model thread.
-        role: what ``/v1/status`` calls this process.
         died: called when the model thread ended by an error, after which ``/livez`` fails.
     """
     engine = Engine(
@@ -54,7 +52,7 @@ def create_app(
         wait_seconds=config.recommend.wait_seconds,
         died=died,
     )
-    service = Service(config=config, events=events, engine=engine, feedback=feedback, role=role)
+    service = Service(config=config, events=events, engine=engine, feedback=feedback)
     service.metrics.registry.register(StateCollector(service))
 
     @asynccontextmanager
@@ -66,7 +64,7 @@ def create_app(
             await engine.stop()
 
     app = Litestar(
-        [*HANDLERS, *pages(describe(HANDLERS, config))],
+        [*HANDLERS, *pages(HANDLERS, config)],
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
         exception_handlers=_problems.HANDLERS,
         lifespan=[lifespan],

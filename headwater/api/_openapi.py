@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -29,8 +30,8 @@ def describe(handlers: Sequence[HTTPRouteHandler], config: Config) -> dict[str, 
     """The OpenAPI 3.1 document of ``handlers``.
 
     Request bodies come from the structs that decode them: a route takes its body
-    as bytes (see ``docs/api.md``), of which Litestar alone could say nothing. A
-    handler names the struct as ``opt={"body": ...}``.
+    as bytes, so that every bad element can be named, and of bytes Litestar alone
+    could say nothing. A handler names the struct as ``opt={"body": ...}``.
     """
     app = Litestar(
         list(handlers),
@@ -78,14 +79,18 @@ def describe(handlers: Sequence[HTTPRouteHandler], config: Config) -> dict[str, 
     return document
 
 
-def pages(document: dict[str, Any]) -> list[HTTPRouteHandler]:
-    """Routes that show the description, to programs and to people."""
-    described = msgspec.json.encode(document)
+def pages(handlers: Sequence[HTTPRouteHandler], config: Config) -> list[HTTPRouteHandler]:
+    """Routes that show the description of ``handlers``, to programs and to people."""
+
+    @functools.cache
+    def described() -> bytes:
+        return msgspec.json.encode(describe(handlers, config))
+
     shown = resources.files("headwater.api").joinpath("docs.html").read_bytes()
 
     @get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response[bytes]:
-        return Response(described, media_type=OPENAPI_MEDIA_TYPE)
+        return Response(described(), media_type=OPENAPI_MEDIA_TYPE)
 
     @get("/docs", include_in_schema=False)
     async def docs() -> Response[bytes]:

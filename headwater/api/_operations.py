@@ -85,7 +85,7 @@ def _status(service: Service) -> Status:
     standing = service.engine.standing
     end = service.events.end()
     return Status(
-        role=service.role,
+        role="api",
         software=__version__,
         uptime_seconds=time.time() - service.started_at,
         ready=service.engine.ready,

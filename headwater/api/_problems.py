@@ -107,7 +107,12 @@ def _parameter(_: AnyRequest, error: ValidationException) -> Response[Problem]:
 
 def _http(request: AnyRequest, error: HTTPException) -> Response[Problem]:
     detail = error.detail
-    if error.status_code == 404:
+    if error.status_code >= 500:
+        # A client that went away in the middle of its body comes out like this, too.
+        structlog.get_logger().warning(
+            "request broke off", method=request.method, path=request.url.path, reason=detail
+        )
+    elif error.status_code == 404:
         detail = f"there is no {request.url.path}; /docs shows every route"
     elif error.status_code == 405:
         detail = f"{request.method} isn't answered here; the header Allow says what is"

@@ -54,15 +54,11 @@ def serve(
     data: Path,
     host: str,
     port: int,
-    *,
-    role: str = "api",
-    ready: Callable[[Address], None] = lambda _: None,
 ) -> None:
     """Serves the data folder until SIGTERM or SIGINT, then drains, stops and closes the logs.
 
     Args:
         port: 0 takes a free one; ``api.json`` in ``data`` says which.
-        ready: called once the server listens.
 
     Raises:
         LogError: a log can't be opened.
@@ -92,7 +88,6 @@ def serve(
             address = Address(os.getpid(), host, listener.getsockname()[1])
             stack.enter_context(_published(data / ADDRESS_FILE, address))
             structlog.get_logger().info("listening", host=address.host, port=address.port)
-            ready(address)
 
         app = create_app(
             config,
@@ -100,7 +95,6 @@ def serve(
             events=events,
             updates=updates,
             feedback=feedback,
-            role=role,
             died=died,
         )
         server = _Server(
@@ -112,6 +106,7 @@ def serve(
                 ws="none",
                 lifespan="on",
                 log_config=None,
+                log_level="warning",
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=DRAIN_SECONDS,

@@ -25,7 +25,6 @@ class Service:
     events: EventsLog
     engine: Engine
     feedback: Feedback
-    role: str
     metrics: ApiMetrics = field(default_factory=ApiMetrics)
     started_at: float = field(default_factory=time.time)
     appending: int = 0

@@ -81,6 +81,8 @@ def decode_events(
     """The events of a body, one object or an array of them; a bad one doesn't spoil the others.
 
     Unknown fields are refused: a misspelt one would lose its data quietly.
+    ``sent_at`` is the client's clock at the moment of sending; where it is more
+    than a minute off the server's, the timestamp is moved by the difference.
     An event without ``event_id`` gets one: the idempotency key (of an array: the
     key, a slash and the element's index), or else a hash of the content as it
     was sent. Where that content has no timestamp either, the day it was received

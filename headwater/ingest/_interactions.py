@@ -160,7 +160,10 @@ def read_interactions(
     if len(rows) and not len(kept):
         raise UnreadableFile(f"{path} has no row to use ({listed(skipped)})")
     kept = kept.sort("timestamp", maintain_order=True)
-    return _coded(path, kept if limit is None else kept.head(limit), found, skipped, event_types)
+    read = _coded(path, kept if limit is None else kept.head(limit), found, skipped, event_types)
+    if "event" not in found and "type" in table.columns:
+        read.warnings.append("column type isn't used; --map event=type takes it for the event")
+    return read
 
 
 def _read(table: Table, found: Mapping[str, str], now: float) -> pl.DataFrame:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,15 @@ _ATOMIC = (".inter", ".item")
 _PARQUET = (".parquet", ".pq")
 _JSON_LINES = (".jsonl", ".ndjson")
 _COMPRESSED = ".gz"
+
+_BROKEN = (
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,  # a Parquet file with a flipped bit
+    OSError,
+    UnicodeDecodeError,
+    EOFError,
+    zlib.error,
+)
 
 # What columns of a field are often called: for the remedy when one is missing, never to guess.
 _LIKELY = {
@@ -82,7 +93,9 @@ def open_table(path: Path, wanted: Sequence[str]) -> Table:
             return _table(path, frame, frame.collect_schema().names())
         if kind in _JSON_LINES:
             # With a schema, other fields may hold anything, and mixed types within one are text.
-            frame = pl.scan_ndjson(path, schema=dict.fromkeys(wanted, pl.String))
+            # Unlike the others it can't be told that the name is no pattern.
+            pattern = glob.escape(str(path))
+            frame = pl.scan_ndjson(pattern, schema=dict.fromkeys(wanted, pl.String))
             there = frame.select(pl.all().is_not_null().any()).collect().row(0, named=True)
             named = [*next(json_lines(path), {}), *(name for name, any_ in there.items() if any_)]
             return _table(path, frame, list(dict.fromkeys(named)))
@@ -99,7 +112,7 @@ def readable(path: Path) -> Iterator[None]:
         raise UnreadableFile(f"there is no file {path}")
     try:
         yield
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError, EOFError) as error:
+    except _BROKEN as error:
         first = str(error).strip().partition("\n")[0]
         raise UnreadableFile(f"{path} can't be read: {first or type(error).__name__}") from None
 

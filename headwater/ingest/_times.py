@@ -45,7 +45,9 @@ def seconds(value: str | float, field: str) -> float:
         return _from_text(value, field)
     since = value / 1000.0 if abs(value) >= MILLISECONDS_FROM else float(value)
     if not abs(since) <= LATEST:
-        raise InvalidInput(field, "is out of range; send epoch seconds or milliseconds")
+        raise InvalidInput(
+            field, "is not a time, or out of range; send epoch seconds or milliseconds"
+        )
     return since
 
 

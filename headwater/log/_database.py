@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def create(path: Path, schema: Schema, vfs: str | None = None) -> None:
         try:
             _wait_for_others(connection)
             if _is_empty(connection):
-                _set(connection, "journal_mode", "WAL", "wal")
+                _switch_to_wal(connection)
                 connection.execute("BEGIN IMMEDIATE")
                 # Asked again: another process may have been first.
                 if _is_empty(connection):
@@ -175,6 +176,19 @@ def _set(connection: apsw.Connection, name: str, value: str | int, expected: str
             f"{connection.filename or 'in-memory log'}: SQLite keeps {name} = {actual!r} instead "
             f"of {value!r}; put the data folder on a local disk"
         )
+
+
+def _switch_to_wal(connection: apsw.Connection) -> None:
+    """Waits by itself: SQLite's busy timeout doesn't hold for the change of journal mode."""
+    deadline = time.monotonic() + BUSY_MILLISECONDS / 1000
+    while True:
+        try:
+            _set(connection, "journal_mode", "WAL", "wal")
+            return
+        except apsw.BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
 
 
 def _is_empty(connection: apsw.Connection) -> bool:

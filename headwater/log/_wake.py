@@ -26,7 +26,11 @@ container mounts), this is the delay that remains."""
 _ADDRESS_BYTES = 103
 """Longest socket path on every system: macOS has 104 bytes with the final NUL, Linux 108."""
 
-_NAME_BYTES = 32
+_NAME_BYTES = 24
+"""More than a slash, a process id, and eight random digits take."""
+
+_BIND_ATTEMPTS = 3
+"""Who closes last removes the folder, perhaps just before another binds in it."""
 
 
 class Wake:
@@ -129,13 +133,17 @@ class _Listener:
         self._socket: socket.socket | None = None
         address = str(folder / f"{os.getpid():x}-{secrets.token_hex(4)}")
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            bound.bind(address)
-        except OSError:
-            bound.close()
+        for _ in range(_BIND_ATTEMPTS):
+            try:
+                folder.mkdir(exist_ok=True)
+                bound.bind(address)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                break
+            self.address, self._socket = address, bound
             return
-        self.address, self._socket = address, bound
+        bound.close()
 
     def drain(self) -> None:
         """Forgets the wake-ups so far."""
@@ -161,6 +169,7 @@ class _Listener:
         self._socket.close()
         with contextlib.suppress(OSError):
             os.unlink(self.address)
+            os.rmdir(os.path.dirname(self.address))
 
 
 def _socket_folder(path: Path) -> Path:

@@ -25,7 +25,7 @@ class DenseWeights:
         self.learning_rate = learning_rate
         self._weights = dict(module.named_parameters())
         self._optimizer = torch.optim.Adam(
-            self._weights.values(), lr=learning_rate, betas=(0.9, 0.98)
+            self._weights.values(), lr=learning_rate, betas=(0.9, 0.98), fused=True
         )
 
     def descend(self, loss: Tensor, rate: float) -> None:

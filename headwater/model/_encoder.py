@@ -3,7 +3,7 @@
 It is the sum of two paths over the same item vectors x_t:
 
 * a *linear* one, u = sum_t w_t x_t with w = softmax over the history of a learned
-  weight for how long ago (in events), which type of event and how old (in time):
+  weight for how long ago (in events), which type of event and how soon the next one came:
   the seed formula "a user is a weighted sum of behaviours", sum_t w_t = 1;
 * a *deep* one, a causal transformer (SASRec, Kang and McAuley, ICDM 2018;
   pre-norm) over item vector + position + event type + time gap.
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 GAP_BUCKETS = 16
-"""Ages of an event against the query, in powers of about 3 from a second to years."""
+"""Times from an event to the next one, in powers of 3 from a second to three months."""
 
 
 class Encoder(nn.Module):

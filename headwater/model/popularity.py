@@ -108,9 +108,10 @@ class Popularity:
 
     def forget(self, rows: Ints) -> None:
         """Clears items, as if no event had named them."""
-        self._totals -= self._counts[rows].sum(axis=0)
         for array in (self._counts, self._events, self._first_times, self._last_times):
             array[rows] = 0
+        # Summed anew: taking the largest counts off a total would leave little but rounding.
+        self._totals = self._counts[: self.n_items].sum(axis=0)
 
     def state(self) -> State:
         n = self.n_items

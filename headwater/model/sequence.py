@@ -103,15 +103,20 @@ class SequenceExpert:
     def candidates(
         self, users: Floats, contexts: Contexts, withheld: Flags, k: int
     ) -> tuple[Ints, Floats]:
-        """The best k items of an exact scan, best first: rows and scores (B, k)."""
+        """The best k items of an exact scan, best first: rows and scores (B, k).
+
+        Where fewer may be proposed, the end of a list is ``NO_ROW`` with a score of -inf.
+        """
         n = len(withheld)
-        k = min(k, n)
         scores = users @ self.rows.values[:n].T
         scores[:, withheld] = -np.inf
         _mask(scores, contexts.excluded_starts, contexts.excluded)
-        best, rows = torch.from_numpy(scores).topk(k)
-        found = best.numpy()
-        return np.where(np.isfinite(found), rows.numpy(), NO_ROW).astype(np.int32), found
+        best, places = torch.from_numpy(scores).topk(min(k, n))
+        rows = np.full((len(users), k), NO_ROW, np.int32)
+        found = np.full((len(users), k), -np.inf, np.float32)
+        found[:, : min(k, n)] = best.numpy()
+        rows[:, : min(k, n)] = np.where(np.isfinite(best.numpy()), places.numpy(), NO_ROW)
+        return rows, found
 
     def scores(self, users: Floats, rows: Ints) -> Floats:
         """(B, C) scores of given candidates; those of ``NO_ROW`` mean nothing."""
@@ -233,7 +238,7 @@ class SequenceExpert:
 def gap_buckets(times: Doubles, items: Ints, now: Doubles) -> Bytes:
     """(B, L) bucket of the time from each event to the next one, of the last to ``now``.
 
-    Bucket g starts at 3 ** (g - 1) seconds; an empty column gets 0.
+    Bucket g > 0 starts at 3 ** (g - 0.5) - 1 seconds; an empty column gets 0.
     """
     until = np.concatenate([times[:, 1:], now[:, None]], axis=1)
     gaps = np.maximum(until - times, 0.0)

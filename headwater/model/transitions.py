@@ -87,7 +87,7 @@ class Transitions:
     def candidates(self, contexts: Contexts, withheld: np.ndarray, k: int) -> tuple[Ints, Floats]:
         """The best k successors of each history, best first: rows and scores, (B, k) each.
 
-        ``withheld`` (B, N) or (N,) bool marks rows that may not be proposed.
+        ``withheld`` (N,) marks rows that may not be proposed to anyone.
         """
         rows = np.full((len(contexts), k), NO_ROW, np.int32)
         scores = np.zeros((len(contexts), k), np.float32)
@@ -97,7 +97,7 @@ class Transitions:
             contexts.excluded,
             withheld,
             self.window,
-            self._smoothing(),
+            self._units(),
             self._successors,
             self._weights,
             self._sums,
@@ -113,7 +113,7 @@ class Transitions:
             contexts.history_items,
             rows,
             self.window,
-            self._smoothing(),
+            self._units(),
             self._successors,
             self._weights,
             self._sums,
@@ -128,7 +128,7 @@ class Transitions:
         sources = np.full(len(rows), NO_ROW, np.int32)
         best = np.zeros(len(rows), np.float32)
         for distance, before in enumerate(history.tolist(), start=1):
-            share = 1.0 / (distance * np.sqrt(self._sums[before] + self._smoothing()))
+            share = 1.0 / (distance * np.sqrt(self._sums[before] + _SMOOTHING * self._units()))
             hit = self._successors[before][:, None] == rows
             weight = np.where(hit, self._weights[before][:, None], 0).max(axis=0) * share
             sources[weight > best] = before
@@ -141,9 +141,11 @@ class Transitions:
         self._weights[rows] = 0
         self._sums[rows] = 0
         into = np.isin(self._successors[: self.n_items], rows)
-        self._sums[: self.n_items] -= np.where(into, self._weights[: self.n_items], 0).sum(axis=1)
         self._weights[: self.n_items][into] = 0
         self._successors[: self.n_items][into] = NO_ROW
+        # Summed anew: taking the largest weights off a sum would leave little but rounding.
+        changed = np.flatnonzero(into.any(axis=1))
+        self._sums[changed] = self._weights[changed].sum(axis=1)
 
     def state(self) -> State:
         n = self.n_items
@@ -159,10 +161,10 @@ class Transitions:
             setattr(self, "_" + name, value.copy())
         self.n_items = len(self._sums)
 
-    def _smoothing(self) -> float:
-        """The smoothing weight in the units of the weights, which grow with stream time."""
+    def _units(self) -> float:
+        """How large a weight of 1 is now: weights grow with stream time instead of decaying."""
         landmark, newest = self._clock.tolist()
-        return float(_SMOOTHING * 2.0 ** ((newest - landmark) / self.half_life))
+        return float(2.0 ** ((newest - landmark) / self.half_life))
 
 
 @njit(cache=True, nogil=True)
@@ -220,7 +222,7 @@ def _add(
 def _accumulate(
     history: Ints,
     window: int,
-    smoothing: float,
+    units: float,
     successors: Ints,
     weights: Floats,
     sums: Floats,
@@ -236,14 +238,16 @@ def _accumulate(
             break
         if sums[before] <= 0:
             continue
-        factor = 1.0 / (distance * np.sqrt(sums[before] + smoothing))
+        factor = 1.0 / (distance * np.sqrt((sums[before] + _SMOOTHING * units) * units))
         for w in range(successors.shape[1]):
             item = successors[before, w]
-            if item >= 0 and weights[before, w] > 0:
+            # Rounded first: an item whose total stays 0 would be listed again and again.
+            gain = np.float32(weights[before, w] * factor)
+            if item >= 0 and gain > 0:
                 if totals[item] == 0:
                     touched[n_touched] = item
                     n_touched += 1
-                totals[item] += weights[before, w] * factor
+                totals[item] += gain
     return n_touched
 
 
@@ -254,7 +258,7 @@ def _best(
     excluded: Ints,
     withheld: Flags,
     window: int,
-    smoothing: float,
+    units: float,
     successors: Ints,
     weights: Floats,
     sums: Floats,
@@ -267,7 +271,7 @@ def _best(
     touched = np.zeros(n_items, np.int32)
     for b in range(len(history_items)):
         n_touched = _accumulate(
-            history_items[b], window, smoothing, successors, weights, sums, totals, touched
+            history_items[b], window, units, successors, weights, sums, totals, touched
         )
         for e in range(excluded_starts[b], excluded_starts[b + 1]):
             if totals[excluded[e]] > 0:
@@ -308,7 +312,7 @@ def _score(
     history_items: Ints,
     rows: Ints,
     window: int,
-    smoothing: float,
+    units: float,
     successors: Ints,
     weights: Floats,
     sums: Floats,
@@ -319,7 +323,7 @@ def _score(
     touched = np.zeros(n_items, np.int32)
     for b in range(len(history_items)):
         n_touched = _accumulate(
-            history_items[b], window, smoothing, successors, weights, sums, totals, touched
+            history_items[b], window, units, successors, weights, sums, totals, touched
         )
         for c in range(rows.shape[1]):
             if rows[b, c] >= 0:

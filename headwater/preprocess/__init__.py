@@ -78,11 +78,15 @@ class Preprocessor:
         Every event is folded into the histories; the contexts hold what was before it.
         """
         events: list[tuple[Record, Event]] = []
+        rows: list[tuple[int, int]] = []
         removed: list[int] = []
+        # Rows are given in log order, or they would depend on where batches end.
         for record in records:
             entry = record.entry
             if isinstance(entry, Event):
                 events.append((record, entry))
+                item = NO_ROW if entry.item_id is None else self.items.row(entry.item_id)
+                rows.append((self.users.row(entry.user_id), item))
             elif isinstance(entry, Item):
                 self.catalogue.put(self.items.row(entry.item_id), entry)
             elif isinstance(entry, ItemRemoval):
@@ -90,12 +94,7 @@ class Preprocessor:
                 self.catalogue.remove(row)
                 removed.append(row)
         n = len(events)
-        users = np.fromiter((self.users.row(e.user_id) for _, e in events), np.int32, n)
-        items = np.fromiter(
-            (NO_ROW if e.item_id is None else self.items.row(e.item_id) for _, e in events),
-            np.int32,
-            n,
-        )
+        users, items = np.array(rows, np.int32).reshape(n, 2).T.copy()
         codes = np.fromiter(
             (self._codes.get(e.type, _UNKNOWN_TYPE) for _, e in events), np.uint8, n
         )
@@ -268,6 +267,8 @@ class Preprocessor:
     def _append_session(
         self, contexts: Contexts, b: int, rows: list[int], code: int, now: float
     ) -> None:
+        contexts.history_lengths[b] += len(rows)
+        contexts.session_lengths[b] += len(rows)
         rows = rows[-self.histories.length :]
         if not rows:
             return
@@ -279,8 +280,6 @@ class Preprocessor:
         ):
             array[b, :-n] = array[b, n:].copy()
             array[b, -n:] = values
-        contexts.history_lengths[b] += n
-        contexts.session_lengths[b] += n
 
 
 class _Group:

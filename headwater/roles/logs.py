@@ -60,7 +60,8 @@ def configure(role: str, stream: TextIO | None = None) -> None:
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
-    for chatty in ("httpx", "httpcore", "numba"):
+    # What uvicorn says of its start and end is said here in other words, with address and role.
+    for chatty in ("httpx", "httpcore", "numba", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
         processors=[

@@ -15,6 +15,7 @@ import structlog
 from headwater import config as settings
 from headwater.config import Config, Serve
 from headwater.errors import ConfigError, Fenced
+from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.roles import ROLES, Exit, _folder, _lifeline, logs
 from headwater.roles.supervisor import Role, Supervisor
 
@@ -42,7 +43,8 @@ def serve(
 
     Raises:
         ConfigError: only from ``role="all"``: a setting, host, port or key is at fault.
-        LogError: likewise: the data folder is in use, or can't be written.
+        LogError: likewise: the data folder is in use, or can't be written, or holds logs that
+            can't be opened.
     """
     logs.configure("supervisor" if role == "all" else role)
     if supervised:
@@ -86,11 +88,20 @@ def _supervise(config: Config, data: Path, config_file: Path | None) -> Exit:
     data = data.resolve()
     with _folder.claim(data) as roles_lock:
         check_address(config.serve)
+        _make_logs(data)
         roles = [
             Role(name, _command(name, config.serve, data, config_file), STOP_SECONDS[name])
             for name in ROLES
         ]
         return Supervisor(roles, keep_open=(roles_lock,)).run()
+
+
+def _make_logs(data: Path) -> None:
+    """Makes the logs, or finds at once, before a role would find it again and again, that they
+    can't be opened: another file, or the format of a newer version.
+    """
+    SqliteEventsLog(data / "events.db").close()
+    SqliteUpdatesLog(data / "updates.db").close()
 
 
 def _command(name: str, serve: Serve, data: Path, config_file: Path | None) -> list[str]:

@@ -32,16 +32,23 @@ def address(data: Path) -> str:
 
 
 def ask(url: str, api_key: str | None = None) -> dict[str, Any]:
-    """The answer of ``/v1/status``.
+    """The answer of ``/v1/status``, with the ``metrics`` of ``/v1/metrics`` beside it.
 
     Raises:
         HeadwaterError: nothing answers there, or it refuses the key, or it isn't Headwater.
     """
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key is not None else {}
+    base = url.rstrip("/")
+    status = _get(base, "/v1/status", headers)
+    metrics = _get(base, "/v1/metrics", headers)["metrics"]
+    return {"url": base, **status, "metrics": metrics}
+
+
+def _get(url: str, path: str, headers: dict[str, str]) -> dict[str, Any]:
     import httpx
 
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key is not None else {}
     try:
-        answer = httpx.get(f"{url.rstrip('/')}/v1/status", headers=headers, timeout=TIMEOUT_SECONDS)
+        answer = httpx.get(f"{url}{path}", headers=headers, timeout=TIMEOUT_SECONDS)
         if answer.status_code == 401:
             raise HeadwaterError(
                 f"{url} refuses the key; set HEADWATER_SERVE__API_KEY to the server's"
@@ -55,7 +62,7 @@ def ask(url: str, api_key: str | None = None) -> dict[str, Any]:
         raise HeadwaterError(f"{url} doesn't answer: {error}") from None
     except ValueError:
         raise HeadwaterError(f"{url} doesn't answer in JSON; is it a Headwater server?") from None
-    return {"url": url, **found}
+    return found
 
 
 def table(answer: Mapping[str, Any]) -> Table:
@@ -93,7 +100,7 @@ def _rows(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "learning", f"{report['events_per_second']:,.0f} events/s"
     for name, factor in report.get("rates", {}).items():
         yield f"learning rate, {name}", f"{factor:.2f} of the configured one"
-    for metrics in report.get("metrics", []):
+    for metrics in answer["metrics"]:
         if metrics["segment"] == "all":
             yield from _quality(metrics)
 

@@ -46,6 +46,9 @@ class Trainer:
         self.model = model
         length = config.preprocess.history_length
         settings = config.sequence
+        # Per type code, 0 being that of an unknown type: whether such an event is a goal.
+        kinds = config.event_types.values()
+        self._taught = np.array([False, *(k.polarity > 0 and k.weight > 0 for k in kinds)])
         self._histories = Replay(
             settings.replay_buffer,
             settings.replay_cap,
@@ -140,7 +143,10 @@ class Trainer:
         goal[:, 1:] = np.take_along_axis(items, np.minimum(at[:, 1:] + 1, length - 1), axis=1)
         share = np.empty((n, 1 + earlier), np.float32)
         share[:, 0] = weights
-        share[:, 1:] = np.where(filled > 1, 0.5 * weights[:, None] / max(earlier, 1), 0.0)
+        # A history holds dislikes too; what came next is a goal only where it was wanted.
+        kind = np.take_along_axis(types, np.minimum(at[:, 1:] + 1, length - 1), axis=1)
+        shown = (filled > 1) & self._taught[kind]
+        share[:, 1:] = np.where(shown, 0.5 * weights[:, None] / max(earlier, 1), 0.0)
         return Examples(items, types, gaps, at, goal, share), fresh
 
     def _learn_histories(

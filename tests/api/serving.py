@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-from httpx import Response
+from httpx import ASGITransport, AsyncClient, Response
 from litestar import Litestar
 from litestar.testing import TestClient
 
@@ -34,11 +35,12 @@ from headwater.types import (
 class CountingFollower:
     """Recommends the items with the most events, the newest offset of each deciding ties.
 
-    ``before_fold`` and ``before_answer`` let a test slow it down, or make it fail.
+    The hooks let a test slow it down, or make it fail.
     """
 
     events: MemoryEventsLog
     before_fold: Callable[[], None] = lambda: None
+    after_fold: Callable[[], None] = lambda: None
     before_answer: Callable[[Sequence[Request]], None] = lambda _: None
     offset: int = 0
     epoch: int = 1
@@ -69,6 +71,7 @@ class CountingFollower:
                     del self.counts[entry.item_id]
                 self.offset = record.offset
             folded += records
+        self.after_fold()
         return folded
 
     def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]:
@@ -122,6 +125,19 @@ class Served:
             until(lambda: self.engine.ready)
             yield client
 
+    @asynccontextmanager
+    async def async_client(self) -> AsyncIterator[AsyncClient]:
+        """Likewise, on the event loop of the caller."""
+        transport = ASGITransport(app=cast(Any, self.app))
+        async with (
+            self.app.lifespan(),
+            AsyncClient(transport=transport, base_url="http://test") as client,
+        ):
+            async with asyncio.timeout(10):
+                while not self.engine.ready:
+                    await asyncio.sleep(0.001)
+            yield client
+
 
 def make(config: Config | None = None, **options: Any) -> Served:
     """An application; ``options`` are the follower's hooks."""
@@ -167,3 +183,33 @@ def is_problem(response: Response, status: int, field: str | None = None) -> str
     detail: str = problem["detail"]
     assert detail
     return detail
+
+
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "object": dict,
+}
+
+
+def check(value: Any, schema: dict[str, Any], document: dict[str, Any]) -> None:
+    """Whether a value has the kinds and fields of a schema; the subset of JSON Schema in use."""
+    if "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].split("/")[-1]]
+    if "oneOf" in schema:
+        kinds = [one.get("type") for one in schema["oneOf"]]
+        assert (value is None and "null" in kinds) or value is not None
+        return
+    kind = schema.get("type")
+    if kind == "object" and "properties" in schema:
+        assert set(schema["required"]) <= set(value) <= set(schema["properties"])
+        for name, own in value.items():
+            check(own, schema["properties"][name], document)
+    elif kind == "array":
+        assert isinstance(value, list)
+        for own in value:
+            check(own, schema["items"], document)
+    elif kind is not None:
+        assert isinstance(value, KINDS[kind])

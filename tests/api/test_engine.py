@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from headwater.api import Engine
-from headwater.api._engine import BATCH
+from headwater.api._engine import BATCH, Engine
 from headwater.api._problems import Failed, Unavailable
 from headwater.config import Config
 from headwater.feedback import Feedback
@@ -79,6 +78,32 @@ def test_an_acknowledged_event_is_in_the_very_next_answer() -> None:
                 running.events.append([view(item_id, 1), view(item_id, 2)], 1.0)
                 answer = await running.engine.recommend(Request(n=1000, user_id="u"))
                 assert item_id in {item.item_id for item in answer.items}
+
+    run(test())
+
+
+def test_a_request_that_comes_during_a_fold_is_answered_after_the_next_one() -> None:
+    held = threading.Event()
+    held.set()
+    folding = threading.Event()
+
+    def hold() -> None:
+        folding.set()
+        held.wait(10)
+
+    async def test() -> None:
+        async with Running(after_fold=hold) as running:
+            held.clear()
+            folding.clear()
+            running.events.append([view("early")], 1.0)
+            while not folding.is_set():
+                await asyncio.sleep(0.001)
+            # The fold has read the log, and now this event is acknowledged.
+            running.events.append([view("late", 1), view("late", 2)], 1.0)
+            asked = asyncio.create_task(running.engine.recommend(Request(n=1)))
+            await asyncio.sleep(0.05)
+            held.set()
+            assert first(await asked) == "late"
 
     run(test())
 

@@ -31,6 +31,13 @@ def client(served: Served) -> Iterator[TestClient[Litestar]]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def steady() -> Iterator[TestClient[Litestar]]:
+    """A client for tests that change nothing."""
+    with make().client() as client:
+        yield client
+
+
 def view(item_id: Any = "a", **fields: Any) -> dict[str, Any]:
     return {"type": "view", "user_id": "u", "item_id": item_id, **fields}
 
@@ -115,8 +122,8 @@ def test_a_single_rejected_event_is_422(client: TestClient[Litestar]) -> None:
     "body",
     [b"", b"{", b"5", b"null", b'"text"', b"[1,", b"\xff", b'{"type": "\xff"}', b"[" * 100_000],
 )
-def test_what_cannot_be_parsed_is_400(body: bytes, client: TestClient[Litestar]) -> None:
-    is_problem(client.post("/v1/events", content=body), 400, "body")
+def test_what_cannot_be_parsed_is_400(body: bytes, steady: TestClient[Litestar]) -> None:
+    is_problem(steady.post("/v1/events", content=body), 400, "body")
 
 
 def test_an_empty_array_is_nothing(served: Served, client: TestClient[Litestar]) -> None:
@@ -161,14 +168,40 @@ def test_a_body_without_a_length_is_measured_too(served: Served) -> None:
             for _ in range(100):
                 yield b" " * 10_000
 
-        transport = httpx.ASGITransport(app=served.app)
-        async with (
-            served.app.lifespan(),
-            httpx.AsyncClient(transport=transport, base_url="http://test") as client,
-        ):
+        async with served.async_client() as client:
             return await client.post("/v1/events", content=chunks())
 
     is_problem(asyncio.run(post()), 413)
+
+
+def test_a_client_that_goes_away_in_its_body_leaves_nothing(served: Served) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def test() -> None:
+        async with served.async_client():
+            scope: Any = {
+                "type": "http",
+                "method": "POST",
+                "path": "/v1/events",
+                "raw_path": b"/v1/events",
+                "query_string": b"",
+                "headers": [],
+                "scheme": "http",
+                "server": ("test", 80),
+                "client": ("test", 1),
+            }
+            await served.app(scope, receive, send)
+
+    asyncio.run(test())
+    assert sent[0]["status"] == 500
+    assert served.events.end() == 0
+    assert served.events.dead_letter_count() == 0
 
 
 def test_a_large_body_is_decoded_alike(served: Served, client: TestClient[Litestar]) -> None:
@@ -192,7 +225,7 @@ def test_an_event_is_acknowledged_after_its_commit_only(
     monkeypatch.setattr(served.events, "submit", submit)
 
     async def test() -> None:
-        async with over(served) as client:
+        async with served.async_client() as client:
             asked = asyncio.create_task(client.post("/v1/events", json=view()))
             await asyncio.sleep(0.05)
             assert not asked.done()
@@ -204,7 +237,7 @@ def test_an_event_is_acknowledged_after_its_commit_only(
 
 def test_many_writers_at_once(served: Served) -> None:
     async def test() -> None:
-        async with over(served) as client:
+        async with served.async_client() as client:
             answers = await asyncio.gather(
                 *(
                     client.post("/v1/events", json=[view(f"{n}-{k}") for k in range(5)])
@@ -232,7 +265,7 @@ def test_waiting_commits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(served.events, "submit", submit)
 
     async def test() -> None:
-        async with over(served) as client:
+        async with served.async_client() as client:
             asked = [asyncio.create_task(client.post("/v1/events", json=view())) for _ in range(2)]
             while len(commits) < 2:
                 await asyncio.sleep(0.001)
@@ -280,25 +313,3 @@ def test_an_event_shows_in_the_next_list(served: Served, client: TestClient[Lite
         answer = client.get("/v1/users/u/recommendations?n=1").json()
         assert answer["items"][0]["item_id"] == f"item-{n}"
     until(lambda: served.engine.standing.offset == 40)
-
-
-class over:
-    """An asynchronous client of a running application that is ready."""
-
-    def __init__(self, served: Served) -> None:
-        self._served = served
-        self._lifespan = served.app.lifespan()
-        self._client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=served.app), base_url="http://test"
-        )
-
-    async def __aenter__(self) -> httpx.AsyncClient:
-        await self._lifespan.__aenter__()
-        async with asyncio.timeout(10):
-            while not self._served.engine.ready:
-                await asyncio.sleep(0.001)
-        return self._client
-
-    async def __aexit__(self, *error: Any) -> None:
-        await self._client.aclose()
-        await self._lifespan.__aexit__(None, None, None)

@@ -25,23 +25,28 @@ class Asked(list[Request]):
         self.extend(requests)
 
 
+ASKED = Asked()
+
+
 @pytest.fixture
 def asked() -> Asked:
-    return Asked()
+    ASKED.clear()
+    return ASKED
 
 
-@pytest.fixture
-def served(asked: Asked) -> Served:
-    served = make(before_answer=asked, trained_through=3)
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient[Litestar]]:
+    """A client of an application that no test changes; ``asked`` is what its follower heard."""
+    with stocked(before_answer=ASKED).client() as client:
+        yield client
+
+
+def stocked(**hooks: Any) -> Served:
+    """An application with three items: a with 3 events, "b,c" with 2, d with 1."""
+    served = make(trained_through=3, **hooks)
     served.events.append([view("a", 1), view("a", 2), view("a", 3), view("b,c", 1)], 1.0)
     served.events.append([view("b,c", 2), view("d", 1)], 1.0)
     return served
-
-
-@pytest.fixture
-def client(served: Served) -> Iterator[TestClient[Litestar]]:
-    with served.client() as client:
-        yield client
 
 
 def item_ids(answer: Any) -> list[str]:
@@ -188,10 +193,9 @@ def test_a_large_body_is_413() -> None:
         is_problem(client.post("/v1/recommendations", content=b" " * 1001), 413)
 
 
-def test_min_offset_waits_for_an_event_that_comes(
-    served: Served, client: TestClient[Litestar]
-) -> None:
-    with ThreadPoolExecutor() as pool:
+def test_min_offset_waits_for_an_event_that_comes() -> None:
+    served = stocked()
+    with served.client() as client, ThreadPoolExecutor() as pool:
         for path, method in (
             ("/v1/users/u/recommendations", client.get),
             ("/v1/recommendations", lambda url: client.post(url, json={"items": []})),
@@ -259,13 +263,14 @@ def test_a_model_that_fails_is_500_and_the_next_request_is_answered() -> None:
         assert client.get("/livez").status_code == 200
 
 
-def test_lists_are_counted_by_kind(client: TestClient[Litestar]) -> None:
-    client.get("/v1/users/u/recommendations")
-    client.post("/v1/recommendations", json={"user_id": "u"})
-    client.post("/v1/recommendations", json={"items": ["a"]})
-    client.get("/v1/popular")
-    client.get("/v1/popular?n=0")
-    text = client.get("/metrics").text
+def test_lists_are_counted_by_kind() -> None:
+    with stocked().client() as client:
+        client.get("/v1/users/u/recommendations")
+        client.post("/v1/recommendations", json={"user_id": "u"})
+        client.post("/v1/recommendations", json={"items": ["a"]})
+        client.get("/v1/popular")
+        client.get("/v1/popular?n=0")
+        text = client.get("/metrics").text
     for kind, count in (("user", 2), ("session", 1), ("popular", 1)):
         assert f'headwater_recommendations_total{{kind="{kind}"}} {count}.0' in text
 

@@ -196,7 +196,7 @@ def test_rows_that_cant_be_used_are_counted_by_reason(tmp_path: Path, name: str)
     assert items.skipped == {
         "item_id is missing": 1,
         "price is not a finite number": 2,
-        "published_at is out of range; send epoch seconds or milliseconds": 1,
+        "published_at is not a time, or out of range; send epoch seconds or milliseconds": 1,
     }
 
 

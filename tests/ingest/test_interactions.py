@@ -326,6 +326,16 @@ def test_unknown_types_are_kept_with_a_warning(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_a_column_named_as_on_the_wire_is_pointed_at(tmp_path: Path, name: str):
+    columns = {"user_id": [1], "item_id": [1], "timestamp": [1], "type": ["click"]}
+    rows = read(columns, tmp_path, name)
+    assert (rows.type_names, len(rows.warnings)) == (["view"], 1)
+    assert "--map event=type" in rows.warnings[0]
+    mapped = read(columns, tmp_path, name, mapping={"event": "type"})
+    assert (mapped.type_names, mapped.warnings) == (["click"], [])
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_a_missing_column_is_named_with_the_option_that_helps(tmp_path: Path, name: str):
     columns = {"userId": [1], "movieId": [2], "timestamp": [3], "rating": [4.0]}
     with pytest.raises(UnreadableFile) as caught:
@@ -373,6 +383,25 @@ def test_a_file_that_cant_be_read_is_named(tmp_path: Path, name: str, body: byte
     with pytest.raises(UnreadableFile, match=message) as caught:
         read_interactions(tmp_path / name)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_flipped_bit_is_read_over_or_an_error_of_ours(tmp_path: Path, name: str):
+    path = write(ROWS, tmp_path / name)
+    whole = path.read_bytes()
+    unreadable = 0
+    for at in range(0, len(whole), max(1, len(whole) // 60)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x81]) + whole[at + 1 :])
+        try:
+            assert len(read_interactions(path)) <= len(ROWS) + 1
+        except UnreadableFile:
+            unreadable += 1
+    assert unreadable > 0
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_a_name_is_no_pattern(tmp_path: Path, suffix: str):
+    assert len(read(ROWS, tmp_path, f"a[1]*.{suffix}")) == 5
 
 
 def test_a_file_that_isnt_there_is_named(tmp_path: Path):

@@ -146,9 +146,8 @@ class OldestLetterFirst(MemoryEventsLog):
 
 
 class AppendsWhenClosed(MemoryEventsLog):
-    def close(self) -> None:
-        super().close()
-        self._closed = False
+    def _refuse_if_closed(self) -> None:
+        pass
 
 
 class Unfenced(MemoryUpdatesLog):

@@ -1,0 +1,271 @@
+"""What only the SQLite backend has: files, settings, group commits, failed commits."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import apsw
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater.errors import LogError
+from headwater.log import _append, _database
+from headwater.log._database import connect
+from headwater.log._entries import MAX_NESTING
+from headwater.log.memory import MemoryEventsLog
+from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
+from headwater.types import Appended, DeadLetter, Entry, Event, Item, ItemRemoval
+
+
+def event(name: str, **fields: object) -> Event:
+    return Event(name, "view", "u1", 1000.0, **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[SqliteEventsLog]:
+    with contextlib.closing(SqliteEventsLog(tmp_path / "events.db")) as opened:
+        yield opened
+
+
+@contextlib.contextmanager
+def held_up(path: Path) -> Iterator[apsw.Connection]:
+    """Holds the write lock, as another process does that is importing."""
+    other = apsw.Connection(str(path))
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield other
+    finally:
+        if other.in_transaction:
+            other.execute("ROLLBACK")
+        other.close()
+
+
+class TestFiles:
+    def test_folders_are_made(self, tmp_path: Path) -> None:
+        path = tmp_path / "a" / "b" / "events.db"
+        SqliteEventsLog(path).close()
+        assert path.is_file()
+
+    @pytest.mark.parametrize("kind", [SqliteEventsLog, SqliteUpdatesLog])
+    def test_a_file_of_another_kind_is_refused_and_left_as_it_is(
+        self, kind: type[SqliteEventsLog] | type[SqliteUpdatesLog], tmp_path: Path
+    ) -> None:
+        SqliteEventsLog(tmp_path / "events").close()
+        SqliteUpdatesLog(tmp_path / "updates").close()
+        own = apsw.Connection(str(tmp_path / "own"))
+        own.execute("CREATE TABLE notes(text)")
+        own.close()
+        (tmp_path / "text").write_text("not a database at all " * 100)
+        others = {"events", "updates", "own", "text"} - (
+            {"events"} if kind is SqliteEventsLog else {"updates"}
+        )
+        for name in others:
+            before = (tmp_path / name).read_bytes()
+            with pytest.raises(LogError, match=f"{name}.* log"):
+                kind(tmp_path / name)
+            assert (tmp_path / name).read_bytes() == before
+
+    def test_a_newer_format_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        SqliteEventsLog(path).close()
+        newer = apsw.Connection(str(path))
+        newer.pragma("user_version", 2)
+        newer.close()
+        with pytest.raises(LogError, match=r"format 2.*upgrade"):
+            SqliteEventsLog(path)
+
+    def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(LogError, match=r"file.*data folder"):
+            SqliteEventsLog(tmp_path / "file" / "events.db")
+
+    def test_many_may_be_the_first_to_open(self, tmp_path: Path) -> None:
+        start = threading.Barrier(8)
+
+        def open_and_append(n: int) -> int:
+            start.wait(20)
+            with contextlib.closing(SqliteEventsLog(tmp_path / "events.db")) as log:
+                return log.append([event(f"e{n}")], 2000.0)[0].offset
+
+        with ThreadPoolExecutor(8) as threads:
+            assert sorted(threads.map(open_and_append, range(8))) == list(range(1, 9))
+
+    def test_settings_are_read_back(self, tmp_path: Path) -> None:
+        for synchronous, number in (("FULL", 2), ("NORMAL", 1)):
+            connection = connect(tmp_path / "x.db", synchronous)  # type: ignore[arg-type]
+            assert connection.pragma("journal_mode") == "wal"
+            assert connection.pragma("synchronous") == number
+            connection.close()
+        # An in-memory database keeps its own journal mode, and says nothing.
+        with (
+            contextlib.closing(apsw.Connection(":memory:")) as connection,
+            pytest.raises(LogError, match=r"journal_mode = 'memory'.*local disk"),
+        ):
+            _database._set(connection, "journal_mode", "WAL", "wal")
+
+    def test_who_only_reads_has_no_writer(self, log: SqliteEventsLog, tmp_path: Path) -> None:
+        log.append([event("a")], 2000.0)
+        before = threading.active_count()
+        with contextlib.closing(SqliteEventsLog(tmp_path / "events.db")) as reader:
+            assert len(reader.read(0, 10)) == 1
+            assert not reader.wait(1, 0.01)
+            assert threading.active_count() == before
+            reader.append([event("b")], 2000.0)
+            assert threading.active_count() == before + 1
+        assert threading.active_count() == before
+
+    def test_reading_a_closed_log_is_an_error_of_ours(self, log: SqliteEventsLog) -> None:
+        log.close()
+        with pytest.raises(LogError, match="closed"):
+            log.read(0, 1)
+
+
+class TestCommits:
+    def test_everything_that_waits_is_committed_at_once(
+        self, log: SqliteEventsLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sizes: list[int] = []
+        commit = _append.commit
+
+        def counted(connection: apsw.Connection, submissions: list[_append.Submission]):
+            sizes.append(len(submissions))
+            return commit(connection, submissions)
+
+        monkeypatch.setattr("headwater.log.sqlite.commit", counted)
+        with held_up(tmp_path / "events.db"):
+            futures = [log.submit([event(f"e{n}"), event("same")], 2000.0) for n in range(50)]
+        answers = [future.result(20) for future in futures]
+        assert [answer[0].offset for answer in answers] == [1, *range(3, 52)]
+        assert [answer[1] for answer in answers] == [Appended(2, n > 0) for n in range(50)]
+        assert sum(sizes) == 50
+        assert len(sizes) <= 2
+
+    def test_a_failed_commit_fails_its_callers_and_no_others(
+        self, log: SqliteEventsLog, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "events.db"
+        log.append([event("before")], 2000.0)
+        with held_up(path) as other:
+            # The next commit holds these three; a trigger makes one of their rows impossible.
+            first = log.submit([event("first")], 2000.0)
+            together = [log.submit([event(name)], 2000.0) for name in ("good", "poison", "fine")]
+            other.execute(
+                "CREATE TRIGGER poisoned BEFORE INSERT ON events WHEN NEW.event_id = 'poison'"
+                " BEGIN SELECT RAISE(ABORT, 'the disk is on fire'); END"
+            )
+            other.execute("COMMIT")
+        outcomes = [future.exception(20) for future in (first, *together)]
+        failed = [outcome for outcome in outcomes if outcome is not None]
+        assert failed == outcomes[-len(failed) :]
+        assert len(failed) >= 3
+        for outcome in failed:
+            assert isinstance(outcome, LogError)
+            assert "the disk is on fire" in str(outcome)
+            assert "events.db" in str(outcome)
+        (after,) = log.append([event("good")], 2000.0)
+        assert after == Appended(2 + (outcomes[0] is None), False)
+
+    def test_a_busy_database_is_named_and_the_writer_lives(
+        self, log: SqliteEventsLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_database, "BUSY_MILLISECONDS", 30)
+        with held_up(tmp_path / "events.db"):
+            with pytest.raises(LogError, match=r"nothing was appended.*locked"):
+                log.append([event("a")], 2000.0)
+            with pytest.raises(LogError, match="locked"):
+                log.refuse([DeadLetter(1.0, "", "", "", "")])
+        assert log.append([event("a")], 2000.0) == [Appended(1, False)]
+
+    def test_a_waiter_that_gives_up_takes_nothing_back(
+        self, log: SqliteEventsLog, tmp_path: Path
+    ) -> None:
+        with held_up(tmp_path / "events.db"):
+            future = log.submit([event("a")], 2000.0)
+            assert not future.cancel()
+        assert future.result(20) == [Appended(1, False)]
+
+    def test_old_dead_letters_make_place(
+        self, log: SqliteEventsLog, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_append, "DEAD_LETTERS_KEPT", 3)
+        for n in range(5):
+            log.refuse([DeadLetter(float(n), "", str(n), "", "")])
+        assert [letter.body for letter in log.dead_letters(10)] == ["4", "3", "2"]
+        assert log.dead_letter_count() == 5
+
+
+class TestEntries:
+    def test_a_context_that_nests_too_deep_is_refused(self, log: SqliteEventsLog) -> None:
+        def nested(levels: int) -> dict[str, object]:
+            context: dict[str, object] = {}
+            for _ in range(levels - 1):
+                context = {"deeper": context}
+            return context
+
+        wide = {f"key {n}": [[n]] for n in range(MAX_NESTING * 2)}
+        log.append([event("fits", context=nested(MAX_NESTING))], 2000.0)
+        log.append([event("wide", context=wide)], 2000.0)
+        for levels in (MAX_NESTING + 1, 100_000):
+            with pytest.raises(LogError, match=r"entries\[0\]"):
+                log.append([event("deep", context=nested(levels))], 2000.0)
+        assert len(log.read(0, 10)) == 2
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            event("a", context={"key": object()}),
+            event("\ud800"),
+            event("a", context={"n": 10**5000}),
+        ],
+        ids=["object", "surrogate", "huge"],
+    )
+    def test_what_json_cannot_hold_is_refused(self, bad: Event, log: SqliteEventsLog) -> None:
+        with pytest.raises(LogError, match=r"entries\[1\]"):
+            log.append([event("good"), bad], 2000.0)
+        assert log.end() == 0
+
+    def test_an_entry_of_a_newer_version_is_named(
+        self, log: SqliteEventsLog, tmp_path: Path
+    ) -> None:
+        log.append([event("a"), event("b")], 2000.0)
+        newer = apsw.Connection(str(tmp_path / "events.db"))
+        newer.execute("""UPDATE events SET payload = '{"entry": "dream"}' WHERE offset = 2""")
+        newer.close()
+        assert len(log.read(0, 1)) == 1
+        with pytest.raises(LogError, match=r"offset 2 can't be read.*dream"):
+            log.read(0, 10)
+
+
+ids = st.sampled_from(["a", "b", "c", "d", ""])
+times = st.integers(0, 50).map(float)
+entries = st.one_of(
+    st.builds(
+        Event,
+        event_id=ids,
+        type=st.just("view"),
+        user_id=ids,
+        timestamp=times,
+        source=st.sampled_from(["", "a", "web"]),
+    ),
+    st.builds(Item, item_id=ids),
+    st.builds(ItemRemoval, item_id=ids),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(calls=st.lists(st.tuples(st.lists(entries, max_size=8), times), max_size=8))
+def test_both_backends_give_the_same_answers(
+    calls: list[tuple[list[Entry], float]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    memory = MemoryEventsLog()
+    folder = tmp_path_factory.mktemp("log")
+    with contextlib.closing(SqliteEventsLog(folder / "events.db")) as log:
+        for batch, received_at in calls:
+            assert log.append(batch, received_at) == memory.append(batch, received_at)
+        assert log.read(0, 1000) == memory.read(0, 1000)
+        assert log.end() == memory.end()

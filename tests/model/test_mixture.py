@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from headwater.config import Mixture as Settings
+from headwater.deploy import state_digest
+from headwater.model import EXPERTS, Mixture
+from headwater.recommend import Features
+from tests.model.arrays import copied, small
+
+A, B, SWITCH = 0, 1, 2
+"""Feature columns: what two experts say of a candidate, and one of the request."""
+
+SILENCE = np.array([-1.0, -2.0, 0.0], np.float32)
+
+
+def mixture(seed=0, learning_rate=0.01, linear=(1.0, 1.0, 0.0)):
+    return Mixture(
+        Settings(hidden=16, learning_rate=learning_rate),
+        np.array(linear, np.float32),
+        {"a": np.array([A], np.int32), "b": np.array([B], np.int32)},
+        SILENCE,
+        seed,
+    )
+
+
+def lists(m, seed, right):
+    """M lists of 10 candidates in which one expert rates the answer highest, the other anything.
+
+    Args:
+        right: (M,) the column of the expert that is right in each list.
+    """
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(m, 10, 3)).astype(np.float32)
+    targets = rng.integers(0, 10, m)
+    features[np.arange(m), targets, right] = 3.0
+    features[:, :, SWITCH] = np.where(right == A, 1.0, -1.0)[:, None]
+    return features, np.ones((m, 10), np.bool_), targets.astype(np.int32), np.ones(m, np.float32)
+
+
+def hit_rate(found, lesson):
+    features, _, targets, _ = lesson
+    return float((found.scores(features).argmax(axis=1) == targets).mean())
+
+
+def always(column, m=50):
+    return np.full(m, column)
+
+
+def either(seed, m=50):
+    return np.random.default_rng(seed).choice([A, B], m)
+
+
+# --- learning ------------------------------------------------------------------------------------
+
+
+def test_an_untrained_mixture_is_the_linear_part():
+    features = np.random.default_rng(0).normal(size=(4, 10, 3)).astype(np.float32)
+    found = mixture(linear=(1.0, 0.5, -2.0)).scores(features)
+    np.testing.assert_allclose(found, features @ np.array([1.0, 0.5, -2.0]), atol=1e-6)
+
+
+def test_untrained_what_every_expert_says_more_of_stands_higher():
+    config = small()
+    layout = Features(config)
+    found = layout.mixture(config)
+    features = np.random.default_rng(0).normal(size=(1, 2, len(layout))).astype(np.float32)
+    features[:, 1] = features[:, 0]
+    said = np.concatenate([found.groups[expert] for expert in EXPERTS])
+    features[:, 1, said] += 0.5
+    assert found.scores(features)[0, 1] > found.scores(features)[0, 0]
+
+
+@pytest.mark.parametrize("better", [A, B])
+def test_it_learns_to_trust_the_better_expert(better):
+    found = mixture()
+    test = lists(500, 1000, always(better, 500))
+    before = hit_rate(found, test)
+    losses = [found.learn(*lists(50, step, always(better)), 1.0) for step in range(150)]
+    assert np.mean(losses[-10:]) < 0.6 * losses[0]
+    assert hit_rate(found, test) > max(0.85, before + 0.1)
+    features, _, targets, _ = test
+    answers = features[np.arange(500), targets]
+    shares = found.contributions(answers)
+    trusted, other = ("a", "b") if better == A else ("b", "a")
+    assert shares[trusted].mean() > 2 * abs(shares[other].mean())
+
+
+def test_whom_it_trusts_depends_on_the_request():
+    found = mixture()
+    test = lists(500, 1000, either(0, 500))
+    for step in range(300):
+        found.learn(*lists(50, step, either(step)), 1.0)
+    assert hit_rate(found, test) > 0.8, "no fixed weights reach that"
+    fixed = [
+        float((test[0] @ np.array([w, 1 - w, 0.0])).argmax(axis=1).__eq__(test[2]).mean())
+        for w in np.linspace(0, 1, 21)
+    ]
+    assert hit_rate(found, test) > max(fixed) + 0.1
+
+
+def test_answers_at_random_teach_nothing():
+    found = mixture()
+    rng = np.random.default_rng(0)
+    losses = []
+    for step in range(150):
+        features, valid, _, weights = lists(50, step, always(A))
+        losses.append(found.learn(features, valid, rng.integers(0, 10, 50), weights, 1.0))
+    assert np.mean(losses[-10:]) > 0.95 * np.log(10)
+
+
+def test_what_stands_past_the_end_of_a_list_does_not_matter():
+    one, other = mixture(), mixture()
+    features, valid, targets, weights = lists(50, 0, always(A))
+    valid[:, 6:] = False
+    targets = targets % 6
+    losses = [one.learn(features, valid, targets, weights, 1.0)]
+    features[:, 6:] = 1000.0
+    losses.append(other.learn(features, valid, targets, weights, 1.0))
+    assert losses[0] == losses[1]
+    assert state_digest(one.state()) == state_digest(other.state())
+
+
+def test_a_list_without_weight_teaches_nothing():
+    one, other = mixture(), mixture()
+    features, valid, targets, weights = lists(50, 0, always(A))
+    weights[30:] = 0.0
+    loss = one.learn(features, valid, targets, weights, 1.0)
+    first = [part[:30] for part in (features, valid, targets, weights)]
+    assert loss == pytest.approx(other.learn(*first, 1.0), rel=1e-5)
+    for name, value in one.dense.values().items():
+        np.testing.assert_allclose(value, other.dense.values()[name], atol=1e-4)
+
+
+def test_a_rate_of_nothing_changes_nothing():
+    found = mixture()
+    before = found.dense.values()
+    found.learn(*lists(50, 0, always(A)), 0.0)
+    for name, value in found.dense.values().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_wild_list_moves_the_weights_no_further_than_a_step():
+    found = mixture(learning_rate=0.01)
+    before = found.dense.values()
+    features, valid, targets, weights = lists(50, 0, always(A))
+    found.learn(features * 1e6, valid, targets, weights, 1.0)
+    moved = [np.abs(value - before[name]).max() for name, value in found.dense.values().items()]
+    assert max(moved) < 0.011
+
+
+# --- contributions -------------------------------------------------------------------------------
+
+
+def trained():
+    found = mixture()
+    for step in range(40):
+        found.learn(*lists(50, step, either(step)), 1.0)
+    return found
+
+
+def said_by(features, experts):
+    """Features in which all but the given experts are silent."""
+    out = features.copy()
+    for name, column in (("a", A), ("b", B)):
+        if name not in experts:
+            out[:, column] = SILENCE[column]
+    return out
+
+
+def candidates(n=20):
+    return np.random.default_rng(3).normal(size=(n, 3)).astype(np.float32)
+
+
+def test_contributions_add_up_to_the_score_less_that_of_silence():
+    found, features = trained(), candidates()
+    total = sum(found.contributions(features).values())
+    expected = found.scores(features) - found.scores(said_by(features, ""))
+    np.testing.assert_allclose(total, expected, atol=1e-5)
+    assert np.abs(expected).max() > 0.1
+
+
+def test_contributions_are_the_mean_gain_over_all_orders_of_joining():
+    found, features = trained(), candidates()
+    expected = {"a": np.zeros(20), "b": np.zeros(20)}
+    for order in permutations("ab"):
+        for k, name in enumerate(order):
+            gain = found.scores(said_by(features, order[: k + 1]))
+            expected[name] += (gain - found.scores(said_by(features, order[:k]))) / 2
+    for name, shares in found.contributions(features).items():
+        np.testing.assert_allclose(shares, expected[name], atol=1e-5)
+
+
+def test_an_expert_that_says_nothing_contributes_nothing():
+    found = trained()
+    shares = found.contributions(said_by(candidates(), "a"))
+    assert shares["b"].tolist() == [0.0] * 20
+    assert np.abs(shares["a"]).max() > 0.1
+
+
+def test_contributions_to_a_linear_score_have_a_closed_form():
+    linear = np.array([0.7, -1.3, 5.0])
+    found, features = mixture(linear=linear), candidates()
+    shares = found.contributions(features)
+    for name, column in (("a", A), ("b", B)):
+        expected = linear[column] * (features[:, column] - SILENCE[column])
+        np.testing.assert_allclose(shares[name], expected, atol=1e-5)
+
+
+def test_contributions_of_the_real_layout_add_up():
+    config = small()
+    layout = Features(config)
+    found = layout.mixture(config)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        features = rng.normal(size=(20, 10, len(layout))).astype(np.float32)
+        found.learn(features, np.ones((20, 10), "?"), rng.integers(0, 10, 20), np.ones(20, "f4"), 5)
+    features = rng.normal(size=(7, len(layout))).astype(np.float32)
+    shares = found.contributions(features)
+    assert list(shares) == list(EXPERTS)
+    silent = features.copy()
+    for columns in found.groups.values():
+        silent[:, columns] = found.silence[columns]
+    expected = found.scores(features) - found.scores(silent)
+    np.testing.assert_allclose(sum(shares.values()), expected, atol=1e-4)
+
+
+def test_no_candidates_have_no_contributions():
+    shares = mixture().contributions(np.zeros((0, 3), np.float32))
+    assert {name: share.shape for name, share in shares.items()} == {"a": (0,), "b": (0,)}
+
+
+# --- the state -----------------------------------------------------------------------------------
+
+
+def test_a_loaded_state_goes_on_bit_for_bit():
+    one, other = trained(), mixture(seed=5)
+    other.load(copied(one.state()))
+    for step in range(3):
+        lesson = lists(50, step, either(step))
+        assert one.learn(*lesson, 1.5) == other.learn(*lesson, 1.5)
+    assert state_digest(one.state()) == state_digest(other.state())
+
+
+def test_a_follower_that_puts_the_weights_gives_the_same_scores():
+    one, other = trained(), mixture(seed=5)
+    assert (one.scores(candidates()) != other.scores(candidates())).any()
+    other.dense.put({**one.dense.values(), "sequence.recency": np.zeros(3, np.float32)})
+    assert one.scores(candidates()).tolist() == other.scores(candidates()).tolist()

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from headwater.config import Config
+from headwater.config import Popularity as Settings
+from headwater.deploy import state_digest
+from headwater.model import Popularity
+from tests.model.arrays import batches, copied, stream
+
+HOURS = (0.01, 1.0, 500.0)
+"""In a test stream the first is rescaled often, the second rarely, the last never."""
+
+
+def taught(rows, hours=HOURS, ends=(), grow_to=0):
+    """The expert after (user, item, time, type) rows, and the items by row."""
+    expert = Popularity(Settings(half_lives_hours=hours))
+    expert.grow(grow_to)
+    made, items = batches(Config(), stream(rows), ends)
+    for batch in made:
+        expert.grow(len(items))
+        expert.learn(batch)
+    return expert, items
+
+
+def random_rows(n, seed=0, pause=600.0):
+    rng = np.random.default_rng(seed)
+    times = 1e9 + np.cumsum(rng.exponential(pause, n))
+    kinds = ("view", "purchase", "rating", "dislike", "impression", "unheard of")
+    return [
+        (rng.integers(4), int(rng.zipf(1.5)) % 12, float(time), kinds[rng.integers(len(kinds))])
+        for time in times
+    ]
+
+
+def plain_shares(rows, items, hours=HOURS):
+    """(N, H) share of each item in the decayed weights, by the formula."""
+    types = Config().event_types
+    counts = np.zeros((len(items), len(hours)))
+    for _, item, time, type in rows:
+        if type in types and types[type].polarity > 0:
+            ages = (rows[-1][2] - time) / (np.array(hours) * 3600.0)
+            counts[items.index(str(item))] += types[type].weight * 0.5**ages
+    return counts / counts.sum(axis=0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shares_are_the_decayed_counts_of_the_formula(seed):
+    rows = [*random_rows(400, seed), (0, 0, 1e9 + 1e6, "view")]
+    expert, items = taught(rows, ends=range(0, 400, 50))
+    found = expert.shares(np.arange(len(items), dtype=np.int32))
+    np.testing.assert_allclose(found, plain_shares(rows, items), rtol=1e-5, atol=1e-12)
+
+
+def test_the_stream_of_that_test_crosses_the_rescale_boundary():
+    span = random_rows(400)[-1][2] - 1e9
+    assert span > 5 * 60 * HOURS[0] * 3600.0
+    assert span > 60 * HOURS[1] * 3600.0 > 0.1 * span
+    assert span < 60 * HOURS[2] * 3600.0
+
+
+def test_a_pause_of_years_leaves_numbers_that_can_be_used():
+    rows = [(0, "a", 1e9, "view"), (0, "b", 1.3e9, "view")]
+    expert, _ = taught(rows)
+    assert expert.shares(np.array([0, 1])).tolist() == [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+    assert expert.scores().tolist() == pytest.approx([0.0, 1.0])
+
+
+def test_the_served_popularity_is_the_mixture_of_the_shares():
+    expert, items = taught(random_rows(400))
+    shares = expert.shares(np.arange(len(items), dtype=np.int32))
+    np.testing.assert_allclose(expert.scores(), shares @ expert.mix, rtol=1e-5)
+    assert expert.scores().sum() == pytest.approx(1.0)
+    assert expert.mix.sum() == pytest.approx(1.0)
+
+
+def test_events_and_their_times_are_those_of_the_wanted_events():
+    rows = random_rows(60)
+    expert, items = taught(rows, ends=[20, 40])
+    types = Config().event_types
+    for row, item in enumerate(items):
+        times = [
+            time
+            for _, named, time, type in rows
+            if str(named) == item and type in types and types[type].polarity > 0
+        ]
+        assert expert.events[row] == len(times)
+        assert expert.eligible()[row] == bool(times)
+        assert expert.first_times[row] == (times[0] if times else 0.0)
+        assert expert.last_times[row] == (times[-1] if times else 0.0)
+    assert not expert.eligible().all(), "the stream has items that were never wanted"
+
+
+def test_nothing_is_popular_before_the_first_event():
+    expert = Popularity(Settings())
+    assert (len(expert.scores()), len(expert.eligible())) == (0, 0)
+    expert.grow(3)
+    assert expert.scores().tolist() == [0.0, 0.0, 0.0]
+    assert expert.shares(np.array([0, 2])).tolist() == [[0.0] * 6] * 2
+    assert not expert.eligible().any()
+
+
+def test_where_batches_end_and_how_tables_grow_makes_no_difference():
+    rows = random_rows(300)
+    one, items = taught(rows)
+    other, _ = taught(rows, ends=range(0, 300, 7), grow_to=len(items))
+    assert state_digest(one.state()) == state_digest(other.state())
+
+
+def test_a_loaded_state_goes_on_as_the_one_that_was_saved():
+    made, items = batches(Config(), stream(random_rows(200)), [100])
+    one, other = Popularity(Settings()), Popularity(Settings())
+    one.grow(len(items))
+    one.learn(made[0])
+    other.load(copied(one.state()))
+    for expert in (one, other):
+        expert.learn(made[1])
+    assert state_digest(one.state()) == state_digest(other.state())
+
+
+# --- the mixture of half-lives -------------------------------------------------------------------
+
+
+def drifting(n):
+    """Every half hour another item is wanted, and nothing else."""
+    return [(k % 5, f"{k // 30}", 1e9 + 60.0 * k, "view") for k in range(n)]
+
+
+def steady(n):
+    """Five events a day from ever the same uneven distribution."""
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(50, n, p=1.0 / np.arange(1, 51) / np.sum(1.0 / np.arange(1, 51)))
+    return [(k % 5, f"{item}", 1e9 + 17_000.0 * k, "view") for k, item in enumerate(chosen)]
+
+
+@pytest.mark.parametrize(("rows", "best"), [(drifting(3000), 0), (steady(3000), 2)])
+def test_the_half_life_that_foretells_best_is_served(rows, best):
+    expert, _ = taught(rows, hours=(0.5, 24.0, 2880.0))
+    assert expert.mix[best] > 0.7
+    assert expert.mix[best] == max(expert.mix)
+
+
+def test_the_mixture_follows_a_stream_that_changes_its_ways():
+    start = steady(3000)
+    late = [(user, f"late {item}", 1e9 + time, type) for user, item, time, type in drifting(3000)]
+    before, _ = taught(start, hours=(0.5, 24.0, 2880.0))
+    after, _ = taught(start + late, hours=(0.5, 24.0, 2880.0))
+    assert before.mix[2] > 0.7
+    assert after.mix[0] > 0.7
+
+
+# --- removal -------------------------------------------------------------------------------------
+
+
+def test_a_forgotten_item_is_as_if_no_event_had_named_it():
+    rows = random_rows(300)
+    expert, items = taught(rows)
+    gone = [items.index("1"), items.index("3")]
+    expert.forget(np.array(gone, np.int32))
+    left = [row for row in rows if str(row[1]) not in ("1", "3")]
+    # Ages are counted from the newest event, which may be one of the forgotten ones.
+    expected = plain_shares([*left, (0, items[0], rows[-1][2], "impression")], items)
+    rows_left = np.arange(len(items), dtype=np.int32)
+    np.testing.assert_allclose(expert.shares(rows_left), expected, rtol=1e-5, atol=1e-9)
+    assert not expert.eligible()[gone].any()
+    assert expert.events[gone].tolist() == expert.last_times[gone].tolist() == [0, 0]
+
+
+def test_what_is_left_after_the_loudest_item_is_a_whole_again():
+    hour = 3600.0
+    rows = [(0, "one", 1e9), (0, "other", 1e9), (0, "loud", 1e9 + 59 * hour)]
+    expert, _ = taught(rows, hours=(1.0,))
+    expert.forget(np.array([2], np.int32))
+    assert expert.shares(np.array([0, 1, 2])).ravel().tolist() == [0.5, 0.5, 0.0]

@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from headwater.config import Sequence as Settings
+from headwater.deploy import state_digest
+from headwater.model import SequenceExpert, gap_buckets
+from tests.model.arrays import LENGTH, contexts, copied, examples
+
+ITEMS = 30
+CONSUMES = 2
+"""Code of the one event type that uses its item up."""
+
+
+def expert(items=ITEMS, seed=0, **settings):
+    own = Settings(**{"dim": 8, "layers": 1, "heads": 2} | settings)
+    made = SequenceExpert(own, LENGTH, np.array([False, False, True]), seed)
+    made.grow(items)
+    return made
+
+
+def every(items=ITEMS):
+    return np.arange(items, dtype=np.int32)
+
+
+def cycle(n, items=ITEMS, seed=0):
+    """Histories that walk round the items in order, and the item that comes next."""
+    rng = np.random.default_rng(seed)
+    starts, lengths = rng.integers(items, size=n), rng.integers(1, LENGTH + 3, n)
+    histories = [[(s + k) % items for k in range(m)] for s, m in zip(starts, lengths, strict=True)]
+    return examples(histories, [(history[-1] + 1) % items for history in histories])
+
+
+# --- learning ------------------------------------------------------------------------------------
+
+
+# A sum of behaviours doesn't know which way round the circle goes, so it ends at about log 4.
+@pytest.mark.parametrize(("layers", "left"), [(0, 0.7), (2, 0.4)])
+def test_steps_lower_the_loss_of_what_can_be_learned(layers, left):
+    found = expert(layers=layers, learning_rate=0.01, row_learning_rate=0.1)
+    losses = [found.learn(cycle(60, seed=step), every(), None, 1.0) for step in range(60)]
+    assert losses[0] == pytest.approx(np.log(ITEMS), abs=0.1), "nothing is known at first"
+    assert np.mean(losses[-5:]) < left * losses[0]
+    unknown = cycle(60, seed=1000)
+    asked = contexts([row[row >= 0].tolist() for row in unknown.items])
+    rows, _ = found.candidates(found.encode(asked), asked, np.zeros(ITEMS, np.bool_), 3)
+    hits = (rows == unknown.targets).any(axis=1).mean()
+    assert hits > 0.25, "against 0.1 by chance"
+
+
+def test_shuffled_targets_teach_nothing_of_use():
+    found = expert(learning_rate=0.01, row_learning_rate=0.1)
+    rng = np.random.default_rng(0)
+    losses = []
+    for step in range(60):
+        lesson = cycle(60, seed=step)
+        lesson.targets = rng.permutation(lesson.targets)
+        losses.append(found.learn(lesson, every(), None, 1.0))
+    assert np.mean(losses[-5:]) > 0.9 * losses[0]
+
+
+def test_only_candidates_and_history_items_are_written():
+    found = expert(items=5000)
+    start = found.rows.values.copy()
+    lesson = examples([[1, 2, 3], [4]], [10, 11])
+    found.learn(lesson, np.array([20, 3000], np.int32), lambda rows: np.zeros(len(rows), "f4"), 1.0)
+    touched = [1, 2, 3, 4, 10, 11, 20, 3000]
+    changed = np.flatnonzero((found.rows.values != start).any(axis=1))
+    assert changed.tolist() == touched
+    assert found.rows.take_changes()[0].rows.tolist() == touched
+
+
+def test_the_bias_of_an_item_that_is_used_up_gets_no_gradient():
+    histories = [[1, 2, 3], [4, 1]]
+    masked, shown = expert(), expert()
+    start = masked.rows.values[:, -1].copy()
+    masked.learn(examples(histories, [10, 10], type=CONSUMES), every(), None, 1.0)
+    shown.learn(examples(histories, [10, 10], type=1), every(), None, 1.0)
+    # Item 1 is used up in both histories, the others in one of them only.
+    assert masked.rows.values[1, -1] == start[1]
+    assert (np.delete(masked.rows.values[:, -1], 1) != np.delete(start, 1)).all()
+    assert (shown.rows.values[:, -1] != start).all()
+
+
+def test_a_target_that_was_used_up_before_is_a_target_still():
+    found = expert()
+    start = found.rows.values[1, -1]
+    loss = found.learn(examples([[1, 2]], [1], type=CONSUMES), every(), None, 1.0)
+    assert np.isfinite(loss)
+    assert loss < 10.0
+    assert found.rows.values[1, -1] > start
+
+
+def test_an_item_is_used_up_only_from_its_place_in_the_history_on():
+    lesson = examples([[1, 2, 3]], [4], type=CONSUMES)
+    lesson.at = np.full((1, 1), LENGTH - 3, np.int32)
+    lesson.targets = np.full((1, 1), 2, np.int32)
+    found = expert()
+    start = found.rows.values[:, -1].copy()
+    found.learn(lesson, every(), None, 1.0)
+    unchanged = np.flatnonzero(found.rows.values[:, -1] == start)
+    assert unchanged.tolist() == [1], "item 3 came later, so it is an honest negative"
+
+
+def test_what_has_no_weight_teaches_nothing():
+    plain, padded = examples([[1, 2, 3]], [4]), examples([[1, 2, 3]], [4])
+    padded.at = np.array([[LENGTH - 1, LENGTH - 2, 0]], np.int32)
+    padded.targets = np.array([[4, 7, 0]], np.int32)
+    padded.weights = np.array([[1.0, 0.0, 0.0]], np.float32)
+    one, other = expert(), expert()
+    assert one.learn(plain, every(), None, 1.0) == pytest.approx(
+        other.learn(padded, every(), None, 1.0), rel=1e-6
+    )
+    np.testing.assert_allclose(one.rows.values, other.rows.values, atol=1e-6)
+
+
+def test_the_loss_is_the_weighted_mean_of_its_examples():
+    lessons = [examples([[1, 2]], [3]), examples([[4]], [5])]
+    alone = [expert().learn(lesson, every(), None, 1.0) for lesson in lessons]
+    both = examples([[1, 2], [4]], [3, 5])
+    both.weights = np.array([[3.0], [1.0]], np.float32)
+    together = expert().learn(both, every(), None, 1.0)
+    assert together == pytest.approx((3 * alone[0] + alone[1]) / 4, rel=1e-5)
+
+
+def test_the_rate_scales_the_step():
+    moved = []
+    for rate in (0.0, 1.0, 2.0):
+        found = expert()
+        start = found.rows.values.copy()
+        found.learn(cycle(20), every(), None, rate)
+        moved.append(found.rows.values - start)
+    assert not moved[0].any()
+    np.testing.assert_allclose(moved[2], 2 * moved[1], atol=1e-5)
+
+
+# --- sampled softmax -----------------------------------------------------------------------------
+
+
+def gradients(lesson, negatives, log_q):
+    """(N, D + 1) gradient of the rows at their first values, read off one step of Adagrad."""
+    found = expert(items=200, layers=0)
+    start = found.rows.values.copy()
+    found.learn(lesson, negatives, log_q, 1.0)
+    scale = np.sqrt(found.rows.state()["accumulators"])[:, None]
+    return (start - found.rows.values) / found.settings.row_learning_rate * scale
+
+
+def test_the_correction_brings_sampled_gradients_to_those_of_the_full_softmax():
+    rng = np.random.default_rng(0)
+    share = 1.0 / np.arange(1, 201)
+    share /= share.sum()
+    n_negatives, positives, draws = 40, 30, 80
+    drawn = (1.0 - 1.0 / 200) ** n_negatives
+
+    def log_q(rows):
+        return np.log1p(-drawn * (1.0 - share[rows]) ** positives).astype(np.float32)
+
+    sums = {name: np.zeros((200, 9)) for name in ("full", "corrected", "bare")}
+    for _ in range(draws):
+        histories = rng.integers(200, size=(positives, 3)).tolist()
+        lesson = examples(histories, rng.choice(200, positives, p=share))
+        negatives = np.unique(rng.integers(0, 200, n_negatives)).astype(np.int32)
+        sums["full"] += gradients(lesson, every(200), None)
+        sums["corrected"] += gradients(lesson, negatives, log_q)
+        sums["bare"] += gradients(lesson, negatives, lambda rows: np.zeros(len(rows), "f4"))
+    bias = {name: total[:, -1] / draws for name, total in sums.items()}
+    shift = {name: (bias[name] - bias["full"])[:20].mean() for name in ("corrected", "bare")}
+    assert np.corrcoef(bias["corrected"], bias["full"])[0, 1] > 0.99
+    assert shift["bare"] > 0, "without it popular items are held down"
+    assert abs(shift["corrected"]) < 0.2 * shift["bare"]
+
+
+# --- user vectors --------------------------------------------------------------------------------
+
+
+def trained(layers=2, steps=5):
+    found = expert(layers=layers, learning_rate=0.05)
+    for step in range(steps):
+        found.learn(cycle(40, seed=step), every(), None, 1.0)
+    return found
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_a_user_vector_depends_on_no_other_history_of_the_call(layers):
+    found = trained(layers)
+    rng = np.random.default_rng(1)
+    histories = [rng.integers(ITEMS, size=n).tolist() for n in [3, 0, 10, 1, 7, 6, 25, 5, 2, 10]]
+    together = found.encode(contexts(histories))
+    alone = np.concatenate([found.encode(contexts([history])) for history in histories])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert np.abs(np.diff(together[:, :-1], axis=0)).max(axis=1).min() > 1e-3, "they differ"
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_an_earlier_position_does_not_see_what_came_later(layers):
+    found = trained(layers)
+    torch.manual_seed(0)
+    items, valid = torch.randn(1, LENGTH, 8), torch.ones(1, LENGTH, dtype=torch.bool)
+    kinds, gaps = torch.ones(1, LENGTH, dtype=torch.long), torch.ones(1, LENGTH, dtype=torch.long)
+    at = torch.arange(LENGTH)[None]
+    with torch.inference_mode():
+        before = found.encoder(items, valid, kinds, gaps, at)
+        for column in range(1, LENGTH):
+            other = [tensor.clone() for tensor in (items, kinds, gaps)]
+            other[0][0, column:] += 1.0
+            other[1][0, column:] = 2
+            other[2][0, column:] = 9
+            after = found.encoder(other[0], valid, other[1], other[2], at)
+            assert torch.equal(after[0, :column], before[0, :column])
+            assert (after[0, column:] - before[0, column:]).abs().amax(-1).min() > 1e-3
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_an_empty_history_has_a_finite_score_of_every_item(layers):
+    found = trained(layers)
+    users = found.encode(contexts([[]]))
+    assert users.tolist() == [[0.0] * 8 + [1.0]]
+    np.testing.assert_array_equal(found.scores(users, every()[None])[0], found.rows.values[:, -1])
+
+
+def test_the_deep_path_knows_order_type_and_time():
+    found = trained()
+    base = contexts([[1, 2, 3]])
+    vectors = [found.encode(base), found.encode(contexts([[3, 1, 2]]))]
+    vectors.append(found.encode(contexts([[1, 2, 3]], types=[[1, 2, 1]])))
+    base.history_times[0, -2] -= 599.0
+    vectors.append(found.encode(base))
+    for one, other in zip(vectors[:1] * 3, vectors[1:], strict=True):
+        assert np.abs(one - other).max() > 1e-5
+
+
+def test_a_gap_lasts_until_the_next_event_and_the_last_one_until_now():
+    asked = contexts([[1, 2, 3]], now=1e9)
+    asked.history_times[0, -3:] = 1e9 - np.array([3600.0 * 24, 100.0, 40.0])
+    found = gap_buckets(asked.history_times, asked.history_items, asked.times)
+    seconds = np.array([86_300.0, 60.0, 40.0])
+    expected = np.floor(np.log(1.0 + seconds) / np.log(3.0) + 0.5)
+    assert found[0].tolist() == [0] * 7 + expected.tolist()
+    backwards = gap_buckets(asked.history_times, asked.history_items, asked.times - 1e6)
+    assert backwards[0, -1] == 0, "a clock that ran ahead is no error"
+
+
+@pytest.mark.parametrize("bucket", range(1, 15))
+def test_a_bucket_starts_where_its_docstring_says(bucket):
+    start = 3.0 ** (bucket - 0.5) - 1.0
+    for seconds, expected in ((start * 0.999, bucket - 1), (start * 1.001, bucket)):
+        times, now = np.array([[1e6]]), np.array([1e6 + seconds])
+        assert gap_buckets(times, np.array([[0]], np.int32), now).tolist() == [[expected]]
+
+
+# --- lists ---------------------------------------------------------------------------------------
+
+
+def test_candidates_are_the_best_of_an_exact_scan():
+    found = trained()
+    asked = contexts([[1, 2], [], [9, 9, 8]], excluded=[[3, 4], [], [10, 10, 12]])
+    withheld = np.zeros(ITEMS, np.bool_)
+    withheld[[0, 11]] = True
+    users = found.encode(asked)
+    scores = found.scores(users, np.tile(every(), (3, 1)))
+    rows, best = found.candidates(users, asked, withheld, 6)
+    for b, barred in enumerate([{3, 4}, set(), {10, 12}]):
+        allowed = [i for i in range(ITEMS) if i not in barred | {0, 11}]
+        expected = sorted(allowed, key=lambda i: -scores[b, i])[:6]
+        assert rows[b].tolist() == expected
+        np.testing.assert_allclose(best[b], scores[b, expected], atol=1e-6)
+
+
+def test_a_list_longer_than_what_may_be_shown_ends_in_nothing():
+    found = expert(items=4)
+    withheld = np.array([True, False, False, False])
+    asked = contexts([[1], []], excluded=[[2], []])
+    rows, scores = found.candidates(found.encode(asked), asked, withheld, 9)
+    assert rows.shape == scores.shape == (2, 9)
+    assert set(rows[0, :2]) == {1, 3}
+    assert set(rows[1, :3]) == {1, 2, 3}
+    assert rows[0, 2:].tolist() == [-1] * 7
+    assert (scores[rows == -1] == -np.inf).all()
+
+
+def test_a_source_is_the_behaviour_whose_weighted_vector_is_nearest():
+    found = trained()
+    asked = contexts([[5], [1, 2, 3, 4]])
+    weights = found.history_weights(asked)[1, -4:]
+    vectors = found.rows.values[[1, 2, 3, 4], :-1]
+    for item in every():
+        products = weights * (vectors @ found.rows.values[item, :-1])
+        source = found.sources(asked, 1, np.array([item], np.int32))
+        assert source.tolist() == [1 + int(np.argmax(products))]
+    assert found.sources(contexts([[]]), 0, every()[:2]).tolist() == [-1, -1]
+
+
+def test_asking_changes_nothing():
+    found = trained()
+    before = state_digest(found.state())
+    asked = contexts([[1, 2], []])
+    users = found.encode(asked)
+    found.candidates(users, asked, np.zeros(ITEMS, np.bool_), 5)
+    found.scores(users, np.zeros((2, 3), np.int32))
+    found.sources(asked, 0, every())
+    assert state_digest(found.state()) == before
+
+
+# --- the state -----------------------------------------------------------------------------------
+
+
+def test_equal_seeds_make_equal_experts_whatever_else_draws_random_numbers():
+    one = expert(seed=3)
+    torch.manual_seed(99)
+    other = expert(seed=3)
+    drawn = torch.rand(1)
+    torch.manual_seed(99)
+    assert torch.rand(1) == drawn, "making an expert doesn't disturb others' random numbers"
+    assert state_digest(one.state()) == state_digest(other.state())
+    assert state_digest(one.state()) != state_digest(expert(seed=4).state())
+
+
+def test_a_loaded_state_goes_on_bit_for_bit():
+    one, other = trained(), expert(layers=2, learning_rate=0.05, seed=9)
+    other.load(copied(one.state()))
+    assert state_digest(other.state()) == state_digest(one.state())
+    for step in range(3):
+        losses = [e.learn(cycle(20, seed=step), every(), None, 1.5) for e in (one, other)]
+        assert losses[0] == losses[1]
+    assert state_digest(other.state()) == state_digest(one.state())
+
+
+def test_a_state_without_the_optimizer_goes_on_otherwise():
+    one, other = trained(), expert(layers=2, learning_rate=0.05)
+    state = {k: v for k, v in copied(one.state()).items() if not k.startswith("dense.exp_avg")}
+    other.load(state | {k: v * 0 for k, v in one.state().items() if k.startswith("dense.exp_avg")})
+    for found in (one, other):
+        found.learn(cycle(20), every(), None, 1.0)
+    assert state_digest(other.state()) != state_digest(one.state())

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from itertools import accumulate
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater.config import Config, EventType, Preprocess, Recommend
+from headwater.deploy import state_digest
+from headwater.preprocess import Preprocessor
+from headwater.types import Entry, Event, Item, ItemRemoval
+from tests.preprocess.plain import Plain, batch_words, catalogue_after, cut, records, views
+
+TYPES = ("view", "rating", "purchase", "dislike", "skip", "search", "impression", "teleported")
+GAPS = (0.0, 1.0, 60.0, 1800.0, 1801.0, 100_000.0)
+
+EVENTS = st.builds(
+    lambda type, user, item, session: Event("", type, user, 0.0, item, session_id=session),
+    st.sampled_from(TYPES),
+    st.sampled_from("uvw"),
+    st.sampled_from([None, *"abcdef"]),
+    st.sampled_from([None, None, "s", "t"]),
+)
+ENTRIES = st.one_of(
+    EVENTS,
+    EVENTS,
+    EVENTS,
+    st.builds(Item, st.sampled_from("abcdefgh"), available=st.booleans()),
+    st.builds(ItemRemoval, st.sampled_from("abcxyz")),
+)
+
+
+def stream_of(drawn):
+    times = accumulate(gap for _, gap in drawn)
+    return records([entry for entry, _ in drawn], [1e9 + time for time in times])
+
+
+STREAMS = st.lists(st.tuples(ENTRIES, st.sampled_from(GAPS)), max_size=60).map(stream_of)
+CUTS = st.lists(st.integers(0, 60), max_size=8)
+
+
+def config(repeats=None):
+    return Config(preprocess=Preprocess(history_length=4), recommend=Recommend(repeats=repeats))
+
+
+def said(preprocessor, stream, ends=()):
+    """What the preprocessor says of every event of a stream that is cut at ``ends``."""
+    found = []
+    for piece in cut(stream, ends):
+        batch, _ = preprocessor.batch(piece)
+        assert batch.end == piece[-1].offset
+        found += batch_words(
+            batch,
+            list(preprocessor.users),
+            list(preprocessor.items),
+            preprocessor.type_names,
+        )
+    return found
+
+
+@settings(max_examples=150)
+@given(STREAMS, CUTS, st.sampled_from([None, True, False]), st.booleans())
+def test_every_event_stands_beside_what_was_before_it(stream, ends, repeats, grouped):
+    expected = Plain(config(repeats), grouped).batch(stream)
+    assert said(Preprocessor(config(repeats), grouped=grouped), stream, ends) == expected
+
+
+@settings(max_examples=50)
+@given(STREAMS, CUTS, CUTS)
+def test_where_batches_end_makes_no_difference(stream, ends, other_ends):
+    one, other = Preprocessor(config()), Preprocessor(config())
+    assert said(one, stream, ends) == said(other, stream, other_ends)
+    assert state_digest(one.state()) == state_digest(other.state())
+
+
+@settings(max_examples=50)
+@given(STREAMS, CUTS)
+def test_the_catalogue_is_as_the_newest_entries_say(stream, ends):
+    preprocessor = Preprocessor(config())
+    removed = [row for piece in cut(stream, ends) for row in preprocessor.batch(piece)[1]]
+    ids, n = list(preprocessor.items), len(preprocessor.items)
+    listed, withheld = catalogue_after(stream)
+    found = preprocessor.catalogue
+    assert {ids[row] for row in np.flatnonzero(found.listed(n))} == set(listed)
+    assert {ids[row] for row in np.flatnonzero(found.withheld(n))} == withheld
+    assert [found.get(row) for row in range(n)] == [listed.get(id) for id in ids]
+    assert [ids[row] for row in removed] == [
+        record.entry.item_id for record in stream if isinstance(record.entry, ItemRemoval)
+    ]
+
+
+@settings(max_examples=50)
+@given(STREAMS, CUTS, st.integers(0, 60))
+def test_a_loaded_state_goes_on_as_the_one_that_was_saved(stream, ends, place):
+    one, other = Preprocessor(config()), Preprocessor(config())
+    said(one, stream[:place])
+    other.load({name: value.copy() for name, value in one.state().items()})
+    assert state_digest(other.state()) == state_digest(one.state())
+    assert said(other, stream[place:], ends) == said(one, stream[place:], ends)
+    assert state_digest(other.state()) == state_digest(one.state())
+
+
+def test_a_plain_model_without_an_order_of_ties_is_noticed():
+    stream = views([("u", "a", 0.0), ("u", "b", 0.0), ("u", "b", 5.0)])
+    assert said(Preprocessor(config(), grouped=True), stream) != Plain(config()).batch(stream)
+
+
+# --- by example ----------------------------------------------------------------------------------
+
+
+def test_a_history_longer_than_the_window_is_counted_beyond_it():
+    stream = views([("u", n, float(n)) for n in range(10)])
+    last = said(Preprocessor(config()), stream)[-1]
+    assert [item for item, _, _ in last["history"]] == ["5", "6", "7", "8"]
+    assert last["history_length"] == 9
+
+
+def test_rated_items_are_used_up_and_viewed_ones_are_not():
+    stream = views([("u", "a", 0.0), ("u", "b", 1.0)], "rating") + views([("u", "c", 2.0)] * 2)
+    assert said(Preprocessor(config()), stream)[-1]["excluded"] == {"a", "b"}
+    assert said(Preprocessor(config(True)), stream)[-1]["excluded"] == set()
+    assert said(Preprocessor(config(False)), stream)[-1]["excluded"] == {"a", "b", "c"}
+
+
+def test_a_configured_type_has_its_weight_polarity_and_repeats():
+    own = Config(events={"wave": EventType(weight=7.0, polarity=-1, repeats=False)})
+    last = said(Preprocessor(own), views([("u", "a", 0.0), ("u", "b", 1.0)], "wave"))[-1]
+    assert (last["weight"], last["polarity"], last["target"]) == (7.0, -1, False)
+    assert last["history"] == [("a", "wave", 0.0)]
+    assert last["excluded"] == {"a"}
+
+
+@pytest.mark.parametrize(("pause", "session_length"), [(1800.0, 2), (1800.5, 0)])
+def test_a_session_ends_by_a_pause_longer_than_the_gap(pause, session_length):
+    stream = views([("u", "a", 0.0), ("u", "b", 10.0), ("u", "c", 10.0 + pause)])
+    assert said(Preprocessor(config()), stream)[-1]["session_length"] == session_length
+
+
+def test_a_session_ends_by_another_id():
+    entries = [
+        Event(f"e{n}", "view", "u", 0.0, "a", session_id=session)
+        for n, session in enumerate(["s", "s", "t", "t", None, None])
+    ]
+    found = said(Preprocessor(config()), records(entries, range(6)))
+    assert [event["session_length"] for event in found] == [0, 1, 0, 1, 2, 3]
+
+
+def test_rows_are_given_in_log_order_whatever_the_entry():
+    entries: list[Entry] = [
+        Event("e0", "view", "u", 0.0, "seen"),
+        Item("listed"),
+        ItemRemoval("gone"),
+        Event("e1", "view", "v", 0.0, "also seen"),
+    ]
+    preprocessor = Preprocessor(config())
+    preprocessor.batch(records(entries, range(4)))
+    assert list(preprocessor.items) == ["seen", "listed", "gone", "also seen"]
+    assert list(preprocessor.users) == ["u", "v"]
+
+
+def test_an_empty_batch_and_one_of_items_alone_hold_no_events():
+    preprocessor = Preprocessor(config())
+    for stream in ([], records([Item("a"), ItemRemoval("b")], [0.0, 1.0])):
+        batch, _ = preprocessor.batch(stream)
+        assert len(batch) == len(batch.contexts) == 0
+        assert batch.end == len(stream)
+        assert batch.contexts.history_items.shape == (0, 4)
+
+
+# --- simultaneous events -------------------------------------------------------------------------
+
+
+def grouped(rows, type="view", ends=()):
+    return said(Preprocessor(config(False), grouped=True), views(rows, type), ends)
+
+
+BASKETS = [
+    ("u", "a", 1.0),
+    ("v", "x", 1.0),
+    ("u", "b", 1.0),
+    ("u", "a", 1.0),
+    ("v", "y", 1.0),
+    ("u", "c", 2.0),
+    ("v", "x", 2.0),
+]
+
+
+@pytest.mark.parametrize("ends", [(), (1, 3, 4), range(7)])
+def test_a_group_is_predicted_from_before_it_and_masks_none_of_its_members(ends):
+    found = grouped(BASKETS, ends=ends)
+    assert [event["history_length"] for event in found] == [0, 0, 0, 0, 0, 3, 2]
+    assert [event["excluded"] for event in found[:5]] == [set()] * 5
+    assert found[5]["excluded"] == {"a", "b"}
+    assert [item for item, _, _ in found[6]["history"]] == ["x", "y"]
+
+
+@pytest.mark.parametrize("ends", [(), (1, 3, 4), range(7)])
+def test_the_rows_of_one_item_in_a_group_are_one_target(ends):
+    targets = [event["target"] for event in grouped(BASKETS, ends=ends)]
+    assert targets == [True, True, True, False, True, True, True]
+
+
+def test_in_file_order_a_group_masks_and_reads_its_members():
+    found = said(Preprocessor(config(False)), views(BASKETS))
+    assert [event["history_length"] for event in found] == [0, 0, 1, 2, 1, 3, 2]
+    assert found[3]["excluded"] == {"a", "b"}
+    assert all(event["target"] for event in found)
