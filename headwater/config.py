@@ -122,7 +122,7 @@ class Transitions(_Section):
 class Sequence(_Section):
     dim: int = Field(default=64, ge=4, le=1024)
     """Length of an item's, and of a user's, vector."""
-    layers: int = Field(default=2, ge=0, le=16)
+    layers: int = Field(default=1, ge=0, le=16)
     """Transformer blocks; 0 leaves a weighted sum of the history."""
     heads: int = Field(default=2, ge=1, le=16)
     """Attention heads of a block; they share ``dim`` among them."""
@@ -132,7 +132,7 @@ class Sequence(_Section):
     """Row-wise Adagrad's, for item rows."""
     negatives: int = Field(default=1024, ge=1)
     """Uniform negatives of one step, shared by its examples, beside the in-batch ones."""
-    earlier_positions: int = Field(default=4, ge=0)
+    earlier_positions: int = Field(default=2, ge=0)
     """Earlier positions of a history that are predicted beside the last one, at half weight."""
     replay: float = Field(default=1.0, ge=0, le=10)
     """Replayed examples per new one."""

@@ -9,17 +9,18 @@ joins them in either order, and counts a click once however often it is folded.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from headwater.config import EventType
+from headwater.intervals import wilson
+from headwater.log import EventsLog
 from headwater.log.served import ServedLog
 from headwater.types import Event, Metric, Recommendations, Record, ServedList
 
-Z95 = 1.959963984540054
-"""Normal quantile of a two-sided 95 % interval."""
+_READ = 1_000
+"""Records searched at a time."""
 
 
 class ClickThrough(msgspec.Struct, frozen=True):
@@ -76,8 +77,24 @@ class Feedback:
             and event.item_id is not None
             and event.type in self._positive
         ]
-        if pairs:
-            self._served.attribute(pairs)
+        if records:
+            self._served.attribute(pairs, records[-1].offset)
+
+    def resume(self, events: EventsLog, through: int) -> None:
+        """Searches the events that were folded into a state without this object seeing them.
+
+        Args:
+            events: the log.
+            through: the offset that the state stands for.
+        """
+        position = self._served.searched()
+        # Before the first search nothing was ever shown that an event could name.
+        while position is not None and position < through:
+            records = events.read(position, min(_READ, through - position))
+            if not records:
+                return
+            self.observe(records)
+            position = records[-1].offset
 
     def click_through(self) -> list[ClickThrough]:
         """By version, oldest first: lists shown, lists acted on, and the rate with its interval."""
@@ -94,22 +111,3 @@ class Feedback:
     def close(self) -> None:
         """Writes what is still waiting and closes the served log."""
         self._served.close()
-
-
-def wilson(successes: int, n: int) -> Metric:
-    """A proportion with its 95 % score interval (Wilson, JASA 22, 1927); (0, 1) for n = 0.
-
-    Unlike the normal interval it stays within [0, 1] and is honest for few
-    successes, which is what click-through rates have.
-
-    >>> interval = wilson(3, 50)
-    >>> round(interval.low, 4), interval.value, round(interval.high, 4)
-    (0.0206, 0.06, 0.1622)
-    """
-    if n == 0:
-        return Metric(value=0.0, low=0.0, high=1.0, n=0)
-    rate = successes / n
-    scale = 1.0 + Z95**2 / n
-    centre = (rate + Z95**2 / (2 * n)) / scale
-    half = Z95 / scale * math.sqrt(rate * (1.0 - rate) / n + Z95**2 / (4 * n**2))
-    return Metric(value=rate, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)

@@ -31,6 +31,7 @@ from headwater.recommend import Features, Recommender
 from headwater.train import Trainer
 from headwater.types import (
     Batch,
+    Event,
     Flags,
     ItemRemoval,
     Recommendations,
@@ -44,6 +45,7 @@ from headwater.types import (
 
 _READ = 1_000
 _REPORT_SECONDS = 1.0
+_DRAINED_REPORT_SECONDS = 0.05
 
 log = structlog.get_logger()
 
@@ -143,6 +145,7 @@ class Learner:
         self._grouped = grouped
         self._token = updates.acquire()
         self._speed = _Speed()
+        self._bytes = 0
         self.epoch = 1
         self.version = 1
         self.on_outcomes: Callable[[Batch, Outcomes], None] | None = None
@@ -372,17 +375,19 @@ class Learner:
         self._published_at = time.monotonic()
 
     def _report(self, update: Update) -> bytes:
-        """What operators want to know; nothing on every update, once a second is enough."""
-        if time.monotonic() - self._reported_at < _REPORT_SECONDS:
+        """What operators want to know; not on every update of many, but on the last of them."""
+        sizes = [table.values.nbytes + table.rows.nbytes for table in update.tables.values()]
+        self._bytes += sum(sizes) + sum(values.nbytes for values in update.dense.values())
+        drained = self._events.end() <= self.trained_through
+        waited = time.monotonic() - self._reported_at
+        if waited < (_DRAINED_REPORT_SECONDS if drained else _REPORT_SECONDS):
             return b""
         self._reported_at = time.monotonic()
         return msgspec.json.encode(
             {
                 "trained_through": self.trained_through,
                 "events_per_second": round(self._speed.per_second(), 1),
-                "update_bytes": sum(
-                    t.values.nbytes + t.rows.nbytes for t in update.tables.values()
-                ),
+                "update_bytes": self._bytes,
                 "rates": {name: self._optimizer.rate(name) for name in _RATED},
                 "settings": update.settings,
                 "metrics": self._evaluator.metrics("newest"),
@@ -416,7 +421,7 @@ class Follower:
         return self.fold.offset
 
     def catch_up(self) -> list[Record]:
-        """Folds what is new in both logs; returns the new records.
+        """Folds what is new in both logs; returns the new records that name a recommendation.
 
         A damaged update is never passed over: the state before it answers, with new events
         folded in, until there is a snapshot that stands for a later one.
@@ -445,16 +450,19 @@ class Follower:
         contexts = self.fold.preprocess.contexts(requests, self._stream_now(now))
         longest = max(request.n for request in requests)
         ranking = self.fold.recommender.rank(contexts, self.fold.withheld(), longest)
+        reasons = self.fold.recommender.reasons(
+            contexts, ranking, longest, self.fold.preprocess.items.id
+        )
         answers = []
         for b, request in enumerate(requests):
             n = min(request.n, int((ranking.rows[b] >= 0).sum()))
-            reasons = self.fold.recommender.reasons(
-                contexts, ranking, b, n, self.fold.preprocess.items.id
-            )
             rows, scores = ranking.rows[b, :n].tolist(), ranking.scores[b, :n].tolist()
             answers.append(
                 self._answer(
-                    [self._item(*of_item) for of_item in zip(rows, scores, reasons, strict=True)]
+                    [
+                        self._item(*of_item)
+                        for of_item in zip(rows, scores, reasons[b][:n], strict=True)
+                    ]
                 )
             )
         return answers
@@ -491,8 +499,10 @@ class Follower:
                 self.fold.model.count(batch)
             if removed:
                 self.fold.model.forget(removed)
-            self._clock = (records[-1].stream_time, records[-1].received_at)
-            folded += records
+            for record in records:
+                if isinstance(record.entry, Event):
+                    self._clock = (record.stream_time, record.received_at)
+            folded += [r for r in records if getattr(r.entry, "recommendation_id", None)]
         return folded
 
     def _apply(self, stored: StoredUpdate) -> list[Record]:

@@ -86,7 +86,8 @@ Entry = Event | Item | ItemRemoval
 class Record(msgspec.Struct, frozen=True):
     """An entry with its place in the events log.
 
-    ``stream_time`` is min(timestamp, received_at), made monotone over offsets:
+    ``stream_time`` of an event is min(timestamp, received_at), made monotone over offsets;
+    other entries have that of the newest event before them, 0 before the first:
     decay, sessions and windows run on it, never on the wall clock.
     """
 

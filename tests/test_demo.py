@@ -269,7 +269,12 @@ def started(out: Path, temporary: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            env={**os.environ, "TMPDIR": str(temporary)},
+            # A key of the user's own must not lock the demo out.
+            env={
+                **os.environ,
+                "TMPDIR": str(temporary),
+                "HEADWATER_SERVE__API_KEY": "the-key-of-another-server",
+            },
         )
 
 

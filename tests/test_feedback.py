@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.config import DEFAULT_EVENT_TYPES
-from headwater.feedback import Feedback, wilson
+from headwater.feedback import Feedback
+from headwater.intervals import wilson
+from headwater.log.memory import MemoryEventsLog
 from headwater.log.served import ServedLog
 from headwater.types import (
     Event,
@@ -147,6 +149,28 @@ def test_counts_outlive_the_process(tmp_path: Path) -> None:
     again = Feedback(ServedLog(tmp_path / "served.db"), DEFAULT_EVENT_TYPES)
     assert [(row.served, row.clicked) for row in again.click_through()] == [(1, 1)]
     again.close()
+
+
+def test_events_folded_into_a_snapshot_are_searched_after_a_restart(tmp_path: Path) -> None:
+    """What another process folded while this one was down must not be lost to the click rate."""
+    events = MemoryEventsLog()
+    first = Feedback(ServedLog(tmp_path / "served.db"), DEFAULT_EVENT_TYPES)
+    first.record([shown("r1", "a", "b"), shown("r2", "a", "b")], served_at=1.0)
+    clicks = [
+        Event(f"e{k}", "click", "u1", 2.0, item_id="a", recommendation_id=name)
+        for k, name in enumerate(("r1", "r2"))
+    ]
+    events.append(clicks[:1], 2.0)
+    first.observe(events.read(0, 1))
+    first.close()
+    events.append(clicks[1:], 3.0)
+
+    again = Feedback(ServedLog(tmp_path / "served.db"), DEFAULT_EVENT_TYPES)
+    again.resume(events, through=events.end())
+    again.close()
+    final = Feedback(ServedLog(tmp_path / "served.db"), DEFAULT_EVENT_TYPES)
+    assert [(row.served, row.clicked) for row in final.click_through()] == [(2, 2)]
+    final.close()
 
 
 # --- the interval --------------------------------------------------------------------------------

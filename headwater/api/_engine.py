@@ -199,6 +199,7 @@ class Engine:
     def _run(self) -> None:
         try:
             follower = self._follower()
+            self._feedback.resume(self._events, follower.offset)
             start = self._events.end()
             retry = False
             while self._wait(RETRY_SECONDS if retry else None):

@@ -69,9 +69,9 @@ def follow_one_event(console: Console, server: Server, ratings: Ratings, n: int)
 
 def pick(ratings: Ratings, n: int) -> tuple[str, str] | None:
     """A user with some history, and a film new to them that another film often follows."""
-    readers = ratings.readers(n)
+    regulars = ratings.regulars(n)
     for film, follower in ratings.connected(n):
-        for user in readers:
+        for user in regulars:
             if not {film, follower} & set(ratings.history(user, n)):
                 return user, film
     return None

@@ -69,7 +69,7 @@ class Ratings:
         ranked = pairs.sort([strength, "item"], descending=[True, False])
         return list(ranked.select("item", "after").iter_rows())
 
-    def readers(self, n: int, fewest: int = 8, most: int = 40) -> list[str]:
+    def regulars(self, n: int, fewest: int = 8, most: int = 40) -> list[str]:
         """Users with some history among the first ``n`` ratings, the latest active first."""
         users = (
             self._frame(n)

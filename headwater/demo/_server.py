@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -34,9 +35,17 @@ class Server:
     def __enter__(self) -> Server:
         command = [sys.executable, "-m", "headwater.cli", "serve", "--supervised"]
         command += ["--data", str(self._folder), "--host", "127.0.0.1", "--port", "0"]
+        # The settings of whoever runs the demo, a key above all, aren't the demo's.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_")}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=self._folder,
+                env=environment,
             )
         return self
 

@@ -14,12 +14,12 @@ from headwater.evaluate._metrics import (
     SEGMENTS,
     finite_moments,
     from_histogram,
-    normal,
     rank_bins,
     rank_histograms,
     top_flags,
 )
 from headwater.evaluate._outcomes import MIXTURE, TOP, Outcomes, compare
+from headwater.intervals import normal
 from headwater.packing import pack_strings, unpack_strings
 from headwater.types import Batch, Longs, Metric, Metrics, Ranking, State
 

@@ -9,12 +9,12 @@ running window adds and subtracts integers, and never drifts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headwater.intervals import normal, wilson
 from headwater.types import Bytes, Doubles, Longs, Metric
 
 RANK_BINS = 21
@@ -33,9 +33,6 @@ SEGMENTS = (
 _HISTORY_STARTS = np.array([1, 5, 20])
 _ITEM_AGE_STARTS = np.array([10, 100])
 _FIRST_ITEM_AGE = 1 + len(HISTORY_BUCKETS)
-
-# Two-sided 95 % of the normal distribution.
-_Z = 1.959963984540054
 
 
 def hits(ranks: NDArray[Any], k: int) -> Doubles:
@@ -108,35 +105,6 @@ def from_histogram(counts: NDArray[Any]) -> dict[str, Metric]:
             RANK_METRICS, totals, squares, _CONSTANTS, strict=True
         )
     }
-
-
-def wilson(successes: int, n: int, scale: float = 1.0) -> Metric:
-    """``scale`` times a proportion, with Wilson's score interval (JASA 1927).
-
-    >>> metric = wilson(5, 10)
-    >>> round(metric.low, 4), metric.value, round(metric.high, 4)
-    (0.2366, 0.5, 0.7634)
-    """
-    share = successes / n
-    spread = _Z * sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    shrunk = 1 + _Z**2 / n
-    middle = share + _Z**2 / (2 * n)
-    # At 0 and n successes one end is the share itself; rounding may not push it past.
-    low = min(share, max(0.0, (middle - spread) / shrunk))
-    high = max(share, min(1.0, (middle + spread) / shrunk))
-    return Metric(scale * share, scale * low, scale * high, n)
-
-
-def normal(total: float, squares: float, n: int, high: float = float("inf")) -> Metric:
-    """The mean of n values in [0, ``high``] from their sum and sum of squares.
-
-    The interval is mean ± 1.96 s / √n, cut to the values' range; from a single
-    value no spread can be told, and it has no width.
-    """
-    mean = total / n
-    variance = max(0.0, squares - n * mean * mean) / max(1, n - 1)
-    spread = _Z * sqrt(variance / n)
-    return Metric(mean, max(0.0, mean - spread), min(high, mean + spread), n)
 
 
 def rank_bins(ranks: NDArray[Any]) -> Bytes:

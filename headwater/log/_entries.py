@@ -25,6 +25,11 @@ _encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 
 
+NO_TIME = 0.0
+"""Own time of an entry that isn't an event: it must not move the stream time, or a catalogue that
+goes in before its history would turn all of that history into now."""
+
+
 def check(entries: Sequence[Entry], received_at: float) -> None:
     """Refuses numbers that aren't finite: JSON has none, and no time is before or after NaN.
 
@@ -63,7 +68,7 @@ def encode(entries: Sequence[Entry], received_at: float) -> list[Row]:
             time = min(entry.timestamp, received_at)
             rows.append((entry.source, entry.event_id, received_at, time, payload))
         else:
-            rows.append((None, None, received_at, received_at, payload))
+            rows.append((None, None, received_at, NO_TIME, payload))
     return rows
 
 

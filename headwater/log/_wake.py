@@ -38,7 +38,8 @@ class Wake:
 
     def __init__(self, path: Path) -> None:
         self._folder = _socket_folder(path)
-        self._sender: socket.socket | None = None
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sender.setblocking(False)
         self._idle: list[_Listener] = []
         self._waiting: set[_Listener] = set()
         self._lock = threading.Lock()
@@ -90,10 +91,8 @@ class Wake:
         for address in waiting:
             if address is not None:
                 self._send(address)
-        with self._lock:
-            if self._sender is not None:
-                self._sender.close()
-                self._sender = None
+        self._sender.close()
+        self._tidy()
 
     def _take(self) -> _Listener:
         with self._lock:
@@ -108,21 +107,23 @@ class Wake:
                 self._idle.append(listener)
                 return
         listener.close()
+        self._tidy()
 
     def _send(self, address: str) -> None:
-        with self._lock:
-            if self._sender is None:
-                self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                self._sender.setblocking(False)
-            try:
-                self._sender.sendto(b"", address)
-            except ConnectionRefusedError:
-                # Its owner was killed: a closed one would have removed it.
-                with contextlib.suppress(OSError):
-                    os.unlink(address)
-            except OSError:
-                # A full queue is a waiter that is woken already; anything else, the poll mends.
-                pass
+        try:
+            self._sender.sendto(b"", address)
+        except ConnectionRefusedError:
+            # Its owner was killed: a closed one would have removed it.
+            with contextlib.suppress(OSError):
+                os.unlink(address)
+        except OSError:
+            # A full queue is a waiter that is woken already; anything else, the poll mends.
+            pass
+
+    def _tidy(self) -> None:
+        """Removes the folder if nobody else has a socket in it."""
+        with contextlib.suppress(OSError):
+            os.rmdir(self._folder)
 
 
 class _Listener:
@@ -169,7 +170,6 @@ class _Listener:
         self._socket.close()
         with contextlib.suppress(OSError):
             os.unlink(self.address)
-            os.rmdir(os.path.dirname(self.address))
 
 
 def _socket_folder(path: Path) -> Path:

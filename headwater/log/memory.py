@@ -13,7 +13,7 @@ import msgspec
 
 from headwater.errors import Fenced, LogError
 from headwater.log import StoredUpdate
-from headwater.log._entries import DEAD_LETTERS_KEPT, check
+from headwater.log._entries import DEAD_LETTERS_KEPT, NO_TIME, check
 from headwater.types import Appended, DeadLetter, Entry, Event, Record
 
 
@@ -72,7 +72,7 @@ class MemoryEventsLog(_Waiting):
             offset = len(records) + 1
             newest = records[-1].stream_time if records else float("-inf")
             for entry in entries:
-                own = received_at
+                own = NO_TIME
                 if type(entry) is Event:
                     source = entry.source
                     key = (source, entry.event_id) if source else entry.event_id
@@ -80,8 +80,7 @@ class MemoryEventsLog(_Waiting):
                     if known != offset:
                         answers.append(Appended(known, True))
                         continue
-                    if entry.timestamp < received_at:
-                        own = entry.timestamp
+                    own = min(entry.timestamp, received_at)
                 if own > newest:
                     newest = own
                 records.append(Record(offset, received_at, newest, entry))

@@ -41,6 +41,8 @@ _SERVED = Schema(
             version INTEGER PRIMARY KEY,
             served INTEGER NOT NULL,
             clicked INTEGER NOT NULL)""",
+        # How far the events log was searched for clicks.
+        "CREATE TABLE progress(id INTEGER PRIMARY KEY CHECK(id = 1), offset INTEGER NOT NULL)",
     ),
 )
 
@@ -75,6 +77,15 @@ class Click(msgspec.Struct, frozen=True, array_like=True):
     offset: int
 
 
+class Searched(msgspec.Struct, frozen=True, array_like=True):
+    """The events through this offset were searched for clicks."""
+
+    offset: int
+
+
+_Written = ServedList | Click | Searched
+
+
 class ServedLog:
     """Served lists in the SQLite file at ``path`` (in memory where that is ``None``).
 
@@ -102,7 +113,7 @@ class ServedLog:
                 build(self._connection, _SERVED)
         # One connection for the writer and for queries: an in-memory database has no second one.
         self._using = threading.Lock()
-        self._waiting: deque[ServedList | Click] = deque()
+        self._waiting: deque[_Written] = deque()
         self._changed = threading.Condition()
         self._taken = 0
         self._written = 0
@@ -121,7 +132,7 @@ class ServedLog:
         """Records lists; the first one of a recommendation_id counts."""
         self._enqueue(lists)
 
-    def attribute(self, pairs: Sequence[tuple[str, str, int]]) -> None:
+    def attribute(self, pairs: Sequence[tuple[str, str, int]], through: int) -> None:
         """Records that events at these offsets acted on an item of a list.
 
         A click counts when its list holds the item, once per list, whichever of the
@@ -130,8 +141,15 @@ class ServedLog:
 
         Args:
             pairs: (recommendation_id, item_id, offset) each.
+            through: offset through which the events log was searched for them.
         """
-        self._enqueue([Click(*pair) for pair in pairs])
+        self._enqueue([*(Click(*pair) for pair in pairs), Searched(through)])
+
+    def searched(self) -> int | None:
+        """Offset through which events were searched for clicks; None before the first time."""
+        with self._using, explained(self._name, "read"):
+            offset: int | None = self._connection.execute("SELECT offset FROM progress").get
+        return offset
 
     def clicks(self) -> list[VersionClicks]:
         """Served and clicked lists of every version, oldest version first."""
@@ -167,7 +185,7 @@ class ServedLog:
         with self._using:
             abandon(self._connection)
 
-    def _enqueue(self, entries: Sequence[ServedList | Click]) -> None:
+    def _enqueue(self, entries: Sequence[_Written]) -> None:
         with self._changed:
             if self._closed:
                 raise LogError(f"{self._name}: the log is closed; open it again to record")
@@ -204,15 +222,21 @@ class ServedLog:
                 self._written += len(batch)
                 self._changed.notify_all()
 
-    def _commit(self, batch: Iterable[ServedList | Click]) -> None:
+    def _commit(self, batch: Iterable[_Written]) -> None:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
             for entry in batch:
                 if isinstance(entry, ServedList):
                     self._insert(entry)
-                else:
+                elif isinstance(entry, Click):
                     self._join(entry)
+                else:
+                    connection.execute(
+                        "INSERT INTO progress VALUES(1, ?)"
+                        " ON CONFLICT(id) DO UPDATE SET offset = max(offset, excluded.offset)",
+                        (entry.offset,),
+                    )
             for table in ("lists", "early_clicks"):
                 connection.execute(
                     f"DELETE FROM {table} WHERE number <= (SELECT max(number) FROM {table}) - ?",

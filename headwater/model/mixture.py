@@ -74,7 +74,7 @@ class Mixture:
         self.dense = DenseWeights("mixture", self.network, settings.learning_rate)
 
     def scores(self, features: Floats) -> Floats:
-        """(B, C) scores of (B, C, F) features."""
+        """(...) scores of (..., F) features."""
         with torch.inference_mode():
             scores: Floats = self.network(torch.from_numpy(features)).numpy()
         return scores
@@ -102,20 +102,26 @@ class Mixture:
         return float(loss.detach())
 
     def contributions(self, features: Floats) -> dict[str, Floats]:
-        """Expert name -> (C,) exact Shapley share of each score; they add up to the score less
-        the score that the item would have with every expert silent.
+        """Expert name -> (...) exact Shapley share of the scores of (..., F) features.
+
+        The shares of an item add up to its score less the score that it would have with
+        every expert silent.
         """
         names = list(self.groups)
-        value: dict[frozenset[str], Floats] = {}
-        for size in range(len(names) + 1):
-            for coalition in combinations(names, size):
-                said = features.copy()
-                for name in set(names) - set(coalition):
-                    said[:, self.groups[name]] = self.silence[self.groups[name]]
-                value[frozenset(coalition)] = self.scores(said)
+        coalitions = [
+            frozenset(coalition)
+            for size in range(len(names) + 1)
+            for coalition in combinations(names, size)
+        ]
+        said = np.repeat(features[None], len(coalitions), axis=0)
+        for number, coalition in enumerate(coalitions):
+            for name in set(names) - coalition:
+                columns = self.groups[name]
+                said[number][..., columns] = self.silence[columns]
+        value = dict(zip(coalitions, self.scores(said), strict=True))
         shares = {}
         for name in names:
-            share = np.zeros(len(features), np.float32)
+            share = np.zeros(features.shape[:-1], np.float32)
             for others, score in value.items():
                 if name in others:
                     continue

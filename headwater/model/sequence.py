@@ -133,15 +133,15 @@ class SequenceExpert:
                 torch.from_numpy(gaps.astype(np.int64)),
             ).numpy()
 
-    def sources(self, contexts: Contexts, b: int, rows: Ints) -> Ints:
-        """(C,) for each candidate, the history item whose weighted vector is nearest to it."""
-        history = contexts.history_items[b]
-        if not (history >= 0).any():
-            return np.full(len(rows), NO_ROW, np.int32)
-        weighted = self.history_weights(contexts)[b][:, None] * self.rows.values[history, :-1]
-        products = self.rows.values[rows, :-1] @ weighted.T
-        products[:, history < 0] = -np.inf
-        nearest: Ints = history[np.argmax(products, axis=1)]
+    def sources(self, contexts: Contexts, rows: Ints) -> Ints:
+        """(B, C) for each candidate, the history item whose weighted vector is nearest to it;
+        ``NO_ROW`` where there is no history.
+        """
+        history = contexts.history_items
+        weighted = self.history_weights(contexts)[:, :, None] * self.rows.values[history, :-1]
+        products = np.einsum("bcd,bld->bcl", self.rows.values[rows, :-1], weighted, optimize=True)
+        products[np.broadcast_to((history < 0)[:, None], products.shape)] = -np.inf
+        nearest: Ints = np.take_along_axis(history, np.argmax(products, axis=2), axis=1)
         return nearest
 
     def learn(

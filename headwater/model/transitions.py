@@ -121,19 +121,24 @@ class Transitions:
         )
         return out
 
-    def sources(self, contexts: Contexts, b: int, rows: Ints) -> Ints:
-        """(C,) for each candidate, the history item that its score comes from most."""
-        history = contexts.history_items[b, ::-1][: self.window]
-        history = history[history != NO_ROW]
-        sources = np.full(len(rows), NO_ROW, np.int32)
-        best = np.zeros(len(rows), np.float32)
-        for distance, before in enumerate(history.tolist(), start=1):
-            share = 1.0 / (distance * np.sqrt(self._sums[before] + _SMOOTHING * self._units()))
-            hit = self._successors[before][:, None] == rows
-            weight = np.where(hit, self._weights[before][:, None], 0).max(axis=0) * share
-            sources[weight > best] = before
+    def sources(self, contexts: Contexts, rows: Ints) -> Ints:
+        """(B, C) for each candidate, the history item that its score comes from most;
+        ``NO_ROW`` where none of them leads to it.
+        """
+        history = contexts.history_items[:, ::-1][:, : self.window]  # (B, W), newest first
+        distances = np.arange(1, history.shape[1] + 1)
+        roots = np.sqrt(self._sums[history] / self._units() + _SMOOTHING)
+        shares = np.where(history >= 0, 1.0 / (distances * roots), 0.0)
+        sources = np.full(rows.shape, NO_ROW, np.int32)
+        best = np.zeros(rows.shape)
+        for distance in range(history.shape[1]):
+            before = history[:, distance]
+            hit = self._successors[before][:, None, :] == rows[:, :, None]  # (B, C, width)
+            weight = np.where(hit, self._weights[before][:, None, :], 0.0).max(axis=2)
+            weight = weight * shares[:, distance, None]
+            sources = np.where(weight > best, before[:, None], sources)
             best = np.maximum(best, weight)
-        return sources
+        return sources.astype(np.int32)
 
     def forget(self, rows: Ints) -> None:
         """Clears the rows of items and every transition into them."""

@@ -66,30 +66,30 @@ class Recommender:
         return rows.tolist(), scores[rows].tolist()
 
     def reasons(
-        self,
-        contexts: Contexts,
-        ranking: Ranking,
-        b: int,
-        n: int,
-        item_id: Callable[[int], str],
-    ) -> list[list[Reason]]:
-        """Why each of the first n items of list b is in it: every expert's share, largest first."""
-        shares = self.model.mixture.contributions(ranking.features[b, :n])
+        self, contexts: Contexts, ranking: Ranking, n: int, item_id: Callable[[int], str]
+    ) -> list[list[list[Reason]]]:
+        """Why each of the first n items of each list is in it: all experts, largest share first.
+
+        Args:
+            contexts: B requests.
+            ranking: their lists.
+            n: items to explain per list; places past the end of a list get no reasons.
+            item_id: of a row.
+        """
+        rows = ranking.rows[:, :n]
+        shares = self.model.mixture.contributions(ranking.features[:, :n])
         sources = {
-            "transitions": self.model.transitions.sources(contexts, b, ranking.rows[b, :n]),
-            "sequence": self.model.sequence.sources(contexts, b, ranking.rows[b, :n]),
+            "transitions": self.model.transitions.sources(contexts, rows),
+            "sequence": self.model.sequence.sources(contexts, rows),
         }
-        reasons = []
-        for place in range(n):
-            of_item = []
+
+        def of_item(b: int, place: int) -> list[Reason]:
+            found = []
             for expert in EXPERTS:
-                source = int(sources[expert][place]) if expert in sources else NO_ROW
-                of_item.append(
-                    Reason(
-                        expert=expert,
-                        contribution=round(float(shares[expert][place]), 6),
-                        because_of=None if source == NO_ROW else item_id(source),
-                    )
-                )
-            reasons.append(sorted(of_item, key=lambda reason: -reason.contribution))
-        return reasons
+                source = int(sources[expert][b, place]) if expert in sources else NO_ROW
+                share = round(float(shares[expert][b, place]), 6)
+                found.append(Reason(expert, share, None if source == NO_ROW else item_id(source)))
+            return sorted(found, key=lambda reason: -reason.contribution)
+
+        lengths = (rows != NO_ROW).sum(axis=1).tolist()
+        return [[of_item(b, place) for place in range(k)] for b, k in enumerate(lengths)]

@@ -13,11 +13,14 @@ in several: there, ``open`` twice on the same folder gives the same log.
 """
 
 from headwater.testing._events import EventsLogContract, SharedEventsLogContract
+from headwater.testing._experts import ExpertContract, checkerboard
 from headwater.testing._updates import SharedUpdatesLogContract, UpdatesLogContract
 
 __all__ = [
     "EventsLogContract",
+    "ExpertContract",
     "SharedEventsLogContract",
     "SharedUpdatesLogContract",
     "UpdatesLogContract",
+    "checkerboard",
 ]

@@ -130,7 +130,13 @@ class EventsLogContract:
             )
             log.append([_event("server clock went back", 1950.0)], 1850.0)
             times = [record.stream_time for record in log.read(0, 20)]
-            assert times == [100.0, 100.0, 120.0, 1001.0, 1002.0, 1900.0, 1900.0, 1900.0]
+            assert times == [100.0, 100.0, 120.0, 1001.0, 1002.0, 1002.0, 1800.0, 1850.0]
+
+    def test_items_do_not_move_the_stream_time(self, tmp_path: Path) -> None:
+        with contextlib.closing(self.open(tmp_path)) as log:
+            log.append([Item("i"), ItemRemoval("i")], 2000.0)
+            log.append([_event("a", 100.0), Item("i")], 2000.0)
+            assert [record.stream_time for record in log.read(0, 10)] == [0.0, 0.0, 100.0, 100.0]
 
     def test_acknowledged_is_readable_at_once(self, tmp_path: Path) -> None:
         with contextlib.closing(self.open(tmp_path)) as log:

@@ -21,11 +21,10 @@ from headwater.evaluate._metrics import (
     from_histogram,
     history_buckets,
     item_age_buckets,
-    normal,
     rank_bins,
     rank_histograms,
-    wilson,
 )
+from headwater.intervals import normal, wilson
 from tests.evaluate.streams import in_bucket
 
 RANKS = st.lists(st.integers(-1, 120), min_size=1, max_size=60)

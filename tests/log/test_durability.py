@@ -78,12 +78,12 @@ def losses(folder: Path, image: Image, acknowledged: dict[str, int]) -> list[str
     for name, content in image.items():
         (folder / name).write_bytes(content)
     wrong: list[str] = []
-    try:
-        log = SqliteEventsLog(folder / "events.db")
-        records = log.read(0, 10_000)
-    except LogError as error:
-        return [f"can't be read: {error}"]
-    with contextlib.closing(log):
+    with contextlib.ExitStack() as stack:
+        try:
+            log = stack.enter_context(contextlib.closing(SqliteEventsLog(folder / "events.db")))
+            records = log.read(0, 10_000)
+        except LogError as error:
+            return [f"can't be read: {error}"]
         offsets = [record.offset for record in records]
         found = {
             record.entry.event_id: record.offset
@@ -134,7 +134,8 @@ def test_a_log_that_syncs_too_rarely_is_caught(disk: LossyDisk, tmp_path: Path) 
 @pytest.mark.parametrize("disk", [True], indirect=True)
 def test_a_disk_that_lies_is_caught(disk: LossyDisk, tmp_path: Path) -> None:
     cuts = power_cuts(disk, tmp_path / "events.db", SqliteEventsLog)
-    assert any("was acknowledged" in loss for loss in all_losses(tmp_path, cuts))
+    # Every other cut loses all that was not synced: here, everything.
+    assert any("was acknowledged" in loss for loss in all_losses(tmp_path, cuts[::2]))
 
 
 def test_synced_updates_survive_a_power_cut(disk: LossyDisk, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_a_list_comes_back_as_it_was_served(log: ServedLog) -> None:
 def test_lists_and_clicked_lists_are_counted_per_version(log: ServedLog) -> None:
     assert log.clicks() == []
     log.served([shown("r1"), shown("r2"), shown("r3", version=2), shown("r4", version=2)])
-    log.attribute([("r1", "a", 1), ("r3", "c", 2), ("r4", "b", 3)])
+    log.attribute([("r1", "a", 1), ("r3", "c", 2), ("r4", "b", 3)], through=0)
     log.flush()
     assert log.clicks() == [VersionClicks(1, 2, 1), VersionClicks(2, 2, 2)]
 
@@ -63,24 +63,24 @@ def test_the_order_of_arrival_is_of_no_consequence(order: tuple[str, ...], log: 
         if step == "list":
             log.served([shown("r1")])
         elif step == "click":
-            log.attribute([("r1", "b", 5)])
+            log.attribute([("r1", "b", 5)], through=0)
         else:
-            log.attribute([("r1", "z", 4), ("unknown", "a", 6)])
+            log.attribute([("r1", "z", 4), ("unknown", "a", 6)], through=0)
         log.flush()
     assert log.clicks() == [VersionClicks(1, 1, 1)]
 
 
 def test_an_item_that_was_not_in_the_list_does_not_count(log: ServedLog) -> None:
-    log.attribute([("r1", "z", 1)])
+    log.attribute([("r1", "z", 1)], through=0)
     log.served([shown("r1")])
-    log.attribute([("r1", "y", 2)])
+    log.attribute([("r1", "y", 2)], through=0)
     log.flush()
     assert log.clicks() == [VersionClicks(1, 1, 0)]
 
 
 def test_counting_again_changes_nothing(log: ServedLog) -> None:
     for _ in range(3):
-        log.attribute([("r1", "a", 1), ("r1", "b", 2), ("r1", "a", 3)])
+        log.attribute([("r1", "a", 1), ("r1", "b", 2), ("r1", "a", 3)], through=0)
         log.served([shown("r1"), shown("r1", "x", version=2)])
         log.flush()
     assert log.clicks() == [VersionClicks(1, 1, 1)]
@@ -88,15 +88,15 @@ def test_counting_again_changes_nothing(log: ServedLog) -> None:
 
 
 def test_old_lists_make_place_and_stay_counted(log: ServedLog) -> None:
-    log.attribute([("never shown", f"i{n}", n) for n in range(50)])
+    log.attribute([("never shown", f"i{n}", n) for n in range(50)], through=0)
     for n in range(25):
         log.served([shown(f"r{n}")])
-        log.attribute([(f"r{n}", "a", n)])
+        log.attribute([(f"r{n}", "a", n)], through=0)
         log.flush()
     assert [log.get(f"r{n}") is not None for n in (0, 14, 15, 24)] == [False, False, True, True]
     assert log.clicks() == [VersionClicks(1, 25, 25)]
     # Refolding the events log finds lists gone; they aren't counted a second time.
-    log.attribute([(f"r{n}", "a", n) for n in range(25)])
+    log.attribute([(f"r{n}", "a", n) for n in range(25)], through=0)
     log.flush()
     assert log.clicks() == [VersionClicks(1, 25, 25)]
     early = log._connection.execute("SELECT count(*) FROM early_clicks").get
@@ -106,7 +106,7 @@ def test_old_lists_make_place_and_stay_counted(log: ServedLog) -> None:
 def test_everything_is_there_after_opening_again(tmp_path: Path) -> None:
     path = tmp_path / "data" / "served.db"
     with contextlib.closing(ServedLog(path)) as log:
-        log.attribute([("r2", "a", 1)])
+        log.attribute([("r2", "a", 1)], through=0)
         log.served([shown("r1")])
     with contextlib.closing(ServedLog(path)) as log:
         assert log.get("r1") == shown("r1")
@@ -125,7 +125,7 @@ def test_a_full_queue_drops_the_oldest_and_never_blocks(
             log.served([shown("first")])
             wait_until_taken(log)
             log.served([shown(f"r{n}") for n in range(6)])
-            log.attribute([("r5", "a", 1)])
+            log.attribute([("r5", "a", 1)], through=0)
             assert log.dropped == 3
         log.flush()
         found = [log.get(name) is not None for name in ("first", "r2", "r3", "r5")]
@@ -151,7 +151,7 @@ def test_recording_from_many_threads(log: ServedLog) -> None:
     def client(name: int) -> None:
         for n in range(30):
             log.served([shown(f"{name}-{n}", version=name)])
-            log.attribute([(f"{name}-{n}", "b", n)])
+            log.attribute([(f"{name}-{n}", "b", n)], through=0)
 
     threads = [threading.Thread(target=client, args=(name,)) for name in range(4)]
     for thread in threads:

@@ -125,7 +125,7 @@ def test_the_weights_are_learned():
 
     def lesson():
         histories = rng.integers(20, size=(50, 4))
-        made = examples(histories.tolist(), histories[:, 0])
+        made = examples(histories.tolist(), histories[:, 0].tolist())
         made.types[:, -4] = PURCHASE
         return made
 

@@ -161,7 +161,7 @@ def test_the_correction_brings_sampled_gradients_to_those_of_the_full_softmax():
     sums = {name: np.zeros((200, 9)) for name in ("full", "corrected", "bare")}
     for _ in range(draws):
         histories = rng.integers(200, size=(positives, 3)).tolist()
-        lesson = examples(histories, rng.choice(200, positives, p=share))
+        lesson = examples(histories, rng.choice(200, positives, p=share).tolist())
         negatives = np.unique(rng.integers(0, 200, n_negatives)).astype(np.int32)
         sums["full"] += gradients(lesson, every(200), None)
         sums["corrected"] += gradients(lesson, negatives, log_q)
@@ -286,11 +286,11 @@ def test_a_source_is_the_behaviour_whose_weighted_vector_is_nearest():
     asked = contexts([[5], [1, 2, 3, 4]])
     weights = found.history_weights(asked)[1, -4:]
     vectors = found.rows.values[[1, 2, 3, 4], :-1]
-    for item in every():
-        products = weights * (vectors @ found.rows.values[item, :-1])
-        source = found.sources(asked, 1, np.array([item], np.int32))
-        assert source.tolist() == [1 + int(np.argmax(products))]
-    assert found.sources(contexts([[]]), 0, every()[:2]).tolist() == [-1, -1]
+    nearest = np.argmax(found.rows.values[:, :-1] @ (weights[:, None] * vectors).T, axis=1)
+    sources = found.sources(asked, np.tile(every(), (2, 1)))
+    assert sources.tolist() == [[5] * ITEMS, (1 + nearest).tolist()]
+    assert len(set(nearest)) > 1
+    assert found.sources(contexts([[]]), every()[None, :2]).tolist() == [[-1, -1]]
 
 
 def test_asking_changes_nothing():
@@ -300,7 +300,7 @@ def test_asking_changes_nothing():
     users = found.encode(asked)
     found.candidates(users, asked, np.zeros(ITEMS, np.bool_), 5)
     found.scores(users, np.zeros((2, 3), np.int32))
-    found.sources(asked, 0, every())
+    found.sources(asked, np.zeros((2, 3), np.int32))
     assert state_digest(found.state()) == before
 
 

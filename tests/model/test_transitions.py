@@ -133,7 +133,7 @@ def test_asking_changes_nothing():
     asked = contexts(HISTORIES, excluded=[[0]] * 5)
     expert.candidates(asked, np.zeros(len(items), np.bool_), 5)
     expert.scores(asked, np.zeros((5, 3), np.int32))
-    expert.sources(asked, 3, np.arange(3, dtype=np.int32))
+    expert.sources(asked, np.zeros((5, 3), np.int32))
     assert state_digest(expert.state()) == before
 
 
@@ -172,8 +172,8 @@ def test_a_source_is_the_history_item_that_most_of_the_score_comes_from():
     weights = plain_weights(rows)
     history = [2, 7, 1]
     asked = contexts([[5], history])
-    every = np.arange(len(items), dtype=np.int32)
-    for row, source in zip(every, expert.sources(asked, 1, every), strict=True):
+    every = np.tile(np.arange(len(items), dtype=np.int32), (2, 1))
+    for row, source in enumerate(expert.sources(asked, every)[1].tolist()):
         shares = {
             j: plain_score(weights, [items[j], *["nothing"] * back], items[row])
             for back, j in enumerate(reversed(history))
@@ -184,9 +184,8 @@ def test_a_source_is_the_history_item_that_most_of_the_score_comes_from():
 
 def test_there_is_no_source_in_an_empty_history_nor_for_what_never_followed():
     expert, items = taught([("u", "a", 1e9), ("u", "b", 1e9), ("v", "c", 1e9)])
-    assert expert.sources(contexts([[]]), 0, np.array([0, 1], np.int32)).tolist() == [-1, -1]
-    rows = np.array([items.index("b"), items.index("c")], np.int32)
-    assert expert.sources(contexts([[0]]), 0, rows).tolist() == [0, -1]
+    rows = np.array([[items.index("b"), items.index("c"), -1]] * 2, np.int32)
+    assert expert.sources(contexts([[], [0]]), rows).tolist() == [[-1, -1, -1], [0, -1, -1]]
 
 
 # --- the state -----------------------------------------------------------------------------------

@@ -242,6 +242,21 @@ def test_no_orphans_after_kill_9_of_the_supervisor(start: Start) -> None:
     assert "trainer stops" in running.lines(), "the willing one stopped in order"
 
 
+def test_a_role_without_a_lifeline_would_be_an_orphan(start: Start) -> None:
+    """What the test above looks for can be seen."""
+    running = start(("trainer", "import time; print('trainer', flush=True); time.sleep(60)"))
+    until(lambda: "trainer" in running.lines())
+    [child] = running.children()
+    running.process.kill()
+    running.process.wait()
+    try:
+        with pytest.raises(psutil.TimeoutExpired):
+            child.wait(2)
+        assert not gone(child)
+    finally:
+        child.kill()
+
+
 def test_a_second_supervisor_is_refused_until_the_first_is_gone(
     start: Start, tmp_path: Path
 ) -> None:

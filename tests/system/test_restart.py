@@ -1,0 +1,81 @@
+"""Ctrl-C, and later on from where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from headwater.deploy import Snapshots
+from tests.system.running import System, ratings
+
+EVENTS = 1_200
+MONTH = 30 * 86_400.0
+
+
+@pytest.fixture
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    system = System(tmp_path_factory.mktemp("restart"))
+    try:
+        yield system
+    finally:
+        system.end()
+
+
+def answers(system: System, users: list[str]) -> dict[str, list[tuple[str, float]]]:
+    return {
+        user: [(item["item_id"], item["score"]) for item in system.recommend(user)["items"]]
+        for user in users
+    }
+
+
+def test_ctrl_c_snapshots_and_the_next_start_recommends_the_same(system: System) -> None:
+    system.start().wait_until_ready()
+    events = ratings(EVENTS)
+    system.post(events)
+    # Time since things happened is a feature. A search a month later moves the stream's clock and
+    # nothing else, so that the seconds of a restart don't show in the scores.
+    last = {**events[-1], "event_id": "search", "type": "search", "value": None}
+    last |= {"item_id": None, "timestamp": events[-1]["timestamp"] + MONTH}
+    system.post([last])
+    assert system.wait_until_learned() == EVENTS + 1
+    users = [*sorted({event["user_id"] for event in events[::40]}), "a stranger"]
+    before = answers(system, users)
+    status = system.get("/v1/status")
+
+    assert system.interrupt() == 0
+    assert [record["child"] for record in system.log("role stopped")] == ["api", "trainer"]
+    assert all(record["code"] == 0 for record in system.log("role stopped"))
+    assert not (system.data / "api.json").exists()
+    snapshots = Snapshots(system.data / "snapshots", keep=1)
+    manifest = snapshots.manifest(snapshots.paths()[-1])
+    assert manifest.offset == EVENTS + 1
+    assert system.updates() == [], "the snapshot stands for them"
+
+    system.start().wait_until_ready()
+    again = system.get("/v1/status")
+    names = ("end", "offset", "trained_through", "sequence", "epoch", "version")
+    assert {name: again[name] for name in names} == {name: status[name] for name in names}
+    after = answers(system, users)
+    assert len(users) > 20
+    for user in users:
+        assert len(before[user]) == 20
+        assert [item for item, _ in after[user]] == [item for item, _ in before[user]], user
+        assert [score for _, score in after[user]] == pytest.approx(
+            [score for _, score in before[user]], abs=1e-5
+        )
+
+    # And it goes on learning, in the same epoch.
+    more: list[dict[str, Any]] = [
+        {**event, "timestamp": last["timestamp"] + 60.0} for event in ratings(100, EVENTS)
+    ]
+    system.post(more)
+    assert system.wait_until_learned() == EVENTS + 101
+    status = system.get("/v1/status")
+    assert status["epoch"] == again["epoch"] == 1
+    assert status["sequence"] > again["sequence"]
+    assert answers(system, users) != before
+    assert system.interrupt() == 0
+    assert not system.log("new epoch"), json.dumps(system.log("new epoch"))
