@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headwater.client import AsyncClient, Client
     from headwater.config import Config
     from headwater.config import load as load_config
     from headwater.errors import HeadwaterError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncClient",
+    "Client",
     "Config",
     "Event",
     "Follower",
@@ -32,6 +35,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncClient": ("headwater.client", "AsyncClient"),
+    "Client": ("headwater.client", "Client"),
     "Config": ("headwater.config", "Config"),
     "Event": ("headwater.types", "Event"),
     "Follower": ("headwater.loop", "Follower"),

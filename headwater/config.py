@@ -119,6 +119,15 @@ class Transitions(_Section):
     """Half-life of the counts."""
 
 
+class Neighbours(_Section):
+    width: int = Field(default=64, ge=4, le=1024)
+    """Neighbours kept per item; the weakest makes place for a new one."""
+    window: int = Field(default=20, ge=1, le=100)
+    """Earlier events that a new one is joined to, with weight 1 / sqrt(distance)."""
+    half_life_days: float = Field(default=60.0, gt=0)
+    """Time in which what was learned loses half of its weight."""
+
+
 class Sequence(_Section):
     dim: int = Field(default=64, ge=4, le=1024)
     """Length of an item's, and of a user's, vector."""
@@ -247,6 +256,7 @@ class Config(BaseSettings):
     popularity: Popularity = Popularity()
     """The ``popularity`` expert: decayed counts."""
     transitions: Transitions = Transitions()
+    neighbours: Neighbours = Neighbours()
     """The ``transitions`` expert: what follows what."""
     sequence: Sequence = Sequence()
     """The ``sequence`` expert: a causal transformer over the history."""

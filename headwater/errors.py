@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class HeadwaterError(Exception):
     """Base of everything raised on purpose."""
@@ -26,6 +28,22 @@ class InvalidInput(HeadwaterError):
 
 class TooLarge(InvalidInput):
     """There is more of something in one piece of input than the configuration allows."""
+
+
+class Rejected(InvalidInput):
+    """A server understood what it was sent and refused part of it.
+
+    ``results`` holds what became of each thing that was sent, in order: its place in the
+    log, or the ``Rejected`` of its own. What was not refused is stored.
+    """
+
+    def __init__(self, field: str, reason: str, results: Sequence[object] = ()) -> None:
+        super().__init__(field, reason)
+        self.results = tuple(results)
+
+
+class Unreachable(HeadwaterError):
+    """A server didn't answer, or only that it can't now, for as long as it was asked."""
 
 
 class UnreadableFile(HeadwaterError):

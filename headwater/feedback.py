@@ -11,25 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from headwater.config import EventType
 from headwater.intervals import wilson
 from headwater.log import EventsLog
 from headwater.log.served import ServedLog
-from headwater.types import Event, Metric, Recommendations, Record, ServedList
+from headwater.types import ClickThrough, Event, Recommendations, Record, ServedList
 
 _READ = 1_000
 """Records searched at a time."""
-
-
-class ClickThrough(msgspec.Struct, frozen=True):
-    """How often what a version showed was acted on."""
-
-    version: int
-    served: int
-    clicked: int
-    rate: Metric
 
 
 class Feedback:

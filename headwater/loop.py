@@ -30,9 +30,13 @@ from headwater.preprocess import Preprocessor
 from headwater.recommend import Features, Recommender
 from headwater.train import Trainer
 from headwater.types import (
+    NO_ROW,
     Batch,
     Event,
+    ExplainedItem,
+    Explanation,
     Flags,
+    HistoryEvent,
     ItemRemoval,
     Recommendations,
     RecommendedItem,
@@ -467,6 +471,48 @@ class Follower:
             )
         return answers
 
+    def explain(self, user_id: str, n: int, now: float) -> Explanation:
+        """What the list that the user would be recommended now is made from."""
+        fold = self.fold
+        contexts = fold.preprocess.contexts([Request(n=n, user_id=user_id)], self._stream_now(now))
+        ranking = fold.recommender.rank(contexts, fold.withheld(), n)
+        reasons = fold.recommender.reasons(contexts, ranking, n, fold.preprocess.items.id)[0]
+        effects = fold.recommender.effects(ranking, n)[0]
+        weights = fold.model.sequence.history_weights(contexts)[0]
+        title = fold.preprocess.catalogue.title
+        return Explanation(
+            user_id=user_id,
+            version=self.version,
+            sequence=self.sequence,
+            trained_through=self.trained_through,
+            offset=self.offset,
+            events=int(contexts.history_lengths[0]),
+            history=[
+                HistoryEvent(
+                    item_id=fold.preprocess.items.id(row),
+                    title=title(row),
+                    type=fold.preprocess.type_names[contexts.history_types[0, column]],
+                    time=float(contexts.history_times[0, column]),
+                    weight=round(float(weights[column]), 6),
+                )
+                for column, row in reversed(list(enumerate(contexts.history_items[0].tolist())))
+                if row != NO_ROW
+            ],
+            items=[
+                ExplainedItem(
+                    item_id=fold.preprocess.items.id(row),
+                    title=title(row),
+                    score=round(float(score), 6),
+                    reasons=reasons[place],
+                    features=effects[place],
+                )
+                for place, (row, score) in enumerate(
+                    zip(ranking.rows[0, :n].tolist(), ranking.scores[0, :n], strict=True)
+                )
+                if row != NO_ROW
+            ],
+        )
+
     def popular(self, n: int, now: float) -> Recommendations:
         """The most popular items of the moment."""
         rows, scores = self.fold.recommender.popular(n, self.fold.withheld())
@@ -487,8 +533,18 @@ class Follower:
             self.fold.load(state, manifest.offset)
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self.trained_through = manifest.sequence, manifest.offset
-            for newest in self._events.read(manifest.offset - 1, 1):
-                self._clock = (newest.stream_time, newest.received_at)
+            self._read_clock()
+
+    def _read_clock(self) -> None:
+        """The clock as folding every event would have left it; a snapshot doesn't hold it."""
+        through = self.offset
+        while through > 0:
+            before = max(through - _READ, 0)
+            for record in reversed(self._events.read(before, through - before)):
+                if isinstance(record.entry, Event):
+                    self._clock = (record.stream_time, record.received_at)
+                    return
+            through = before
 
     def _fold_events(self, end: int) -> list[Record]:
         folded: list[Record] = []

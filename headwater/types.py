@@ -249,6 +249,43 @@ class Version(msgspec.Struct, frozen=True):
     metrics: dict[str, float] = msgspec.field(default_factory=dict)
 
 
+# --- what is said of a running system ------------------------------------------------------------
+
+
+class ClickThrough(msgspec.Struct, frozen=True):
+    """How often what a version showed was acted on."""
+
+    version: int
+    served: int
+    clicked: int
+    rate: Metric
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Where the server stands. Offsets are places in the events log.
+
+    ``lag`` counts the entries of the log that this process hasn't folded,
+    ``training_lag`` those that the model hasn't learned. ``trainer`` is the
+    newest report that came with an update, without its metrics.
+    """
+
+    role: str
+    software: str
+    uptime_seconds: float
+    ready: bool
+    version: int
+    epoch: int
+    sequence: int
+    end: int
+    offset: int
+    lag: int
+    trained_through: int
+    training_lag: int
+    dead_letters: int
+    clicks: list[ClickThrough]
+    trainer: dict[str, Any]
+
+
 # --- what a client gets --------------------------------------------------------------------------
 
 
@@ -279,6 +316,56 @@ class Recommendations(msgspec.Struct, frozen=True):
     sequence: int
     trained_through: int
     items: list[RecommendedItem]
+
+
+class HistoryEvent(msgspec.Struct, frozen=True):
+    """An event of a user's history; ``weight`` is its share w_t of the user's taste."""
+
+    item_id: str
+    title: str | None
+    type: str
+    time: float
+    weight: float
+
+
+class FeatureEffect(msgspec.Struct, frozen=True):
+    """What a feature does to the score of one item of a list.
+
+    ``effect`` is the score less the score that the item would have if this feature
+    were the mean of the list's; ``value`` is the feature as the mixture sees it.
+    """
+
+    feature: str
+    value: float
+    effect: float
+
+
+class ExplainedItem(msgspec.Struct, frozen=True):
+    """An item of a list with every expert's share and the features that count, largest first."""
+
+    item_id: str
+    title: str | None
+    score: float
+    reasons: list[Reason]
+    features: list[FeatureEffect]
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """What a user's list is made from, by one (version, sequence).
+
+    ``events`` counts all events that the history ever held; ``history`` is the
+    window of it that the experts see, newest first, its weights adding up to 1.
+    An unknown user has none.
+    """
+
+    user_id: str
+    version: int
+    sequence: int
+    trained_through: int
+    offset: int
+    events: int
+    history: list[HistoryEvent]
+    items: list[ExplainedItem]
 
 
 class ServedList(msgspec.Struct, frozen=True):

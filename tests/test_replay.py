@@ -43,7 +43,7 @@ replay_buffer = 200
 ONE_BY_ONE = SETTINGS + "[train]\nbatch_events = 1\n"
 """Counts never lag, so that a list can be worked out by hand."""
 
-EXPERTS = ["popularity", "transitions", "sequence"]
+EXPERTS = ["popularity", "transitions", "neighbours", "sequence"]
 FIGURES = {
     "n",
     "hit_rate@10",
@@ -128,7 +128,7 @@ def test_results_have_the_keys_of_the_contract_and_no_others(folder: Folder) -> 
     }
     assert results["events"] == 300
     assert results["seconds"] > 0
-    assert results["events_per_second"] == pytest.approx(300 / results["seconds"], rel=0.01)
+    assert results["events_per_second"] == pytest.approx(300 / results["seconds"], rel=0.05)
     assert 50 < results["peak_rss_mb"] < 100_000
     assert results["config"]["sequence"]["dim"] == 8
     assert results["all"].keys() == results["second_half"].keys() == FIGURES

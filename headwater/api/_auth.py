@@ -1,17 +1,30 @@
-"""The API key: ``Authorization: Bearer KEY`` on every route but the public ones."""
+"""Who may ask: ``Authorization: Bearer KEY`` on every route but the public ones, and by role.
+
+Whether a request has a key is decided before it is routed, so that nothing can be learned
+without one; whether the key's role is enough, after.
+"""
 
 from __future__ import annotations
 
-import hmac
-from typing import cast
+from typing import Any, cast
 
 import msgspec
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
-from headwater.api._problems import MEDIA_TYPE, Problem
+from headwater.api._problems import MEDIA_TYPE, Forbidden, Problem
+from headwater.keys import ROLES, KeyRing, Role
 
 PUBLIC = frozenset({"/livez", "/readyz", "/docs"})
 """Paths that answer without a key: what an orchestrator asks, and a page that holds no data."""
+
+INGEST: dict[str, Any] = {"roles": ("ingest", "admin")}
+SERVE: dict[str, Any] = {"roles": ("serve", "admin")}
+ANY: dict[str, Any] = {"roles": ROLES}
+"""What a handler is given as ``opt``, to open it to more roles than admin."""
+
+_ROLE = "headwater_role"
 
 _BODY = msgspec.json.encode(
     Problem.of(
@@ -22,13 +35,22 @@ _BODY = msgspec.json.encode(
 )
 
 
-def require_key(app: ASGIApp, key: str) -> ASGIApp:
-    """Wraps ``app`` so that only requests with the key reach it; compares in constant time."""
-    expected = key.encode()
+def allowed(opt: dict[str, Any]) -> tuple[Role, ...]:
+    """The roles whose keys a handler with this ``opt`` answers."""
+    return cast(tuple[Role, ...], opt.get("roles", ("admin",)))
+
+
+def require_key(app: ASGIApp, keys: KeyRing) -> ASGIApp:
+    """Wraps ``app`` so that, once there are keys, only requests with one reach it."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         request = cast(HTTPScope, scope)
-        if request["path"] in PUBLIC or _has(request, expected):
+        if request["path"] in PUBLIC or not keys.required:
+            await app(scope, receive, send)
+            return
+        role = _role(request, keys)
+        if role is not None:
+            request["state"][_ROLE] = role
             await app(scope, receive, send)
             return
         await send(
@@ -47,7 +69,17 @@ def require_key(app: ASGIApp, key: str) -> ASGIApp:
     return guarded
 
 
-def _has(scope: HTTPScope, expected: bytes) -> bool:
+def by_role(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Litestar's guard of every route: refuses a key whose role the handler isn't open to."""
+    role = connection.scope["state"].get(_ROLE)
+    roles = allowed(handler.opt)
+    if role is not None and role not in roles:
+        raise Forbidden(f"a key of role {role} can't do this; it takes one of {' or '.join(roles)}")
+
+
+def _role(scope: HTTPScope, keys: KeyRing) -> Role | None:
     given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     scheme, _, key = given.partition(b" ")
-    return scheme.lower() == b"bearer" and hmac.compare_digest(key.strip(), expected)
+    if scheme.lower() != b"bearer":
+        return None
+    return keys.role(key.strip().decode("utf-8", "replace"))

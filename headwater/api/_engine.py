@@ -14,14 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import structlog
 
 from headwater.api._problems import Failed, Unavailable
 from headwater.feedback import Feedback
 from headwater.log import EventsLog, UpdatesLog
-from headwater.types import Recommendations, Record, Request
+from headwater.types import Explanation, Recommendations, Record, Request
 
 BATCH = 64
 """Requests answered together at most; bounds how long the last of them waits for the first."""
@@ -48,6 +48,8 @@ class Follows(Protocol):
     def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]: ...
 
     def popular(self, n: int, now: float) -> Recommendations: ...
+
+    def explain(self, user_id: str, n: int, now: float) -> Explanation: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,12 @@ class Standing:
 @dataclass(slots=True, eq=False)
 class _Ask:
     request: Request
-    popular: bool
+    kind: Literal["recommend", "popular", "explain"]
     min_offset: int
-    answer: asyncio.Future[Recommendations]
+    answer: asyncio.Future[Any]
 
 
-_Outcome = tuple[_Ask, Recommendations | Exception]
+_Outcome = tuple[_Ask, Recommendations | Explanation | Exception]
 
 
 class Engine:
@@ -165,7 +167,8 @@ class Engine:
         behind = min_offset > self.standing.offset
         try:
             async with asyncio.timeout(self._wait_seconds if behind else None):
-                return await self._ask(request, popular=False, min_offset=min_offset)
+                found: Recommendations = await self._ask(request, "recommend", min_offset)
+                return found
         except TimeoutError:
             raise Unavailable(
                 "offset-not-reached",
@@ -175,12 +178,24 @@ class Engine:
 
     async def popular(self, n: int) -> Recommendations:
         """What is popular now; raises like ``recommend``."""
-        return await self._ask(Request(n=n), popular=True, min_offset=0)
+        found: Recommendations = await self._ask(Request(n=n), "popular")
+        return found
 
-    async def _ask(self, request: Request, *, popular: bool, min_offset: int) -> Recommendations:
+    async def explain(self, user_id: str, n: int) -> Explanation:
+        """What the user's list is made from; it isn't counted as shown. Raises like ``recommend``.
+        """
+        found: Explanation = await self._ask(Request(n=n, user_id=user_id), "explain")
+        return found
+
+    async def _ask(
+        self,
+        request: Request,
+        kind: Literal["recommend", "popular", "explain"],
+        min_offset: int = 0,
+    ) -> Any:
         if self._open >= self._max_queue:
             raise Unavailable("queue-full", f"{self._open} requests wait already; try again later")
-        ask = _Ask(request, popular, min_offset, asyncio.get_running_loop().create_future())
+        ask = _Ask(request, kind, min_offset, asyncio.get_running_loop().create_future())
         self._open += 1
         try:
             with self._condition:
@@ -248,8 +263,8 @@ class Engine:
         if later:
             self._wake()
         now = time.time()
-        outcomes = _recommend(follower, [ask for ask in batch if not ask.popular], now)
-        outcomes += _popular(follower, [ask for ask in batch if ask.popular], now)
+        outcomes = _recommend(follower, [ask for ask in batch if ask.kind == "recommend"], now)
+        outcomes += _one_by_one(follower, [ask for ask in batch if ask.kind != "recommend"], now)
         self._deliver(outcomes)
         self._feed_back(records, outcomes, now)
         return True
@@ -306,13 +321,19 @@ def _recommend(follower: Follows, asks: list[_Ask], now: float) -> list[_Outcome
     return [outcome for ask in asks for outcome in _recommend(follower, [ask], now)]
 
 
-def _popular(follower: Follows, asks: list[_Ask], now: float) -> list[_Outcome]:
+def _one_by_one(follower: Follows, asks: list[_Ask], now: float) -> list[_Outcome]:
     outcomes: list[_Outcome] = []
     for ask in asks:
+        request = ask.request
         try:
-            outcomes.append((ask, follower.popular(ask.request.n, now)))
+            if ask.kind == "explain":
+                assert request.user_id is not None
+                outcomes.append((ask, follower.explain(request.user_id, request.n, now)))
+            else:
+                outcomes.append((ask, follower.popular(request.n, now)))
         except Exception as error:
-            outcomes.append((ask, _failed("ranking by popularity", error)))
+            doing = "explaining" if ask.kind == "explain" else "ranking by popularity"
+            outcomes.append((ask, _failed(doing, error)))
     return outcomes
 
 

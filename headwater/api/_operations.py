@@ -14,39 +14,13 @@ from headwater.api._metrics import metrics_of
 from headwater.api._problems import Unavailable, answers
 from headwater.api._service import Service, ServiceDependency
 from headwater.config import effective
-from headwater.feedback import ClickThrough
-from headwater.types import Metrics
+from headwater.types import Metrics, Status
 
 
 class Probe(msgspec.Struct, frozen=True):
     """The answer of a probe that succeeded."""
 
     status: str
-
-
-class Status(msgspec.Struct, frozen=True):
-    """Where the server stands. Offsets are places in the events log.
-
-    ``lag`` counts the entries of the log that this process hasn't folded,
-    ``training_lag`` those that the model hasn't learned. ``trainer`` is the
-    newest report that came with an update, without its metrics.
-    """
-
-    role: str
-    software: str
-    uptime_seconds: float
-    ready: bool
-    version: int
-    epoch: int
-    sequence: int
-    end: int
-    offset: int
-    lag: int
-    trained_through: int
-    training_lag: int
-    dead_letters: int
-    clicks: list[ClickThrough]
-    trainer: dict[str, Any]
 
 
 class MetricsAnswer(msgspec.Struct, frozen=True):

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from headwater.config import Config
+from headwater.model.associations import Associations
 from headwater.model.mixture import Mixture
+from headwater.model.neighbours import Neighbours
 from headwater.model.popularity import Popularity
 from headwater.model.sequence import Examples, SequenceExpert, gap_buckets
 from headwater.model.tables import Table
@@ -23,6 +25,7 @@ __all__ = [
     "Examples",
     "Mixture",
     "Model",
+    "Neighbours",
     "Popularity",
     "SequenceExpert",
     "Table",
@@ -31,7 +34,7 @@ __all__ = [
     "single_threaded",
 ]
 
-EXPERTS = ("popularity", "transitions", "sequence")
+EXPERTS = ("popularity", "transitions", "neighbours", "sequence")
 """Names of the experts, in the order in which they stand everywhere."""
 
 
@@ -56,7 +59,10 @@ class Model:
     def __init__(self, config: Config, consuming_types: Flags, mixture: Mixture) -> None:
         single_threaded()
         self.popularity = Popularity(config.popularity)
-        self.transitions = Transitions(config.transitions)
+        self.associations: dict[str, Associations] = {
+            Transitions.name: Transitions(config.transitions),
+            Neighbours.name: Neighbours(config.neighbours),
+        }
         self.sequence = SequenceExpert(
             config.sequence, config.preprocess.history_length, consuming_types, config.seed
         )
@@ -65,19 +71,22 @@ class Model:
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
         self.popularity.grow(n_items)
-        self.transitions.grow(n_items)
+        for associations in self.associations.values():
+            associations.grow(n_items)
         self.sequence.rows.grow(n_items)
 
     def count(self, batch: Batch) -> None:
         """The counting experts learn a batch: the part of learning that both roles do."""
         self.popularity.learn(batch)
-        self.transitions.learn(batch)
+        for associations in self.associations.values():
+            associations.learn(batch)
 
     def forget(self, rows: list[int]) -> None:
         """Clears everything learned of removed items."""
         gone = np.array(rows, np.int32)
         self.popularity.forget(gone)
-        self.transitions.forget(gone)
+        for associations in self.associations.values():
+            associations.forget(gone)
         self.sequence.rows.clear(gone)
 
     def changes(
@@ -118,10 +127,10 @@ class Model:
             start = len(name) + 1
             part.load({key[start:]: v for key, v in state.items() if key.startswith(name + ".")})
 
-    def _parts(self) -> dict[str, Popularity | Transitions | SequenceExpert | Mixture]:
+    def _parts(self) -> dict[str, Popularity | Associations | SequenceExpert | Mixture]:
         return {
             "popularity": self.popularity,
-            "transitions": self.transitions,
+            **self.associations,
             "sequence": self.sequence,
             "mixture": self.mixture,
         }

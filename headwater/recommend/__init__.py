@@ -13,8 +13,9 @@ import numpy as np
 from headwater.config import Config
 from headwater.model import EXPERTS, Model
 from headwater.recommend._candidates import propose
+from headwater.recommend._effects import feature_effects
 from headwater.recommend._features import Features
-from headwater.types import NO_ROW, Contexts, Flags, Ranking, Reason
+from headwater.types import NO_ROW, Contexts, FeatureEffect, Flags, Ranking, Reason
 
 __all__ = ["Features", "Recommender"]
 
@@ -77,11 +78,13 @@ class Recommender:
             item_id: of a row.
         """
         rows = ranking.rows[:, :n]
+        if not (rows != NO_ROW).any():
+            return [[] for _ in rows]  # before the first item there are no tables to look into
         shares = self.model.mixture.contributions(ranking.features[:, :n])
         sources = {
-            "transitions": self.model.transitions.sources(contexts, rows),
-            "sequence": self.model.sequence.sources(contexts, rows),
+            name: expert.sources(contexts, rows) for name, expert in self.model.associations.items()
         }
+        sources["sequence"] = self.model.sequence.sources(contexts, rows)
 
         def of_item(b: int, place: int) -> list[Reason]:
             found = []
@@ -93,3 +96,11 @@ class Recommender:
 
         lengths = (rows != NO_ROW).sum(axis=1).tolist()
         return [[of_item(b, place) for place in range(k)] for b, k in enumerate(lengths)]
+
+    def effects(self, ranking: Ranking, n: int) -> list[list[list[FeatureEffect]]]:
+        """For each of the first n items of each list, the features that move its score most."""
+        lengths = (ranking.rows[:, :n] != NO_ROW).sum(axis=1).tolist()
+        return [
+            feature_effects(self.model.mixture, ranking.features[b, :k], self.features.names)
+            for b, k in enumerate(lengths)
+        ]

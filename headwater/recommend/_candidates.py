@@ -34,9 +34,8 @@ def propose(model: Model, contexts: Contexts, withheld: Flags, k: int) -> Candid
     users = model.sequence.encode(contexts)
     lists, list_scores = {}, {}
     lists["popularity"], list_scores["popularity"] = _popular(model, contexts, withheld, k)
-    lists["transitions"], list_scores["transitions"] = model.transitions.candidates(
-        contexts, withheld, k
-    )
+    for name, expert in model.associations.items():
+        lists[name], list_scores[name] = expert.candidates(contexts, withheld, k)
     lists["sequence"], list_scores["sequence"] = model.sequence.candidates(
         users, contexts, withheld, k
     )

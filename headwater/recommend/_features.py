@@ -54,7 +54,7 @@ class Features:
                 groups[owner].append(column)
                 if what.startswith("log_share"):
                     silence[column] = _scaled(_FLOOR)
-                if what == "log_share" and owner != "sequence":
+                if what == "log_share" and owner in ("popularity", "transitions"):
                     linear[column] = 1.0
                 if what == "reciprocal_place":
                     linear[column] = 0.5
@@ -78,8 +78,8 @@ class Features:
         for expert in EXPERTS:
             if expert == "popularity":
                 log_share = _log_share(mixed)
-            elif expert == "transitions":
-                scores = model.transitions.scores(contexts, rows)
+            elif expert in model.associations:
+                scores = model.associations[expert].scores(contexts, rows)
                 total = candidates.list_scores[expert].sum(axis=1, keepdims=True)
                 log_share = _log_share(scores / np.maximum(total, 1e-9))
             else:

@@ -118,7 +118,7 @@ def test_everything_is_there_after_opening_again(tmp_path: Path) -> None:
 def test_a_full_queue_drops_the_oldest_and_never_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_QUEUE_LIMIT", 4)
+    monkeypatch.setattr(module, "_QUEUE_LIMIT", 5)
     with contextlib.closing(ServedLog(None)) as log:
         # The writer can't commit while this holds the connection.
         with log._using:

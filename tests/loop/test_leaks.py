@@ -19,6 +19,7 @@ from headwater.evaluate import Outcomes
 from headwater.log import EventsLog, UpdatesLog
 from headwater.log.memory import MemoryUpdatesLog
 from headwater.loop import Learner
+from headwater.model import EXPERTS
 from headwater.types import Batch, Entry, Event, Item, ItemRemoval, Record
 from tests.loop.streams import events_log, learn_all, small, views
 
@@ -71,7 +72,7 @@ def _exclude_the_rest(batch: Batch) -> None:
 
 Make = Callable[[Config, EventsLog, UpdatesLog, None], Learner]
 
-MODELS = 4  # the mixture and its three experts
+MODELS = 1 + len(EXPERTS)
 
 
 def lists_by_offset(make: Make, entries: Sequence[Entry]) -> dict[int, list[list[str]]]:

@@ -443,7 +443,7 @@ def counts(learner: Learner | Follower) -> State:
     model, preprocess = learner.fold.model, learner.fold.preprocess
     parts: dict[str, Any] = {
         "popularity": model.popularity,
-        "transitions": model.transitions,
+        **model.associations,
         "preprocess": preprocess,
     }
     return {f"{name}.{key}": v for name, part in parts.items() for key, v in part.state().items()}
@@ -471,7 +471,7 @@ def test_a_removed_item_is_forgotten_everywhere(at: int) -> None:
     )
     assert model.popularity.events[row] == 0
     assert not (model.popularity.shares(np.array([row])) > 0).any()
-    assert row not in model.transitions.state()["successors"]
+    assert row not in model.associations["transitions"].state()["successors"]
     assert not learner.fold.eligible()[row]
     assert decode(all_updates(updates)[-1].payload).tombstones[TABLE].tolist() == [row]
     events.append(entries[at + 1 :], 2e9)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from headwater.config import Config
-from headwater.model import Model, Transitions
+from headwater.model import Model, Neighbours, Transitions
+from headwater.model.associations import Associations
 from headwater.recommend import Features, Recommender
 from headwater.testing import ExpertContract
 from headwater.train import Trainer
@@ -57,12 +58,17 @@ class TestPopularity(ExpertContract):
 
 
 class TestTransitions(ExpertContract):
-    def create(self, config: Config) -> Transitions:
+    def create(self, config: Config) -> Associations:
         return Transitions(config.transitions)
 
     def rank(self, expert: Any, contexts: Contexts, withheld: Flags, k: int) -> Ints:
         rows: Ints = expert.candidates(contexts, withheld, k)[0]
         return rows
+
+
+class TestNeighbours(TestTransitions):
+    def create(self, config: Config) -> Neighbours:
+        return Neighbours(config.neighbours)
 
 
 class TestSequence(ExpertContract):

@@ -80,7 +80,9 @@ def test_a_forgotten_item_is_forgotten_by_every_expert():
     for name in ("events", "first_times"):
         assert getattr(found.popularity, name)[[3, 5]].tolist() == [0, 0]
     every = np.arange(ITEMS, dtype=np.int32)[None]
-    assert not found.transitions.scores(contexts([[3], [5]]), np.repeat(every, 2, axis=0)).any()
+    for associations in found.associations.values():
+        asked = contexts([[3], [5]])
+        assert not associations.scores(asked, np.repeat(every, 2, axis=0)).any()
     np.testing.assert_array_equal(
         found.sequence.rows.values[[3, 5]], fresh.sequence.rows.values[[3, 5]]
     )
@@ -125,5 +127,6 @@ def test_growing_makes_room_in_every_expert(items):
     found.grow(items)
     found.grow(1)
     assert len(found.popularity.scores()) == len(found.sequence.rows) == items
-    rows, _ = found.transitions.candidates(contexts([[items - 1]]), np.zeros(items, "?"), 2)
-    assert rows.tolist() == [[-1, -1]]
+    for associations in found.associations.values():
+        rows, _ = associations.candidates(contexts([[items - 1]]), np.zeros(items, "?"), 2)
+        assert rows.tolist() == [[-1, -1]]

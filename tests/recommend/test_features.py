@@ -8,7 +8,7 @@ from headwater.loop import Fold
 from headwater.model import EXPERTS
 from headwater.recommend import Features
 from headwater.testing import checkerboard
-from headwater.types import NO_ROW, Item, Request
+from headwater.types import NO_ROW, Entry, Item, Request
 from tests.model.arrays import small
 from tests.recommend.learned import NOW, learned, learner, requests
 
@@ -74,7 +74,7 @@ def test_features_are_finite_numbers_of_a_sane_size(edge, events):
 
 
 def test_an_item_that_no_event_named_has_finite_features():
-    entries = [*checkerboard(60), Item("new", title="new")]
+    entries: list[Entry] = [*checkerboard(60), Item("new", title="new")]
     fold = learner(entries, small(recommend={"catalogue": "all"})).fold
     contexts = fold.preprocess.contexts(requests(), NOW)
     ranking = fold.recommender.rank(contexts, fold.withheld(), 60)
@@ -86,10 +86,11 @@ def test_an_item_that_no_event_named_has_finite_features():
     assert (features[new][:, own] == fold.model.mixture.silence[own]).all()
 
 
-def test_an_expert_that_knows_nothing_is_as_silent_as_silence(fold):
+@pytest.mark.parametrize("expert", ["transitions", "neighbours"])
+def test_an_expert_that_knows_nothing_is_as_silent_as_silence(fold, expert):
     features, rows = filled(fold, [Request(10), Request(10, "u0")])
     silence = fold.model.mixture.silence
-    own = columns(fold, "transitions.")
+    own = columns(fold, f"{expert}.")
     nobody = features[0][rows[0] >= 0][:, own]
     assert (nobody == silence[own]).all()
     assert (features[1][rows[1] >= 0][:, own] != silence[own]).any()
@@ -125,7 +126,7 @@ def test_the_place_in_an_experts_list_is_said_as_its_reciprocal(fold, expert):
 
 @pytest.mark.parametrize("expert", EXPERTS)
 def test_a_better_place_goes_with_a_larger_share(fold, expert):
-    features, rows = filled(fold, [Request(10, "u0"), Request(10, "u1")])
+    features, _ = filled(fold, [Request(10, "u0"), Request(10, "u1")])
     share, place = columns(fold, f"{expert}.log_share")[0], columns(fold, f"{expert}.rec")[0]
     for b in range(2):
         listed = features[b][features[b][:, place] > 0]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -40,8 +42,8 @@ def test_a_list_is_the_union_of_what_the_experts_propose(fold):
 def test_every_expert_proposes_something_of_its_own(fold):
     _, ranking = ranked(fold, [Request(10, f"u{n}") for n in range(20)])
     lists = [ranking.expert_rows[name] for name in EXPERTS]
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        assert (lists[one] != lists[other]).any()
+    for one, other in combinations(lists, 2):
+        assert (one != other).any()
 
 
 def test_nothing_that_is_withheld_or_excluded_is_in_any_list(fold):
@@ -70,7 +72,7 @@ def test_scores_are_those_of_the_mixture_and_fall(fold):
 
 
 def test_the_features_of_a_list_stay_with_their_items(fold):
-    contexts, ranking = ranked(fold)
+    _, ranking = ranked(fold)
     column = fold.recommender.features.names.index("item.log_events")
     there = ranking.rows != NO_ROW
     events = fold.model.popularity.events[ranking.rows[there]]

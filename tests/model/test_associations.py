@@ -1,23 +1,33 @@
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
 
 from headwater.config import Config
-from headwater.config import Transitions as Settings
+from headwater.config import Neighbours as NeighboursSettings
+from headwater.config import Transitions as TransitionsSettings
 from headwater.deploy import state_digest
-from headwater.model import Transitions
-from headwater.model.transitions import _SMOOTHING as SMOOTHING
+from headwater.model import Neighbours, Transitions
+from headwater.model.associations import RARE, SMOOTHING, Associations
 from tests.model.arrays import batches, contexts, copied, stream
 
 DAY = 86_400.0
 
+KINDS: dict[str, Any] = {
+    "directed": {"both_ways": False, "distance_power": 1.0, "popularity_power": 0.0},
+    "undirected": {"both_ways": True, "distance_power": 0.5, "popularity_power": 0.25},
+}
+"""The parameters of the formula, one set for each of the experts that are made of it."""
 
-def taught(rows, ends=(), grow_to=0, **settings):
-    """The expert after (user, item, time, type) rows, and the items by row."""
-    expert = Transitions(Settings(**{"width": 64, "window": 3, "half_life_days": 1.0} | settings))
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def taught(rows, ends=(), grow_to=0, kind="directed", width=64):
+    """Associations after (user, item, time, type) rows, and the items by row."""
+    expert = Associations(width, 3, DAY, **KINDS[kind])
     expert.grow(grow_to)
     made, items = batches(Config(), stream(rows), ends)
     for batch in made:
@@ -38,45 +48,55 @@ def random_rows(n, seed=0, pause=600.0, items=12):
     return [*rows, (rng.integers(4), rng.integers(items), float(times[-1]), "view")]
 
 
-def plain_weights(rows, window=3, half_life=DAY):
-    """{(before, after): decayed weight} by dictionaries and lists."""
-    types = Config().event_types
-    histories: dict[str, list[str]] = defaultdict(list)
-    found: dict[tuple[str, str], float] = defaultdict(float)
-    for user, item, time, type in rows:
-        if type not in types or not types[type].polarity:
-            continue
-        history = histories[user]
-        if types[type].polarity > 0:
-            for distance, before in enumerate(reversed(history[-window:]), start=1):
-                decay = 0.5 ** ((rows[-1][2] - time) / half_life)
-                found[before, str(item)] += types[type].weight * decay / distance
-        history.append(str(item))
-    return found
+class Plain:
+    """The same by dictionaries and lists: decayed weights, events and scores."""
 
+    def __init__(self, rows, kind="directed", window=3, half_life=DAY):
+        self.kind, self.window = KINDS[kind], window
+        self.weights: dict[tuple[str, str], float] = defaultdict(float)
+        self.events: Counter[str] = Counter()
+        types = Config().event_types
+        histories: dict[str, list[str]] = defaultdict(list)
+        for user, item, time, type in rows:
+            if type not in types or not types[type].polarity:
+                continue
+            history = histories[user]
+            if types[type].polarity > 0:
+                self.events[str(item)] += 1
+                decayed = types[type].weight * 0.5 ** ((rows[-1][2] - time) / half_life)
+                self._join(history, str(item), decayed)
+            history.append(str(item))
 
-def plain_score(weights, history, item, window=3):
-    """s(item) of a history with its newest event last."""
-    total = 0.0
-    for distance, before in enumerate(reversed(history[-window:]), start=1):
-        row = sum(weight for (j, _), weight in weights.items() if j == before)
-        total += weights.get((before, item), 0.0) / (distance * np.sqrt(row + SMOOTHING))
-    return total
+    def _join(self, history, item, decayed):
+        for distance, before in enumerate(reversed(history[-self.window :]), start=1):
+            weight = decayed / distance ** self.kind["distance_power"]
+            self.weights[before, item] += weight
+            if self.kind["both_ways"] and before != item:
+                self.weights[item, before] += weight
+
+    def score(self, history, item):
+        """s(item) of a history with its newest event last."""
+        total = 0.0
+        for distance, before in enumerate(reversed(history[-self.window :]), start=1):
+            row = sum(weight for (j, _), weight in self.weights.items() if j == before)
+            reach = distance ** -self.kind["distance_power"]
+            total += reach * self.weights.get((before, item), 0.0) / np.sqrt(row + SMOOTHING)
+        return total / (self.events[item] + RARE) ** self.kind["popularity_power"]
 
 
 HISTORIES = [[], [3], [1, 2], [0, 0, 5, 6], [7, 8, 9, 10, 11, 4]]
 
 
+@each_kind
 @pytest.mark.parametrize(("pause", "seed"), [(600.0, 0), (600.0, 1), (20_000.0, 2)])
-def test_scores_are_those_of_the_formula(pause, seed):
+def test_scores_are_those_of_the_formula(pause, seed, kind):
     rows = [*random_rows(300, seed, pause), (9, 0, 1e9 + 300 * pause + 40 * DAY, "view")]
-    expert, items = taught(rows, ends=range(0, 300, 37))
-    weights = plain_weights(rows)
+    expert, items = taught(rows, ends=range(0, 300, 37), kind=kind)
+    plain = Plain(rows, kind)
     asked = contexts(HISTORIES)
     found = expert.scores(asked, np.tile(np.arange(len(items), dtype=np.int32), (5, 1)))
     expected = [
-        [plain_score(weights, [items[j] for j in history], item) for item in items]
-        for history in HISTORIES
+        [plain.score([items[j] for j in history], item) for item in items] for history in HISTORIES
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-12)
 
@@ -95,8 +115,9 @@ def test_a_pause_of_years_leaves_numbers_that_can_be_used():
 # --- lists ---------------------------------------------------------------------------------------
 
 
-def test_candidates_are_the_best_scores_in_order_and_ties_in_order_of_row():
-    expert, items = taught(random_rows(400))
+@each_kind
+def test_candidates_are_the_best_scores_in_order_and_ties_in_order_of_row(kind):
+    expert, items = taught(random_rows(400), kind=kind)
     n = len(items)
     asked = contexts(HISTORIES, excluded=[[], [0], [1, 2, 3], [5, 5, 11], []])
     withheld = np.zeros(n, np.bool_)
@@ -156,8 +177,9 @@ def test_a_row_keeps_as_many_successors_as_it_is_wide_and_the_strong_ones():
     np.testing.assert_allclose(state["sums"], state["weights"].sum(axis=1), rtol=1e-5)
 
 
-def test_no_successor_stands_in_a_row_twice():
-    expert, _ = taught(random_rows(2000, items=40), width=5)
+@each_kind
+def test_nothing_stands_in_a_row_twice(kind):
+    expert, _ = taught(random_rows(2000, items=40), kind=kind, width=5)
     for row in expert.state()["successors"]:
         there = row[row >= 0].tolist()
         assert len(there) == len(set(there))
@@ -166,16 +188,17 @@ def test_no_successor_stands_in_a_row_twice():
 # --- reasons -------------------------------------------------------------------------------------
 
 
-def test_a_source_is_the_history_item_that_most_of_the_score_comes_from():
+@each_kind
+def test_a_source_is_the_history_item_that_most_of_the_score_comes_from(kind):
     rows = random_rows(400)
-    expert, items = taught(rows)
-    weights = plain_weights(rows)
+    expert, items = taught(rows, kind=kind)
+    plain = Plain(rows, kind)
     history = [2, 7, 1]
     asked = contexts([[5], history])
     every = np.tile(np.arange(len(items), dtype=np.int32), (2, 1))
     for row, source in enumerate(expert.sources(asked, every)[1].tolist()):
         shares = {
-            j: plain_score(weights, [items[j], *["nothing"] * back], items[row])
+            j: plain.score([items[j], *["nothing"] * back], items[row])
             for back, j in enumerate(reversed(history))
         }
         best = max(shares, key=lambda j: shares[j])
@@ -191,45 +214,96 @@ def test_there_is_no_source_in_an_empty_history_nor_for_what_never_followed():
 # --- the state -----------------------------------------------------------------------------------
 
 
-def test_a_forgotten_item_neither_follows_nor_is_followed():
+@each_kind
+def test_a_forgotten_item_goes_with_nothing(kind):
     rows = random_rows(400)
-    expert, items = taught(rows)
+    expert, items = taught(rows, kind=kind)
     gone = [items.index("1"), items.index("3")]
     expert.forget(np.array(gone, np.int32))
-    weights = {
-        (before, after): weight
-        for (before, after), weight in plain_weights(rows).items()
-        if not {before, after} & {"1", "3"}
-    }
+    plain = Plain(rows, kind)
+    for pair in [pair for pair in plain.weights if {*pair} & {"1", "3"}]:
+        del plain.weights[pair]
     every = np.tile(np.arange(len(items), dtype=np.int32), (len(items), 1))
     found = expert.scores(contexts([[j] for j in range(len(items))]), every)
-    expected = [[plain_score(weights, [j], item) for item in items] for j in items]
+    expected = [[plain.score([j], item) for item in items] for j in items]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-9)
     assert not np.isin(expert.state()["successors"], gone).any()
+    assert not expert.state()["events"][gone].any()
 
 
 def test_what_is_left_after_the_loudest_successor_still_speaks():
-    rows = [("u", "a", 1e9), ("u", "quiet", 1e9)]
-    rows += [("v", "a", 1e9), ("v", "loud", 1e9 + 28 * DAY)]
+    rows = [("u", "a", 1e9, "view"), ("u", "quiet", 1e9, "view")]
+    rows += [("v", "a", 1e9, "view"), ("v", "loud", 1e9 + 28 * DAY, "view")]
     expert, items = taught(rows)
     expert.forget(np.array([items.index("loud")], np.int32))
     asked = contexts([[items.index("a")]])
     found, scores = expert.candidates(asked, np.zeros(3, np.bool_), 3)
     assert found[0].tolist() == [items.index("quiet"), -1, -1]
-    expected = plain_score({("a", "quiet"): 0.5**28}, ["a"], "quiet")
+    plain = Plain(rows)
+    del plain.weights["a", "loud"]
+    expected = plain.score(["a"], "quiet")
     assert scores[0, 0] == pytest.approx(expected, rel=1e-4)
 
 
-def test_where_batches_end_and_how_tables_grow_makes_no_difference():
+@each_kind
+def test_where_batches_end_and_how_tables_grow_makes_no_difference(kind):
     rows = random_rows(300)
-    one, items = taught(rows)
-    other, _ = taught(rows, ends=range(0, 300, 7), grow_to=len(items))
+    one, items = taught(rows, kind=kind)
+    other, _ = taught(rows, ends=range(0, 300, 7), grow_to=len(items), kind=kind)
     assert state_digest(one.state()) == state_digest(other.state())
 
 
-def test_a_loaded_state_goes_on_as_the_one_that_was_saved():
+# --- the experts ---------------------------------------------------------------------------------
+
+EXPERTS = {
+    "transitions": lambda **own: Transitions(TransitionsSettings(**own)),
+    "neighbours": lambda **own: Neighbours(NeighboursSettings(**own)),
+}
+each_expert = pytest.mark.parametrize("make", EXPERTS.values(), ids=EXPERTS)
+
+
+def learned(make, rows, **own):
+    expert = make(**own)
+    made, items = batches(Config(), stream(rows))
+    expert.grow(len(items))
+    expert.learn(made[0])
+    return expert, items
+
+
+def proposed(expert, items, item):
+    rows, _ = expert.candidates(contexts([[items.index(item)]]), np.zeros(len(items), "?"), 5)
+    return [items[row] for row in rows[0] if row >= 0]
+
+
+def test_transitions_know_what_came_next_and_neighbours_what_came_before_too():
+    rows = [("u", item, 1e9) for item in ("first", "second")]
+    for make, backwards in ((EXPERTS["transitions"], []), (EXPERTS["neighbours"], ["first"])):
+        expert, items = learned(make, rows)
+        assert proposed(expert, items, "first") == ["second"]
+        assert proposed(expert, items, "second") == backwards
+
+
+def test_neighbours_take_back_some_of_the_popularity():
+    pairs = [("a", "popular")] * 3 + [("a", "rare")] * 2 + [("b", "popular")] * 30
+    rows = [(n, item, 1e9) for n, pair in enumerate(pairs) for item in pair]
+    for make, best in ((EXPERTS["transitions"], "popular"), (EXPERTS["neighbours"], "rare")):
+        expert, items = learned(make, rows)
+        assert proposed(expert, items, "a")[0] == best
+
+
+@each_expert
+def test_settings_are_used(make):
+    rows = [("u", f"{n}", 1e9) for n in range(9)]
+    expert, items = learned(make, rows, window=2, width=4, half_life_days=3.0)
+    assert {"3", "4"} <= set(proposed(expert, items, "2")) <= {"0", "1", "3", "4"}
+    assert expert.state()["successors"].shape == (9, 4)
+    assert expert.half_life == 3 * DAY
+
+
+@each_expert
+def test_a_loaded_state_goes_on_as_the_one_that_was_saved(make):
     made, items = batches(Config(), stream(random_rows(200)), [100])
-    one, other = Transitions(Settings()), Transitions(Settings())
+    one, other = make(), make()
     one.grow(len(items))
     one.learn(made[0])
     other.load(copied(one.state()))
@@ -238,8 +312,9 @@ def test_a_loaded_state_goes_on_as_the_one_that_was_saved():
     assert state_digest(one.state()) == state_digest(other.state())
 
 
-def test_nothing_follows_before_the_first_event():
-    expert = Transitions(Settings())
+@each_expert
+def test_nothing_goes_with_anything_before_the_first_event(make):
+    expert = make()
     expert.grow(2)
     rows, scores = expert.candidates(contexts([[], [1]]), np.zeros(2, np.bool_), 3)
     assert rows.tolist() == [[-1] * 3] * 2

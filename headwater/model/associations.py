@@ -1,0 +1,407 @@
+"""Associations: for each item, the items that go with it, counted in fixed-width rows.
+
+Two experts are made of these: ``transitions`` (what came next, directed) and
+``neighbours`` (what is used by the same people, undirected). A new event with
+item i adds w / d ** q to the association j -> i for the item j that the user had d
+events before, d = 1 .. window, and to i -> j as well where associations go both
+ways. The score of i for a history is
+
+    s(i) = sum_d d ** -q * T[j_d, i] / sqrt(sum_i' T[j_d, i'] + 0.5) / (n_i + 3) ** p
+
+with n_i the events of item i. The square root stands half-way between counts,
+which favour the popular, and conditional probabilities, which trust rows that
+have seen little; p takes back some of what is left of popularity. Weights decay
+with stream time by forward decay (Cormode et al., ICDE 2009). A row keeps its
+``width`` strongest items; a new one takes the place of the weakest.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from headwater.types import (
+    NO_ROW,
+    Batch,
+    Contexts,
+    Doubles,
+    Flags,
+    Floats,
+    Ints,
+    Longs,
+    State,
+)
+
+_RESCALE_AT = 30.0
+"""Half-lives past the landmark at which weights are rescaled: float32 holds 2 ** 127."""
+
+SMOOTHING = 0.5
+"""Weight of "something else" in a row's sum: a row that has seen little says little."""
+
+RARE = 3.0
+"""Events that every item is given before its popularity is taken back."""
+
+
+class Associations:
+    """Fixed-width rows of decayed associations; a pure fold of the events.
+
+    Args:
+        width: associations kept per item.
+        window: earlier events that a new one is joined to, and that a score looks at.
+        half_life: of the weights, in seconds of stream time.
+        both_ways: whether i -> j is learned with j -> i.
+        distance_power: q.
+        popularity_power: p.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        window: int,
+        half_life: float,
+        *,
+        both_ways: bool,
+        distance_power: float,
+        popularity_power: float,
+    ) -> None:
+        self.window = window
+        self.half_life = half_life
+        self.width = width
+        self.both_ways = both_ways
+        self.popularity_power = popularity_power
+        self._reach = np.arange(1, window + 1, dtype=np.float64) ** -distance_power
+        self.n_items = 0
+        self._successors = np.full((0, self.width), NO_ROW, np.int32)
+        self._weights = np.zeros((0, self.width), np.float32)
+        self._sums = np.zeros(0, np.float32)
+        self._events = np.zeros(0, np.float32)
+        self._clock = np.zeros(2, np.float64)  # landmark of the weights, newest event
+
+    def grow(self, n_items: int) -> None:
+        """Makes room for item rows up to ``n_items``."""
+        if n_items > len(self._sums):
+            size = max(n_items, 2 * len(self._sums), 1024)
+            successors = np.full((size, self.width), NO_ROW, np.int32)
+            successors[: len(self._sums)] = self._successors
+            weights = np.zeros((size, self.width), np.float32)
+            weights[: len(self._sums)] = self._weights
+            sums, events = np.zeros(size, np.float32), np.zeros(size, np.float32)
+            sums[: len(self._sums)] = self._sums
+            events[: len(self._sums)] = self._events
+            self._events = events
+            self._successors, self._weights, self._sums = successors, weights, sums
+        self.n_items = max(self.n_items, n_items)
+
+    def learn(self, batch: Batch) -> None:
+        """Adds the associations of the wanted events of a batch, in order."""
+        wanted = (batch.items != NO_ROW) & (batch.polarities > 0) & (batch.weights > 0)
+        _add(
+            np.flatnonzero(wanted),
+            batch.items,
+            batch.weights,
+            batch.contexts.times,
+            batch.contexts.history_items,
+            self._reach,
+            self.both_ways,
+            self.half_life,
+            self._successors,
+            self._weights,
+            self._sums,
+            self._events,
+            self._clock,
+        )
+
+    def candidates(self, contexts: Contexts, withheld: np.ndarray, k: int) -> tuple[Ints, Floats]:
+        """The best k items for each history, best first: rows and scores, (B, k) each.
+
+        ``withheld`` (N,) marks rows that may not be proposed to anyone.
+        """
+        rows = np.full((len(contexts), k), NO_ROW, np.int32)
+        scores = np.zeros((len(contexts), k), np.float32)
+        _best(
+            contexts.history_items,
+            contexts.excluded_starts,
+            contexts.excluded,
+            withheld,
+            self._reach,
+            self._units(),
+            self.popularity_power,
+            self._successors,
+            self._weights,
+            self._sums,
+            self._events,
+            rows,
+            scores,
+        )
+        return rows, scores
+
+    def scores(self, contexts: Contexts, rows: Ints) -> Floats:
+        """(B, C) scores of given candidates."""
+        out = np.zeros(rows.shape, np.float32)
+        _score(
+            contexts.history_items,
+            rows,
+            self._reach,
+            self._units(),
+            self.popularity_power,
+            self._successors,
+            self._weights,
+            self._sums,
+            self._events,
+            out,
+        )
+        return out
+
+    def sources(self, contexts: Contexts, rows: Ints) -> Ints:
+        """(B, C) for each candidate, the history item that its score comes from most;
+        ``NO_ROW`` where none of them leads to it.
+        """
+        history = contexts.history_items[:, ::-1][:, : self.window]  # (B, W), newest first
+        roots = np.sqrt(self._sums[history] / self._units() + SMOOTHING)
+        shares = np.where(history >= 0, self._reach[: history.shape[1]] / roots, 0.0)
+        sources = np.full(rows.shape, NO_ROW, np.int32)
+        best = np.zeros(rows.shape)
+        for distance in range(history.shape[1]):
+            before = history[:, distance]
+            hit = self._successors[before][:, None, :] == rows[:, :, None]  # (B, C, width)
+            weight = np.where(hit, self._weights[before][:, None, :], 0.0).max(axis=2)
+            weight = weight * shares[:, distance, None]
+            sources = np.where(weight > best, before[:, None], sources)
+            best = np.maximum(best, weight)
+        return sources.astype(np.int32)
+
+    def forget(self, rows: Ints) -> None:
+        """Clears the rows of items and every association with them."""
+        self._successors[rows] = NO_ROW
+        self._weights[rows] = 0
+        self._sums[rows] = 0
+        self._events[rows] = 0
+        into = np.isin(self._successors[: self.n_items], rows)
+        self._weights[: self.n_items][into] = 0
+        self._successors[: self.n_items][into] = NO_ROW
+        # Summed anew: taking the largest weights off a sum would leave little but rounding.
+        changed = np.flatnonzero(into.any(axis=1))
+        self._sums[changed] = self._weights[changed].sum(axis=1)
+
+    def state(self) -> State:
+        n = self.n_items
+        return {
+            "successors": self._successors[:n],
+            "weights": self._weights[:n],
+            "sums": self._sums[:n],
+            "events": self._events[:n],
+            "clock": self._clock,
+        }
+
+    def load(self, state: State) -> None:
+        for name, value in state.items():
+            setattr(self, "_" + name, value.copy())
+        self.n_items = len(self._sums)
+
+    def _units(self) -> float:
+        """How large a weight of 1 is now: weights grow with stream time instead of decaying."""
+        landmark, newest = self._clock.tolist()
+        return float(2.0 ** ((newest - landmark) / self.half_life))
+
+
+@njit(cache=True, nogil=True)
+def _add(
+    wanted: Longs,
+    items: Ints,
+    event_weights: Floats,
+    times: Doubles,
+    history_items: Ints,
+    reach: Doubles,
+    both_ways: bool,
+    half_life: float,
+    successors: Ints,
+    weights: Floats,
+    sums: Floats,
+    events: Floats,
+    clock: Doubles,
+) -> None:
+    length = history_items.shape[1]
+    for b in wanted:
+        item, time = items[b], times[b]
+        if clock[0] == 0.0:
+            clock[0] = time
+        clock[1] = time
+        age = (time - clock[0]) / half_life
+        if age > _RESCALE_AT:
+            factor = np.float32(2.0 ** (-age))
+            weights *= factor
+            sums *= factor
+            clock[0] = time
+            age = 0.0
+        grown = 2.0**age * event_weights[b]
+        events[item] += 1
+        for distance in range(1, min(len(reach), length) + 1):
+            before = history_items[b, length - distance]
+            if before < 0:
+                break
+            weight = grown * reach[distance - 1]
+            _strengthen(before, item, weight, successors, weights, sums)
+            if both_ways and before != item:
+                _strengthen(item, before, weight, successors, weights, sums)
+
+
+@njit(cache=True, nogil=True)
+def _strengthen(
+    row: int, item: int, weight: float, successors: Ints, weights: Floats, sums: Floats
+) -> None:
+    weakest = 0
+    place = -1
+    for w in range(successors.shape[1]):
+        if successors[row, w] == item:
+            place = w
+            break
+        if weights[row, w] < weights[row, weakest]:
+            weakest = w
+    if place < 0:
+        place = weakest
+        sums[row] -= weights[row, place]
+        weights[row, place] = 0
+        successors[row, place] = item
+    weights[row, place] += weight
+    sums[row] += weight
+
+
+@njit(cache=True, nogil=True)
+def _accumulate(
+    history: Ints,
+    reach: Doubles,
+    units: float,
+    popularity_power: float,
+    successors: Ints,
+    weights: Floats,
+    sums: Floats,
+    events: Floats,
+    totals: Floats,
+    touched: Ints,
+) -> int:
+    """Adds up s(i) in ``totals``; returns how many rows it wrote, listed in ``touched``."""
+    length = len(history)
+    n_touched = 0
+    for distance in range(1, min(len(reach), length) + 1):
+        before = history[length - distance]
+        if before < 0:
+            break
+        if sums[before] <= 0:
+            continue
+        factor = reach[distance - 1] / np.sqrt((sums[before] + SMOOTHING * units) * units)
+        for w in range(successors.shape[1]):
+            item = successors[before, w]
+            # Rounded first: an item whose total stays 0 would be listed again and again.
+            gain = np.float32(weights[before, w] * factor)
+            if item >= 0 and gain > 0:
+                if totals[item] == 0:
+                    touched[n_touched] = item
+                    n_touched += 1
+                totals[item] += gain
+    if popularity_power > 0:
+        for t in range(n_touched):
+            totals[touched[t]] /= (events[touched[t]] + RARE) ** popularity_power
+    return n_touched
+
+
+@njit(cache=True, nogil=True)
+def _best(
+    history_items: Ints,
+    excluded_starts: Longs,
+    excluded: Ints,
+    withheld: Flags,
+    reach: Doubles,
+    units: float,
+    popularity_power: float,
+    successors: Ints,
+    weights: Floats,
+    sums: Floats,
+    events: Floats,
+    rows: Ints,
+    scores: Floats,
+) -> None:
+    n_items = len(sums)
+    k = rows.shape[1]
+    totals = np.zeros(n_items, np.float32)
+    touched = np.zeros(n_items, np.int32)
+    for b in range(len(history_items)):
+        n_touched = _accumulate(
+            history_items[b],
+            reach,
+            units,
+            popularity_power,
+            successors,
+            weights,
+            sums,
+            events,
+            totals,
+            touched,
+        )
+        for e in range(excluded_starts[b], excluded_starts[b + 1]):
+            if totals[excluded[e]] > 0:
+                totals[excluded[e]] = -1.0
+        filled = 0
+        for t in range(n_touched):
+            item = touched[t]
+            score = totals[item]
+            totals[item] = 0
+            if score <= 0 or withheld[item]:
+                continue
+            # Insertion into the short sorted list; ties stay in order of row.
+            if filled == k and not _before(score, item, scores[b, k - 1], rows[b, k - 1]):
+                continue
+            place = filled if filled < k else k - 1
+            while place > 0 and _before(score, item, scores[b, place - 1], rows[b, place - 1]):
+                scores[b, place] = scores[b, place - 1]
+                rows[b, place] = rows[b, place - 1]
+                place -= 1
+            scores[b, place] = score
+            rows[b, place] = item
+            if filled < k:
+                filled += 1
+
+
+@njit(cache=True, nogil=True)
+def _before(
+    score: float,
+    row: int,
+    other_score: float,
+    other_row: int,
+) -> bool:
+    return score > other_score or (score == other_score and row < other_row)
+
+
+@njit(cache=True, nogil=True)
+def _score(
+    history_items: Ints,
+    rows: Ints,
+    reach: Doubles,
+    units: float,
+    popularity_power: float,
+    successors: Ints,
+    weights: Floats,
+    sums: Floats,
+    events: Floats,
+    out: Floats,
+) -> None:
+    n_items = len(sums)
+    totals = np.zeros(n_items, np.float32)
+    touched = np.zeros(n_items, np.int32)
+    for b in range(len(history_items)):
+        n_touched = _accumulate(
+            history_items[b],
+            reach,
+            units,
+            popularity_power,
+            successors,
+            weights,
+            sums,
+            events,
+            totals,
+            touched,
+        )
+        for c in range(rows.shape[1]):
+            if rows[b, c] >= 0:
+                out[b, c] = totals[rows[b, c]]
+        for t in range(n_touched):
+            totals[touched[t]] = 0
