@@ -99,6 +99,38 @@ def status(
         _print(asked.table(answer))
 
 
+@app.command()
+def show(
+    user: Annotated[str, typer.Argument(help="A user id.")],
+    data: DataOption = DEFAULT_DATA,
+    url: Annotated[
+        str | None,
+        typer.Option(envvar="HEADWATER_URL", help="Address of a running API, instead of --data."),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Length of the list.")] = 10,
+    config: ConfigOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Show what a user's list is made from: history, weights, every expert's share."""
+    import msgspec
+    from rich.console import Console
+
+    from headwater import config as settings
+    from headwater.roles import show as shown
+    from headwater.roles import status as asked
+
+    key = settings.load(config).serve.api_key
+    found = shown.ask(url or asked.address(data), user, n, key)
+    if json:
+        _print_json(msgspec.to_builtins(found))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, 130))  # nothing wraps a file or a pipe
+    for page in shown.pages(found):
+        console.print(page)
+
+
 class TiesChoice(StrEnum):
     ORDER = "order"
     GROUPED = "grouped"

@@ -128,6 +128,15 @@ class Neighbours(_Section):
     """Time in which what was learned loses half of its weight."""
 
 
+class Content(_Section):
+    window: int = Field(default=20, ge=1, le=100)
+    """Newest events of a history that make up what the user goes for."""
+    tokens: int = Field(default=16, ge=1, le=256)
+    """Categories, tags, attributes and title words kept per item."""
+    postings: int = Field(default=128, ge=1, le=100_000)
+    """Newest items kept per token, from which candidates come."""
+
+
 class Sequence(_Section):
     dim: int = Field(default=64, ge=4, le=1024)
     """Length of an item's, and of a user's, vector."""
@@ -190,7 +199,7 @@ class Optimize(_Section):
     learning_rate_factor: float = Field(default=1.5, gt=1, le=10)
     """A learning rate is raised or lowered by this factor at a time."""
     learning_rate_span: float = Field(default=4.0, ge=1, le=100)
-    """The optimizer keeps a learning rate within base / span and base x span."""
+    """The optimizer keeps a learning rate between its configured value and this many times it."""
 
 
 class Deploy(_Section):
@@ -256,8 +265,10 @@ class Config(BaseSettings):
     popularity: Popularity = Popularity()
     """The ``popularity`` expert: decayed counts."""
     transitions: Transitions = Transitions()
-    neighbours: Neighbours = Neighbours()
     """The ``transitions`` expert: what follows what."""
+    neighbours: Neighbours = Neighbours()
+    """The ``neighbours`` expert: what is used by the same people."""
+    content: Content = Content()
     sequence: Sequence = Sequence()
     """The ``sequence`` expert: a causal transformer over the history."""
     mixture: Mixture = Mixture()

@@ -164,6 +164,15 @@ class Batch:
 
 
 @dataclass(slots=True)
+class CatalogueChanges:
+    """What a micro-batch said of items: descriptions in order, and then removals."""
+
+    described: Ints  # (P,) item rows
+    tokens: Ints  # (P, T) distinct token rows of each, NO_ROW past the end
+    removed: Ints  # (R,) item rows
+
+
+@dataclass(slots=True)
 class Ranking:
     """B served lists, best first, and what they were made from.
 

@@ -11,18 +11,28 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
-from headwater.api import _auth, _events, _items, _operations, _problems, _recommendations
+from headwater.api import (
+    _auth,
+    _events,
+    _explanation,
+    _items,
+    _operations,
+    _problems,
+    _recommendations,
+)
 from headwater.api._engine import Engine, Follows
 from headwater.api._metrics import StateCollector
 from headwater.api._openapi import pages
 from headwater.api._service import Service
 from headwater.config import Config
 from headwater.feedback import Feedback
+from headwater.keys import KeyRing
 from headwater.log import EventsLog, UpdatesLog
 
 HANDLERS = [
     *_events.HANDLERS,
     *_recommendations.HANDLERS,
+    *_explanation.HANDLERS,
     *_items.HANDLERS,
     *_operations.HANDLERS,
 ]
@@ -35,14 +45,17 @@ def create_app(
     events: EventsLog,
     updates: UpdatesLog,
     feedback: Feedback,
+    keys: KeyRing | None = None,
     died: Callable[[], None] = lambda: None,
 ) -> Litestar:
     """The HTTP API over open logs; the caller closes them after the application's shutdown.
 
     Args:
         follower: makes the follower of both logs; called once, on the model thread.
+        keys: who may ask for what; by default the configured key alone, if there is one.
         died: called when the model thread ended by an error, after which ``/livez`` fails.
     """
+    ring = keys if keys is not None else KeyRing(None, config.serve.api_key)
     engine = Engine(
         follower,
         events,
@@ -64,7 +77,8 @@ def create_app(
             await engine.stop()
 
     app = Litestar(
-        [*HANDLERS, *pages(HANDLERS, config)],
+        [*HANDLERS, *pages(HANDLERS, config, ring)],
+        guards=[_auth.by_role],
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
         exception_handlers=_problems.HANDLERS,
         lifespan=[lifespan],
@@ -73,9 +87,7 @@ def create_app(
         request_max_body_size=config.serve.max_body_bytes,
         state=State({"service": service}),
     )
-    inner = app.asgi_handler
-    if config.serve.api_key is not None:
-        inner = _auth.require_key(inner, config.serve.api_key)
+    inner = _auth.require_key(app.asgi_handler, ring)
     app.asgi_handler = service.metrics.measured(_on_raw_path(inner))
     return app
 

@@ -18,6 +18,8 @@ from headwater.keys import ROLES, KeyRing, Role
 
 PUBLIC = frozenset({"/livez", "/readyz", "/docs"})
 """Paths that answer without a key: what an orchestrator asks, and a page that holds no data."""
+PUBLIC_PAGES = "/users/"
+"""Likewise every path below it of one segment: a page that asks for the key, and then for data."""
 
 INGEST: dict[str, Any] = {"roles": ("ingest", "admin")}
 SERVE: dict[str, Any] = {"roles": ("serve", "admin")}
@@ -45,12 +47,12 @@ def require_key(app: ASGIApp, keys: KeyRing) -> ASGIApp:
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         request = cast(HTTPScope, scope)
-        if request["path"] in PUBLIC or not keys.required:
+        if _public(request["path"]) or not keys.required:
             await app(scope, receive, send)
             return
         role = _role(request, keys)
         if role is not None:
-            request["state"][_ROLE] = role
+            request.setdefault("state", {})[_ROLE] = role
             await app(scope, receive, send)
             return
         await send(
@@ -71,10 +73,14 @@ def require_key(app: ASGIApp, keys: KeyRing) -> ASGIApp:
 
 def by_role(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Litestar's guard of every route: refuses a key whose role the handler isn't open to."""
-    role = connection.scope["state"].get(_ROLE)
+    role = connection.scope.get("state", {}).get(_ROLE)
     roles = allowed(handler.opt)
     if role is not None and role not in roles:
-        raise Forbidden(f"a key of role {role} can't do this; it takes one of {' or '.join(roles)}")
+        raise Forbidden(f"a key of role {role} can't do this; it takes {' or '.join(roles)}")
+
+
+def _public(path: str) -> bool:
+    return path in PUBLIC or (path.startswith(PUBLIC_PAGES) and path.count("/") == 2)
 
 
 def _role(scope: HTTPScope, keys: KeyRing) -> Role | None:

@@ -182,8 +182,7 @@ class Engine:
         return found
 
     async def explain(self, user_id: str, n: int) -> Explanation:
-        """What the user's list is made from; it isn't counted as shown. Raises like ``recommend``.
-        """
+        """What the user's list is made from, without counting it as shown; raises alike."""
         found: Explanation = await self._ask(Request(n=n, user_id=user_id), "explain")
         return found
 

@@ -12,6 +12,7 @@ import msgspec
 from litestar import post
 from litestar.params import HeaderParameter, RawBody
 
+from headwater.api._auth import INGEST
 from headwater.api._problems import Rejected, Unavailable, answers
 from headwater.api._service import Service, ServiceDependency
 from headwater.ingest import Decoded, Refused, WireEvent, decode_events
@@ -56,8 +57,8 @@ class EventsAnswer(msgspec.Struct, frozen=True):
     status_code=200,
     tags=["events"],
     summary="Append one event or an array of them",
-    responses=answers(400, 401, 413, 422, 503),
-    opt={"body": WireEvent | list[WireEvent]},
+    responses=answers(400, 401, 403, 413, 422, 503),
+    opt={**INGEST, "body": WireEvent | list[WireEvent]},
 )
 async def append_events(
     service: ServiceDependency, body: RawBody, idempotency_key: IdempotencyKey = None

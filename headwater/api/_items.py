@@ -47,7 +47,7 @@ class ItemsAnswer(msgspec.Struct, frozen=True):
     "/v1/items/{item_id:str}",
     tags=["items"],
     summary="Set an item",
-    responses=answers(400, 401, 413, 422, 503),
+    responses=answers(400, 401, 403, 413, 422, 503),
     opt={"body": WireItem},
 )
 async def set_item(service: ServiceDependency, item_id: FromPath[str], body: RawBody) -> ItemAnswer:
@@ -68,7 +68,7 @@ async def set_item(service: ServiceDependency, item_id: FromPath[str], body: Raw
     status_code=200,
     tags=["items"],
     summary="Set many items",
-    responses=answers(400, 401, 413, 503),
+    responses=answers(400, 401, 403, 413, 503),
     opt={"body": list[WireItem]},
 )
 async def set_items(service: ServiceDependency, body: RawBody) -> ItemsAnswer:
@@ -99,7 +99,7 @@ async def set_items(service: ServiceDependency, body: RawBody) -> ItemsAnswer:
     status_code=200,
     tags=["items"],
     summary="Remove an item",
-    responses=answers(400, 401, 503),
+    responses=answers(400, 401, 403, 503),
 )
 async def remove_item(service: ServiceDependency, item_id: FromPath[str]) -> ItemAnswer:
     """The item isn't recommended again until it is set again; what was learned of it is cleared."""

@@ -15,8 +15,9 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, License, SecurityScheme
 
 from headwater import __version__
-from headwater.api._auth import PUBLIC
+from headwater.api._auth import ANY, PUBLIC
 from headwater.config import Config
+from headwater.keys import KeyRing
 
 _HEADERS = {
     "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}},
@@ -26,8 +27,10 @@ _HEADERS = {
 OPENAPI_MEDIA_TYPE = "application/vnd.oai.openapi+json"
 
 
-def describe(handlers: Sequence[HTTPRouteHandler], config: Config) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of ``handlers``.
+def describe(
+    handlers: Sequence[HTTPRouteHandler], config: Config, *, guarded: bool
+) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of ``handlers``; ``guarded`` where requests need a key.
 
     Request bodies come from the structs that decode them: a route takes its body
     as bytes, so that every bad element can be named, and of bytes Litestar alone
@@ -69,8 +72,9 @@ def describe(handlers: Sequence[HTTPRouteHandler], config: Config) -> dict[str, 
             for status, headers in _HEADERS.items():
                 if status in operation["responses"]:
                     operation["responses"][status]["headers"] = headers
-            if config.serve.api_key is None:
+            if not guarded:
                 operation["responses"].pop("401", None)
+                operation["responses"].pop("403", None)
             elif path not in PUBLIC:
                 operation["security"] = [{"key": []}]
             for parameter in operation.get("parameters", ()):
@@ -79,18 +83,20 @@ def describe(handlers: Sequence[HTTPRouteHandler], config: Config) -> dict[str, 
     return document
 
 
-def pages(handlers: Sequence[HTTPRouteHandler], config: Config) -> list[HTTPRouteHandler]:
+def pages(
+    handlers: Sequence[HTTPRouteHandler], config: Config, keys: KeyRing
+) -> list[HTTPRouteHandler]:
     """Routes that show the description of ``handlers``, to programs and to people."""
 
     @functools.cache
-    def described() -> bytes:
-        return msgspec.json.encode(describe(handlers, config))
+    def described(guarded: bool) -> bytes:
+        return msgspec.json.encode(describe(handlers, config, guarded=guarded))
 
     shown = resources.files("headwater.api").joinpath("docs.html").read_bytes()
 
-    @get("/openapi.json", include_in_schema=False)
+    @get("/openapi.json", include_in_schema=False, opt=ANY)
     async def openapi() -> Response[bytes]:
-        return Response(described(), media_type=OPENAPI_MEDIA_TYPE)
+        return Response(described(keys.required), media_type=OPENAPI_MEDIA_TYPE)
 
     @get("/docs", include_in_schema=False)
     async def docs() -> Response[bytes]:
@@ -103,7 +109,7 @@ def pages(handlers: Sequence[HTTPRouteHandler], config: Config) -> list[HTTPRout
             },
         )
 
-    @get("/", include_in_schema=False)
+    @get("/", include_in_schema=False, opt=ANY)
     async def root() -> dict[str, str]:
         return {
             "name": "headwater",

@@ -49,7 +49,7 @@ async def readyz(service: ServiceDependency) -> Probe:
     "/v1/status",
     tags=["operations"],
     summary="Where the server stands",
-    responses=answers(401, 503),
+    responses=answers(401, 403, 503),
 )
 async def status(service: ServiceDependency) -> Status:
     return await asyncio.to_thread(_status, service)
@@ -81,7 +81,7 @@ def _status(service: Service) -> Status:
     "/v1/metrics",
     tags=["operations"],
     summary="How good the predictions are",
-    responses=answers(401),
+    responses=answers(401, 403),
 )
 async def quality(service: ServiceDependency) -> MetricsAnswer:
     """Each prediction is tested on the event that followed, before that event is learned."""
@@ -93,7 +93,7 @@ async def quality(service: ServiceDependency) -> MetricsAnswer:
     "/v1/settings",
     tags=["operations"],
     summary="The effective settings, secrets hidden",
-    responses=answers(401),
+    responses=answers(401, 403),
 )
 async def settings(service: ServiceDependency) -> dict[str, Any]:
     return effective(service.config)
@@ -104,7 +104,7 @@ async def settings(service: ServiceDependency) -> dict[str, Any]:
     tags=["operations"],
     summary="Everything countable, for Prometheus",
     media_type=MediaType.TEXT,
-    responses=answers(401, 503),
+    responses=answers(401, 403, 503),
 )
 async def metrics(service: ServiceDependency) -> Response[bytes]:
     text = await asyncio.to_thread(service.metrics.exposition)

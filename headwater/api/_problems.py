@@ -65,6 +65,10 @@ class Rejected(HeadwaterError):
         self.field = field
 
 
+class Forbidden(HeadwaterError):
+    """The request's key is a good one, but not for this route."""
+
+
 def _response(problem: Problem, headers: dict[str, str] | None = None) -> Response[Problem]:
     return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
@@ -79,6 +83,10 @@ def _too_large(_: AnyRequest, error: TooLarge) -> Response[Problem]:
 
 def _rejected(_: AnyRequest, error: Rejected) -> Response[Problem]:
     return _response(Problem.of(422, str(error), error.field))
+
+
+def _forbidden(_: AnyRequest, error: Forbidden) -> Response[Problem]:
+    return _response(Problem.of(403, str(error), "Authorization"))
 
 
 def _unavailable(request: AnyRequest, error: Unavailable) -> Response[Problem]:
@@ -132,6 +140,7 @@ HANDLERS: dict[int | type[Exception], Any] = {
     InvalidInput: _invalid,
     TooLarge: _too_large,
     Rejected: _rejected,
+    Forbidden: _forbidden,
     Unavailable: _unavailable,
     LogError: _log_failed,
     ValidationException: _parameter,
@@ -143,6 +152,8 @@ HANDLERS: dict[int | type[Exception], Any] = {
 _DESCRIPTIONS = {
     400: "The request can't be understood; `field` names the part at fault.",
     401: "No API key, or a wrong one: send `Authorization: Bearer KEY`.",
+    403: "The key's role doesn't allow it.",
+    404: "There is no such thing.",
     413: "The body, or the number of entries in it, is over the limit.",
     422: "Understood and refused; `field` names the part at fault.",
     500: "An error in the server.",

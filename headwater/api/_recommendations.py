@@ -7,6 +7,7 @@ from typing import Annotated
 from litestar import get, post
 from litestar.params import FromPath, QueryParameter, RawBody
 
+from headwater.api._auth import SERVE
 from headwater.api._problems import answers
 from headwater.api._service import ServiceDependency, path_id
 from headwater.ingest import DEFAULT_N, WireRequest, build_request, decode_request
@@ -33,7 +34,8 @@ MinOffset = Annotated[
     "/v1/users/{user_id:str}/recommendations",
     tags=["recommendations"],
     summary="Recommend to a user",
-    responses=answers(400, 401, 503),
+    responses=answers(400, 401, 403, 503),
+    opt=SERVE,
 )
 async def recommend_to_user(
     service: ServiceDependency,
@@ -56,8 +58,8 @@ async def recommend_to_user(
     status_code=200,
     tags=["recommendations"],
     summary="Recommend to a session, or to a user",
-    responses=answers(400, 401, 413, 503),
-    opt={"body": WireRequest},
+    responses=answers(400, 401, 403, 413, 503),
+    opt={**SERVE, "body": WireRequest},
 )
 async def recommend(
     service: ServiceDependency, body: RawBody, min_offset: MinOffset = 0
@@ -73,7 +75,8 @@ async def recommend(
     "/v1/popular",
     tags=["recommendations"],
     summary="What is popular now",
-    responses=answers(400, 401, 503),
+    responses=answers(400, 401, 403, 503),
+    opt=SERVE,
 )
 async def popular(service: ServiceDependency, n: N = DEFAULT_N) -> Recommendations:
     request = build_request(config=service.config, n=n, items=())

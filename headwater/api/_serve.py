@@ -19,6 +19,7 @@ from headwater.api._app import create_app
 from headwater.config import Config
 from headwater.errors import HeadwaterError
 from headwater.feedback import Feedback
+from headwater.keys import KeyRing
 from headwater.log.served import ServedLog
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 
@@ -62,6 +63,7 @@ def serve(
 
     Raises:
         LogError: a log can't be opened.
+        ConfigError: the keys can't be read.
         HeadwaterError: the model thread died; its error is in the log.
     """
     data.mkdir(parents=True, exist_ok=True)
@@ -71,6 +73,7 @@ def serve(
         feedback = stack.enter_context(
             contextlib.closing(Feedback(ServedLog(data / "served.db"), config.event_types))
         )
+        keys = KeyRing(data, config.serve.api_key)
         listener = stack.enter_context(_listen(host, port))
 
         def follower() -> Follower:
@@ -95,6 +98,7 @@ def serve(
             events=events,
             updates=updates,
             feedback=feedback,
+            keys=keys,
             died=died,
         )
         server = _Server(

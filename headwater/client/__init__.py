@@ -24,13 +24,14 @@ from headwater.client._exchange import (
     accepted,
     appending,
     asking_popular,
+    explaining,
     headers_of,
     recommending,
     sending,
     setting,
 )
 from headwater.errors import Rejected
-from headwater.types import Appended, Item, Recommendations, Status
+from headwater.types import Appended, Explanation, Item, Recommendations, Status
 
 __all__ = ["AsyncClient", "Client"]
 
@@ -97,6 +98,10 @@ class Client(Exchange):
     def popular(self, n: int = 10) -> Recommendations:
         """What is popular now."""
         return self._call(asking_popular(n))
+
+    def explain(self, user_id: str, n: int = 10) -> Explanation:
+        """What a user's list is made from: the history, its weights, every expert's share."""
+        return self._call(explaining(user_id, n))
 
     def put_item(self, item: Item) -> Appended:
         """Sets an item of the catalogue; raises like ``send``."""
@@ -179,6 +184,10 @@ class AsyncClient(Exchange):
     async def popular(self, n: int = 10) -> Recommendations:
         """What is popular now."""
         return await self._call(asking_popular(n))
+
+    async def explain(self, user_id: str, n: int = 10) -> Explanation:
+        """See ``Client.explain``."""
+        return await self._call(explaining(user_id, n))
 
     async def put_item(self, item: Item) -> Appended:
         """See ``Client.put_item``."""

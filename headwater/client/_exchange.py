@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
 import msgspec
 
 from headwater.errors import HeadwaterError, Rejected, Unreachable
-from headwater.types import Appended, Event, Item, Recommendations, Status
+from headwater.types import Appended, Event, Explanation, Item, Recommendations, Status
 
 ENTRIES_PER_REQUEST = 1_000
 """Events or items sent at a time, far below what a server takes by default: a batch that has to be
@@ -146,8 +147,17 @@ def asking_popular(n: int) -> Call[Recommendations]:
     return Call("GET", "/v1/popular", _read_list, params={"n": n})
 
 
+def explaining(user_id: str, n: int) -> Call[Explanation]:
+    path = f"/v1/users/{quote(user_id, safe='')}/explanation"
+    return Call("GET", path, _read_explanation, params={"n": n})
+
+
 def _read_list(body: bytes) -> Recommendations:
     return msgspec.json.decode(body, type=Recommendations)
+
+
+def _read_explanation(body: bytes) -> Explanation:
+    return msgspec.json.decode(body, type=Explanation)
 
 
 def _read_status(body: bytes) -> Status:

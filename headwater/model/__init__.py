@@ -7,22 +7,25 @@ learned by the trainer alone and travel as updates.
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Protocol
+
 import torch
 
 from headwater.config import Config
-from headwater.model.associations import Associations
+from headwater.model.content import Content
 from headwater.model.mixture import Mixture
 from headwater.model.neighbours import Neighbours
 from headwater.model.popularity import Popularity
 from headwater.model.sequence import Examples, SequenceExpert, gap_buckets
 from headwater.model.tables import Table
 from headwater.model.transitions import Transitions
-from headwater.types import Batch, Flags, Floats, Ints, State, TableRows
+from headwater.types import Batch, Contexts, Flags, Floats, Ints, State, TableRows
 
 __all__ = [
     "EXPERTS",
+    "Content",
     "Examples",
+    "HistoryExpert",
     "Mixture",
     "Model",
     "Neighbours",
@@ -34,7 +37,7 @@ __all__ = [
     "single_threaded",
 ]
 
-EXPERTS = ("popularity", "transitions", "neighbours", "sequence")
+EXPERTS = ("popularity", "transitions", "neighbours", "content", "sequence")
 """Names of the experts, in the order in which they stand everywhere."""
 
 
@@ -45,6 +48,30 @@ def single_threaded() -> None:
     depend on the schedule.
     """
     torch.set_num_threads(1)
+
+
+class Stateful(Protocol):
+    """A part of the model that is kept in snapshots."""
+
+    def state(self) -> State: ...
+
+    def load(self, state: State) -> None: ...
+
+
+class HistoryExpert(Stateful, Protocol):
+    """An expert that scores items by the items of a history, in units of its own."""
+
+    name: str
+
+    def grow(self, n_items: int) -> None: ...
+
+    def candidates(self, contexts: Contexts, withheld: Flags, k: int) -> tuple[Ints, Floats]: ...
+
+    def scores(self, contexts: Contexts, rows: Ints) -> Floats: ...
+
+    def sources(self, contexts: Contexts, rows: Ints) -> Ints: ...
+
+    def forget(self, rows: Ints) -> None: ...
 
 
 class Model:
@@ -59,9 +86,10 @@ class Model:
     def __init__(self, config: Config, consuming_types: Flags, mixture: Mixture) -> None:
         single_threaded()
         self.popularity = Popularity(config.popularity)
-        self.associations: dict[str, Associations] = {
-            Transitions.name: Transitions(config.transitions),
-            Neighbours.name: Neighbours(config.neighbours),
+        self.associations = (Transitions(config.transitions), Neighbours(config.neighbours))
+        self.content = Content(config.content)
+        self.from_history: dict[str, HistoryExpert] = {
+            expert.name: expert for expert in (*self.associations, self.content)
         }
         self.sequence = SequenceExpert(
             config.sequence, config.preprocess.history_length, consuming_types, config.seed
@@ -71,22 +99,21 @@ class Model:
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
         self.popularity.grow(n_items)
-        for associations in self.associations.values():
-            associations.grow(n_items)
+        for expert in self.from_history.values():
+            expert.grow(n_items)
         self.sequence.rows.grow(n_items)
 
     def count(self, batch: Batch) -> None:
         """The counting experts learn a batch: the part of learning that both roles do."""
         self.popularity.learn(batch)
-        for associations in self.associations.values():
-            associations.learn(batch)
+        for expert in self.associations:
+            expert.learn(batch)
 
-    def forget(self, rows: list[int]) -> None:
+    def forget(self, gone: Ints) -> None:
         """Clears everything learned of removed items."""
-        gone = np.array(rows, np.int32)
         self.popularity.forget(gone)
-        for associations in self.associations.values():
-            associations.forget(gone)
+        for expert in self.from_history.values():
+            expert.forget(gone)
         self.sequence.rows.clear(gone)
 
     def changes(
@@ -127,10 +154,10 @@ class Model:
             start = len(name) + 1
             part.load({key[start:]: v for key, v in state.items() if key.startswith(name + ".")})
 
-    def _parts(self) -> dict[str, Popularity | Associations | SequenceExpert | Mixture]:
+    def _parts(self) -> dict[str, Stateful]:
         return {
             "popularity": self.popularity,
-            **self.associations,
+            **self.from_history,
             "sequence": self.sequence,
             "mixture": self.mixture,
         }

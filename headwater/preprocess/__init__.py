@@ -15,10 +15,12 @@ import numpy as np
 from headwater.config import Config
 from headwater.preprocess._catalogue import Catalogue
 from headwater.preprocess._histories import Histories, Steps
+from headwater.preprocess._tokens import TOKENS, tokens_of
 from headwater.preprocess._vocabulary import Vocabulary
 from headwater.types import (
     NO_ROW,
     Batch,
+    CatalogueChanges,
     Contexts,
     Event,
     Item,
@@ -58,6 +60,7 @@ class Preprocessor:
         self._consumes = np.array([not again for again in repeats], np.bool_)
         self.users = Vocabulary()
         self.items = Vocabulary()
+        self.tokens = Vocabulary()
         self.catalogue = Catalogue()
         self.histories = Histories(
             config.preprocess.history_length, config.preprocess.session_gap_minutes * 60.0
@@ -72,13 +75,14 @@ class Preprocessor:
         """(types,) per type code, whether such an event uses its item up."""
         return self._consumes
 
-    def batch(self, records: Sequence[Record]) -> tuple[Batch, list[int]]:
-        """One micro-batch, and the rows of items that were removed in it.
+    def batch(self, records: Sequence[Record]) -> tuple[Batch, CatalogueChanges]:
+        """One micro-batch, and what was said of items in it.
 
         Every event is folded into the histories; the contexts hold what was before it.
         """
         events: list[tuple[Record, Event]] = []
         rows: list[tuple[int, int]] = []
+        described: list[tuple[int, list[int]]] = []
         removed: list[int] = []
         # Rows are given in log order, or they would depend on where batches end.
         for record in records:
@@ -88,7 +92,9 @@ class Preprocessor:
                 item = NO_ROW if entry.item_id is None else self.items.row(entry.item_id)
                 rows.append((self.users.row(entry.user_id), item))
             elif isinstance(entry, Item):
-                self.catalogue.put(self.items.row(entry.item_id), entry)
+                row = self.items.row(entry.item_id)
+                self.catalogue.put(row, entry)
+                described.append((row, [self.tokens.row(token) for token in tokens_of(entry)]))
             elif isinstance(entry, ItemRemoval):
                 row = self.items.row(entry.item_id)
                 self.catalogue.remove(row)
@@ -115,7 +121,7 @@ class Preprocessor:
             contexts=contexts,
             end=records[-1].offset if records else 0,
         )
-        return batch, removed
+        return batch, CatalogueChanges(*_padded(described), np.array(removed, np.int32))
 
     def contexts(self, requests: Sequence[Request], now: float) -> Contexts:
         """What is known of each request; reads only, so an unknown user stays unknown."""
@@ -174,6 +180,7 @@ class Preprocessor:
         return {
             "users": self.users,
             "items": self.items,
+            "tokens": self.tokens,
             "catalogue": self.catalogue,
             "histories": self.histories,
         }
@@ -291,6 +298,14 @@ class _Group:
         self.time = time
         self.pushes: list[tuple[bool, int, int, int, float, int]] = []
         self.targets: set[int] = set()
+
+
+def _padded(described: list[tuple[int, list[int]]]) -> tuple[np.ndarray, np.ndarray]:
+    """Item rows, and their token rows padded to one width."""
+    tokens = np.full((len(described), TOKENS), NO_ROW, np.int32)
+    for place, (_, found) in enumerate(described):
+        tokens[place, : len(found)] = found
+    return np.array([row for row, _ in described], np.int32), tokens
 
 
 def _hash(session_id: str | None) -> int:

@@ -82,7 +82,7 @@ class Recommender:
             return [[] for _ in rows]  # before the first item there are no tables to look into
         shares = self.model.mixture.contributions(ranking.features[:, :n])
         sources = {
-            name: expert.sources(contexts, rows) for name, expert in self.model.associations.items()
+            name: expert.sources(contexts, rows) for name, expert in self.model.from_history.items()
         }
         sources["sequence"] = self.model.sequence.sources(contexts, rows)
 

@@ -34,7 +34,7 @@ def propose(model: Model, contexts: Contexts, withheld: Flags, k: int) -> Candid
     users = model.sequence.encode(contexts)
     lists, list_scores = {}, {}
     lists["popularity"], list_scores["popularity"] = _popular(model, contexts, withheld, k)
-    for name, expert in model.associations.items():
+    for name, expert in model.from_history.items():
         lists[name], list_scores[name] = expert.candidates(contexts, withheld, k)
     lists["sequence"], list_scores["sequence"] = model.sequence.candidates(
         users, contexts, withheld, k

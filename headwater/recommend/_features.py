@@ -78,8 +78,8 @@ class Features:
         for expert in EXPERTS:
             if expert == "popularity":
                 log_share = _log_share(mixed)
-            elif expert in model.associations:
-                scores = model.associations[expert].scores(contexts, rows)
+            elif expert != "sequence":
+                scores = model.from_history[expert].scores(contexts, rows)
                 total = candidates.list_scores[expert].sum(axis=1, keepdims=True)
                 log_share = _log_share(scores / np.maximum(total, 1e-9))
             else:

@@ -15,6 +15,7 @@ import structlog
 from headwater import config as settings
 from headwater.config import Config, Serve
 from headwater.errors import ConfigError, Fenced
+from headwater.keys import KeyRing
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.roles import ROLES, Exit, _folder, _lifeline, logs
 from headwater.roles.supervisor import Role, Supervisor
@@ -80,14 +81,14 @@ def _run_role(role: Literal["api", "trainer"], config: Config, data: Path) -> No
     else:
         from headwater import api
 
-        check_address(config.serve)
+        check_address(config.serve, data)
         api.serve(config, data, config.serve.host, config.serve.port)
 
 
 def _supervise(config: Config, data: Path, config_file: Path | None) -> Exit:
     data = data.resolve()
     with _folder.claim(data) as roles_lock:
-        check_address(config.serve)
+        check_address(config.serve, data)
         _make_logs(data)
         roles = [
             Role(name, _command(name, config.serve, data, config_file), STOP_SECONDS[name])
@@ -113,16 +114,19 @@ def _command(name: str, serve: Serve, data: Path, config_file: Path | None) -> l
     return command
 
 
-def check_address(serve: Serve) -> None:
+def check_address(serve: Serve, data: Path) -> None:
     """Refuses to listen beyond the loopback address without a key, or where it isn't possible.
+
+    Args:
+        data: the folder that may hold keys.
 
     Raises:
         ConfigError: names the setting and the remedy.
     """
-    if not is_loopback(serve.host) and serve.api_key is None:
+    if not (is_loopback(serve.host) or KeyRing(data, serve.api_key).usable):
         raise ConfigError(
             f"serve.host {serve.host} can be reached from other machines, so a key is needed: "
-            "set HEADWATER_SERVE__API_KEY (at least 16 characters) or serve.api_key in "
+            f"make one with `headwater key create --role admin --data {data}`, set HEADWATER_SERVE__API_KEY (at least 16 characters) or serve.api_key in "
             "headwater.toml, or listen on 127.0.0.1"
         )
     try:

@@ -22,6 +22,9 @@ from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.log.served import ServedLog
 from headwater.types import (
     Event,
+    ExplainedItem,
+    Explanation,
+    HistoryEvent,
     Item,
     Reason,
     Recommendations,
@@ -50,6 +53,8 @@ class CountingFollower:
     report: dict[str, Any] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     newest: dict[str, int] = field(default_factory=dict)
+    of_user: dict[str, str] = field(default_factory=dict)
+    titles: dict[str, str | None] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
     answered: int = 0
@@ -63,10 +68,12 @@ class CountingFollower:
                 entry = record.entry
                 if isinstance(entry, Item):
                     self.counts[entry.item_id] += 0
+                    self.titles[entry.item_id] = entry.title
                 elif isinstance(entry, Event):
                     if entry.item_id is not None:
                         self.counts[entry.item_id] += 1
                         self.newest[entry.item_id] = record.offset
+                        self.of_user[entry.item_id] = entry.user_id
                 else:
                     del self.counts[entry.item_id]
                 self.offset = record.offset
@@ -85,6 +92,24 @@ class CountingFollower:
 
     def popular(self, n: int, now: float) -> Recommendations:
         return self._answer(n, frozenset())
+
+    def explain(self, user_id: str, n: int, now: float) -> Explanation:
+        self.threads.add(threading.get_ident())
+        seen = [item_id for item_id in self.newest if self.of_user.get(item_id) == user_id]
+        found = self._answer(n, frozenset())
+        return Explanation(
+            user_id=user_id,
+            version=self.version,
+            sequence=self.sequence,
+            trained_through=self.trained_through,
+            offset=self.offset,
+            events=len(seen),
+            history=[HistoryEvent(one, None, "view", 1.0, 1.0 / len(seen)) for one in seen],
+            items=[
+                ExplainedItem(one.item_id, self.titles.get(one.item_id), one.score, one.reasons, [])
+                for one in found.items
+            ],
+        )
 
     def _answer(self, n: int, exclude: frozenset[str]) -> Recommendations:
         self.answered += 1

@@ -11,8 +11,8 @@ import numpy as np
 from headwater.config import Config
 from headwater.log import StoredUpdate
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
-from headwater.loop import Learner
-from headwater.types import Entry, Event
+from headwater.loop import Follower, Learner
+from headwater.types import Entry, Event, State
 
 NOW = 2_000_000_000.0
 """When everything was received: later than every event."""
@@ -85,6 +85,19 @@ def learn_cut(learner: Learner, events: MemoryEventsLog, ends: Sequence[int]) ->
     for end in ends:
         if end > learner.trained_through:
             learner.learn(events.read(learner.trained_through, end - learner.trained_through))
+
+
+def counted(part: Learner | Follower) -> State:
+    """What both roles fold from the events, in whatever sizes of batches."""
+    learned = ("model.sequence.", "model.mixture.")
+    return {name: v for name, v in part.fold.state().items() if not name.startswith(learned)}
+
+
+def assert_equal(one: State, other: State) -> None:
+    """Bit for bit; names what differs."""
+    assert one.keys() == other.keys()
+    for name in one:
+        assert np.array_equal(one[name], other[name]), name
 
 
 def all_updates(log: MemoryUpdatesLog) -> list[StoredUpdate]:

@@ -17,7 +17,9 @@ from headwater.types import Entry, Event, Item, ItemRemoval, Recommendations, Re
 from tests.loop.streams import (
     NOW,
     all_updates,
+    assert_equal,
     copied,
+    counted,
     events_log,
     learn_all,
     learn_cut,
@@ -37,12 +39,9 @@ ENTRIES: list[Entry] = [
 
 def served(part: Learner | Follower) -> State:
     """All that an answer depends on: folds, rows and dense weights, without optimizer state."""
-    fold = part.fold
-    model = fold.model
-    counted = {"preprocess": fold.preprocess, "popularity": model.popularity}
-    parts: dict[str, Any] = {**counted, **model.associations}
+    model = part.fold.model
     return {
-        **{f"{name}.{key}": v for name, made in parts.items() for key, v in made.state().items()},
+        **counted(part),
         "rows": model.sequence.rows.values,
         **model.sequence.dense.values(),
         **model.mixture.dense.values(),
@@ -50,10 +49,7 @@ def served(part: Learner | Follower) -> State:
 
 
 def assert_same(follower: Follower, learner: Learner) -> None:
-    ours, its = served(follower), served(learner)
-    assert ours.keys() == its.keys()
-    for name in ours:
-        assert np.array_equal(ours[name], its[name]), name
+    assert_equal(served(follower), served(learner))
 
 
 def following(

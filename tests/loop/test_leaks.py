@@ -20,7 +20,7 @@ from headwater.log import EventsLog, UpdatesLog
 from headwater.log.memory import MemoryUpdatesLog
 from headwater.loop import Learner
 from headwater.model import EXPERTS
-from headwater.types import Batch, Entry, Event, Item, ItemRemoval, Record
+from headwater.types import Batch, Entry, Event, Ints, Item, ItemRemoval, Record
 from tests.loop.streams import events_log, learn_all, small, views
 
 BATCH = 50
@@ -50,7 +50,7 @@ class HidesTheRestOfTheBatch(Learner):
         super().__init__(config, events, updates, snapshots)
         honest = self.fold.batch
 
-        def batch(records: Sequence[Record]) -> tuple[Batch, list[int]]:
+        def batch(records: Sequence[Record]) -> tuple[Batch, Ints]:
             made, removed = honest(records)
             _exclude_the_rest(made)
             return made, removed

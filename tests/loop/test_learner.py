@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +14,11 @@ from headwater.errors import Fenced, GuardTripped
 from headwater.log import StoredUpdate
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
-from headwater.types import Item, ItemRemoval, Record, SettingChange, State
+from headwater.types import Item, ItemRemoval, Record, SettingChange
 from tests.loop.streams import (
     all_updates,
+    assert_equal,
+    counted,
     digests,
     events_log,
     learn_all,
@@ -438,23 +439,6 @@ def test_a_snapshot_publishes_what_is_pending_and_stands_for_it(tmp_path: Path) 
 # --- removed items -------------------------------------------------------------------------------
 
 
-def counts(learner: Learner | Follower) -> State:
-    """What both roles fold from the events."""
-    model, preprocess = learner.fold.model, learner.fold.preprocess
-    parts: dict[str, Any] = {
-        "popularity": model.popularity,
-        **model.associations,
-        "preprocess": preprocess,
-    }
-    return {f"{name}.{key}": v for name, part in parts.items() for key, v in part.state().items()}
-
-
-def assert_same(one: State, other: State) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        assert np.array_equal(one[name], other[name]), name
-
-
 @pytest.mark.parametrize("at", [137, 100, 101])
 def test_a_removed_item_is_forgotten_everywhere(at: int) -> None:
     entries = [*views(at), ItemRemoval("i0"), *views(250 - at, start=at)]
@@ -471,7 +455,7 @@ def test_a_removed_item_is_forgotten_everywhere(at: int) -> None:
     )
     assert model.popularity.events[row] == 0
     assert not (model.popularity.shares(np.array([row])) > 0).any()
-    assert row not in model.associations["transitions"].state()["successors"]
+    assert row not in model.from_history["transitions"].state()["successors"]
     assert not learner.fold.eligible()[row]
     assert decode(all_updates(updates)[-1].payload).tombstones[TABLE].tolist() == [row]
     events.append(entries[at + 1 :], 2e9)
@@ -491,9 +475,9 @@ def test_what_is_counted_does_not_depend_on_where_batches_end() -> None:
             small(train={"batch_events": size}), events_log(entries), MemoryUpdatesLog(), None
         )
         learn_all(learner)
-        found.append(counts(learner))
+        found.append(counted(learner))
     follower = Follower(small(), events_log(entries), MemoryUpdatesLog(), None)
     follower.catch_up()
-    found.append(counts(follower))
+    found.append(counted(follower))
     for other in found[1:]:
-        assert_same(found[0], other)
+        assert_equal(found[0], other)

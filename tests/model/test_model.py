@@ -44,7 +44,7 @@ def test_a_follower_that_puts_every_change_gives_the_same_scores():
     follower.grow(3)
     follower.put(*trainer.changes())
     np.testing.assert_array_equal(sequence_scores(follower), sequence_scores(trainer))
-    trainer.forget([3])
+    trainer.forget(np.array([3], np.int32))
     learn(trainer, (4, 4))
     follower.put(*trainer.changes())
     np.testing.assert_array_equal(sequence_scores(follower), sequence_scores(trainer))
@@ -65,7 +65,7 @@ def test_changes_are_the_rows_that_changed_and_all_dense_weights():
     found.changes()
     lesson = examples([[1, 2]], [4])
     found.sequence.learn(lesson, np.array([8], np.int32), None, 1.0)
-    found.forget([9])
+    found.forget(np.array([9], np.int32))
     tables, tombstones, dense = found.changes()
     assert tables["sequence.items"].rows.tolist() == [1, 2, 4, 8]
     assert tombstones["sequence.items"].tolist() == [9]
@@ -76,11 +76,11 @@ def test_changes_are_the_rows_that_changed_and_all_dense_weights():
 def test_a_forgotten_item_is_forgotten_by_every_expert():
     found, fresh = taught(), model()
     fresh.grow(ITEMS)
-    found.forget([3, 5])
+    found.forget(np.array([3, 5], np.int32))
     for name in ("events", "first_times"):
         assert getattr(found.popularity, name)[[3, 5]].tolist() == [0, 0]
     every = np.arange(ITEMS, dtype=np.int32)[None]
-    for associations in found.associations.values():
+    for associations in found.associations:
         asked = contexts([[3], [5]])
         assert not associations.scores(asked, np.repeat(every, 2, axis=0)).any()
     np.testing.assert_array_equal(
@@ -127,6 +127,6 @@ def test_growing_makes_room_in_every_expert(items):
     found.grow(items)
     found.grow(1)
     assert len(found.popularity.scores()) == len(found.sequence.rows) == items
-    for associations in found.associations.values():
+    for associations in found.associations:
         rows, _ = associations.candidates(contexts([[items - 1]]), np.zeros(items, "?"), 2)
         assert rows.tolist() == [[-1, -1]]

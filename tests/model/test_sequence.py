@@ -195,6 +195,23 @@ def test_a_user_vector_depends_on_no_other_history_of_the_call(layers):
 
 
 @pytest.mark.parametrize("layers", [0, 2])
+def test_a_user_vector_does_not_depend_on_the_padding_before_it(layers):
+    found = trained(layers)
+    asked = contexts([[], [4], [1, 2, 3], list(range(8)), list(range(10))])
+    gaps = gap_buckets(asked.history_times, asked.history_items, asked.times)
+    valid = torch.from_numpy(asked.history_items >= 0)
+    with torch.inference_mode():
+        whole = found.encoder(
+            torch.from_numpy(found.rows.values[asked.history_items, :-1]) * valid[:, :, None],
+            valid,
+            torch.from_numpy(asked.history_types.astype(np.int64)),
+            torch.from_numpy(gaps.astype(np.int64)),
+            torch.full((5, 1), LENGTH - 1),
+        )
+    np.testing.assert_allclose(found.encode(asked)[:, :-1], whole[:, 0].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [0, 2])
 def test_an_earlier_position_does_not_see_what_came_later(layers):
     found = trained(layers)
     torch.manual_seed(0)

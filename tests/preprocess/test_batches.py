@@ -79,7 +79,7 @@ def test_where_batches_end_makes_no_difference(stream, ends, other_ends):
 @given(STREAMS, CUTS)
 def test_the_catalogue_is_as_the_newest_entries_say(stream, ends):
     preprocessor = Preprocessor(config())
-    removed = [row for piece in cut(stream, ends) for row in preprocessor.batch(piece)[1]]
+    removed = [row for piece in cut(stream, ends) for row in preprocessor.batch(piece)[1].removed]
     ids, n = list(preprocessor.items), len(preprocessor.items)
     listed, withheld = catalogue_after(stream)
     found = preprocessor.catalogue

@@ -99,7 +99,7 @@ class WithoutCounts(Learner):
 
     def _restore(self):
         super()._restore()
-        for associations in self.fold.model.associations.values():
+        for associations in self.fold.model.associations:
             associations.learn = lambda batch: None  # type: ignore[method-assign]
 
 

@@ -58,6 +58,14 @@ def test_nothing_that_is_withheld_or_excluded_is_in_any_list(fold):
     assert contexts.excluded_starts[-1] == 3
 
 
+def test_excluding_the_most_popular_items_leaves_popularity_a_full_list(fold):
+    hot = frozenset(f"i{n}" for n in range(8))
+    _, ranking = ranked(fold, [Request(10, exclude=hot), Request(10)])
+    popular = ranking.expert_rows["popularity"]
+    assert [len(shown(rows)) for rows in popular] == [10, 10]
+    assert not {int(id[1:]) for id in map(fold.preprocess.items.id, popular[0])} & set(range(8))
+
+
 def test_scores_are_those_of_the_mixture_and_fall(fold):
     contexts, ranking = ranked(fold)
     expected = fold.model.mixture.scores(ranking.features)

@@ -1,0 +1,15 @@
+"""The loop: receive, preprocess, train, evaluate, optimize, deploy, recommend, feedback.
+
+These files only sequence the stages. ``Learner`` is what the trainer role, the
+replay command and the tests run; ``Follower`` is what the API role runs. Both
+are folds of the same events log; what only the trainer learns reaches the
+follower through the updates log.
+"""
+
+from __future__ import annotations
+
+from headwater.loop._fold import Fold
+from headwater.loop._follower import Follower
+from headwater.loop._learner import Learner
+
+__all__ = ["Fold", "Follower", "Learner"]

@@ -1,0 +1,266 @@
+"""The serving side of the loop: follows both logs, answers, learns nothing of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import structlog
+
+from headwater.config import Config
+from headwater.deploy import Manifest, Snapshots, decode
+from headwater.errors import UpdateError
+from headwater.log import EventsLog, StoredUpdate, UpdatesLog
+from headwater.loop._fold import Fold, until_removal
+from headwater.types import (
+    NO_ROW,
+    Event,
+    ExplainedItem,
+    Explanation,
+    HistoryEvent,
+    Recommendations,
+    RecommendedItem,
+    Record,
+    Request,
+    State,
+)
+
+_READ = 1_000
+"""Records folded at a time."""
+
+log = structlog.get_logger()
+
+
+class Follower:
+    """Follows both logs and answers from what they say; learns nothing of its own.
+
+    Histories, vocabulary and counts are folded from the events at once, so an
+    answer reflects an event as soon as it is acknowledged; rows and dense weights
+    follow with the updates.
+    """
+
+    def __init__(
+        self, config: Config, events: EventsLog, updates: UpdatesLog, snapshots: Path | None
+    ) -> None:
+        self.config = config
+        self._events = events
+        self._updates = updates
+        self._snapshots = Snapshots(snapshots, config.deploy.snapshots_kept) if snapshots else None
+        self.report: dict[str, Any] = {}
+        self._tried: list[Path] | None = None
+        self.fold = Fold(config)
+        self._start(self._newest())
+
+    @property
+    def offset(self) -> int:
+        """Offset of the newest event that answers reflect."""
+        return self.fold.offset
+
+    def catch_up(self) -> list[Record]:
+        """Folds what is new in both logs; returns the new records that name a recommendation.
+
+        A damaged update is never passed over: the state before it answers, with new events
+        folded in, until there is a snapshot that stands for a later one.
+        """
+        records = self._fold_events(self._events.end())
+        while (end := self._updates.end()) > self.sequence:
+            stored = self._updates.read(self.sequence, 1)
+            if not stored:
+                records += self._start_over(None, end + 1)
+                continue
+            try:
+                records += self._apply(stored[0])
+            except UpdateError as error:
+                if not self._passed(stored[0], error):
+                    break
+                records += self._fold_events(self._events.end())
+        return records
+
+    def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]:
+        """Answers requests together, by one state.
+
+        Args:
+            requests: what is asked.
+            now: seconds since 1970.
+        """
+        contexts = self.fold.preprocess.contexts(requests, self._stream_now(now))
+        longest = max(request.n for request in requests)
+        ranking = self.fold.recommender.rank(contexts, self.fold.withheld(), longest)
+        reasons = self.fold.recommender.reasons(
+            contexts, ranking, longest, self.fold.preprocess.items.id
+        )
+        answers = []
+        for b, request in enumerate(requests):
+            n = min(request.n, int((ranking.rows[b] >= 0).sum()))
+            rows, scores = ranking.rows[b, :n].tolist(), ranking.scores[b, :n].tolist()
+            answers.append(
+                self._answer(
+                    [
+                        self._item(*of_item)
+                        for of_item in zip(rows, scores, reasons[b][:n], strict=True)
+                    ]
+                )
+            )
+        return answers
+
+    def explain(self, user_id: str, n: int, now: float) -> Explanation:
+        """What the list that the user would be recommended now is made from."""
+        fold = self.fold
+        contexts = fold.preprocess.contexts([Request(n=n, user_id=user_id)], self._stream_now(now))
+        ranking = fold.recommender.rank(contexts, fold.withheld(), n)
+        reasons = fold.recommender.reasons(contexts, ranking, n, fold.preprocess.items.id)[0]
+        effects = fold.recommender.effects(ranking, n)[0]
+        weights = fold.model.sequence.history_weights(contexts)[0]
+        title = fold.preprocess.catalogue.title
+        return Explanation(
+            user_id=user_id,
+            version=self.version,
+            sequence=self.sequence,
+            trained_through=self.trained_through,
+            offset=self.offset,
+            events=int(contexts.history_lengths[0]),
+            history=[
+                HistoryEvent(
+                    item_id=fold.preprocess.items.id(row),
+                    title=title(row),
+                    type=fold.preprocess.type_names[contexts.history_types[0, column]],
+                    time=float(contexts.history_times[0, column]),
+                    weight=round(float(weights[column]), 6),
+                )
+                for column, row in reversed(list(enumerate(contexts.history_items[0].tolist())))
+                if row != NO_ROW
+            ],
+            items=[
+                ExplainedItem(
+                    item_id=fold.preprocess.items.id(row),
+                    title=title(row),
+                    score=round(float(score), 6),
+                    reasons=reasons[place],
+                    features=effects[place],
+                )
+                for place, (row, score) in enumerate(
+                    zip(ranking.rows[0, :n].tolist(), ranking.scores[0, :n], strict=True)
+                )
+                if row != NO_ROW
+            ],
+        )
+
+    def popular(self, n: int, now: float) -> Recommendations:
+        """The most popular items of the moment."""
+        rows, scores = self.fold.recommender.popular(n, self.fold.withheld())
+        return self._answer(
+            [self._item(row, score, None) for row, score in zip(rows, scores, strict=True)]
+        )
+
+    def _newest(self) -> tuple[State, Manifest] | None:
+        return self._snapshots.newest(self.fold.shape) if self._snapshots else None
+
+    def _start(self, found: tuple[State, Manifest] | None) -> None:
+        """Empty, or as a snapshot has it."""
+        self.fold = Fold(self.config)
+        self.epoch, self.version, self.sequence, self.trained_through = 1, 1, 0, 0
+        self._clock = (0.0, 0.0)
+        if found:
+            state, manifest = found
+            self.fold.load(state, manifest.offset)
+            self.epoch, self.version = manifest.epoch, manifest.version
+            self.sequence, self.trained_through = manifest.sequence, manifest.offset
+            self._read_clock()
+
+    def _read_clock(self) -> None:
+        """The clock as folding every event would have left it; a snapshot doesn't hold it."""
+        through = self.offset
+        while through > 0:
+            before = max(through - _READ, 0)
+            for record in reversed(self._events.read(before, through - before)):
+                if isinstance(record.entry, Event):
+                    self._clock = (record.stream_time, record.received_at)
+                    return
+            through = before
+
+    def _fold_events(self, end: int) -> list[Record]:
+        folded: list[Record] = []
+        while self.offset < end:
+            records = until_removal(self._events.read(self.offset, _READ))
+            batch, removed = self.fold.batch(records)
+            if len(batch):
+                self.fold.model.count(batch)
+            if len(removed):
+                self.fold.model.forget(removed)
+            for record in records:
+                if isinstance(record.entry, Event):
+                    self._clock = (record.stream_time, record.received_at)
+            folded += [r for r in records if getattr(r.entry, "recommendation_id", None)]
+        return folded
+
+    def _apply(self, stored: StoredUpdate) -> list[Record]:
+        """Takes over one update; on a gap or a new epoch, starts again from a snapshot.
+
+        Raises:
+            UpdateError: it is damaged; nothing of it was taken over.
+        """
+        if (stored.epoch, stored.sequence) != (self.epoch, self.sequence + 1):
+            return self._start_over(stored.epoch, stored.sequence)
+        update = decode(stored.payload)
+        records = self._fold_events(stored.trained_through)
+        self.fold.model.put(update.tables, update.tombstones, update.dense)
+        self.sequence, self.trained_through = update.sequence, update.trained_through
+        if stored.report:
+            with suppress(msgspec.DecodeError):
+                self.report = msgspec.json.decode(stored.report)
+        return records
+
+    def _start_over(self, epoch: int | None, sequence: int) -> list[Record]:
+        """From the newest snapshot, where the log goes on with an update that doesn't follow.
+
+        Args:
+            epoch: that update's, ``None`` where it isn't there yet and those before are gone.
+            sequence: likewise.
+        """
+        log.warning("following from the snapshot", epoch=epoch, sequence=sequence)
+        self._start(self._newest())
+        following = [stored.sequence for stored in self._updates.read(self.sequence, 1)]
+        goes_on = self.sequence + 1 == sequence or following == [self.sequence + 1]
+        if self.sequence < sequence and not (goes_on and epoch in (None, self.epoch)):
+            # No snapshot knows the rows before it: the counts carry on, rows start anew.
+            self.epoch, self.sequence = epoch or self.epoch, sequence - 1
+        return self._fold_events(self._events.end())
+
+    def _passed(self, stored: StoredUpdate, error: UpdateError) -> bool:
+        """Goes on from a snapshot that holds what a damaged update did, if there is one."""
+        newest = self._snapshots.paths()[-1:] if self._snapshots else []
+        if newest == self._tried:
+            return False
+        self._tried = newest
+        log.error("update is damaged", sequence=stored.sequence, reason=str(error))
+        found = self._newest()
+        if found is None or found[1].sequence < stored.sequence:
+            return False
+        self._start(found)
+        return True
+
+    def _stream_now(self, now: float) -> float:
+        """Stream time of a request: the newest event's, and what has passed since it came."""
+        stream_time, received_at = self._clock
+        return stream_time + max(now - received_at, 0.0)
+
+    def _item(self, row: int, score: float, reasons: list[Any] | None) -> RecommendedItem:
+        return RecommendedItem(
+            item_id=self.fold.preprocess.items.id(row),
+            score=round(float(score), 6),
+            reasons=reasons or [],
+            title=self.fold.preprocess.catalogue.title(row),
+        )
+
+    def _answer(self, items: list[RecommendedItem]) -> Recommendations:
+        return Recommendations(
+            recommendation_id=uuid4().hex,
+            version=self.version,
+            sequence=self.sequence,
+            trained_through=self.trained_through,
+            items=items,
+        )

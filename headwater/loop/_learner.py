@@ -1,0 +1,336 @@
+"""The learning side of the loop: one micro-batch after the other, published and recoverable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import structlog
+
+from headwater.config import Config
+from headwater.deploy import Manifest, Snapshots, check, decode, digest, encode, state_digest
+from headwater.errors import GuardTripped, UpdateError
+from headwater.evaluate import Evaluator, Outcomes
+from headwater.log import EventsLog, StoredUpdate, UpdatesLog
+from headwater.loop._fold import Fold, part_of, until_removal
+from headwater.model import EXPERTS
+from headwater.optimize import Optimizer
+from headwater.train import Trainer
+from headwater.types import (
+    Batch,
+    Record,
+    SettingChange,
+    State,
+    Update,
+)
+
+_REPORT_SECONDS = 1.0
+_DRAINED_REPORT_SECONDS = 0.05
+
+_RATED = ("sequence", "mixture")
+"""Parts of the model whose learning rates the optimizer steers."""
+
+log = structlog.get_logger()
+
+
+class Learner:
+    """Learns the events log, one micro-batch at a time, and publishes what it learned.
+
+    A new one takes the lease, loads the newest snapshot and learns the logged
+    updates' events again, cut where they were cut. Where it doesn't arrive at the
+    logged digests it opens a new epoch, which tells the followers to start over
+    from a snapshot.
+
+    Args:
+        config: all settings.
+        events: the log to learn.
+        updates: the log to publish on.
+        snapshots: the folder of snapshots; ``None`` for a run that keeps none.
+        grouped: see ``Preprocessor``.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        events: EventsLog,
+        updates: UpdatesLog,
+        snapshots: Path | None,
+        *,
+        grouped: bool = False,
+    ) -> None:
+        self.config = config
+        self._events = events
+        self._updates = updates
+        self._snapshots = Snapshots(snapshots, config.deploy.snapshots_kept) if snapshots else None
+        self._grouped = grouped
+        self._token = updates.acquire()
+        self._speed = _Speed()
+        self._bytes = 0
+        self.epoch = 1
+        self.version = 1
+        self.on_outcomes: Callable[[Batch, Outcomes], None] | None = None
+        self._restore()
+        self._refold()
+
+    @property
+    def trained_through(self) -> int:
+        """Offset of the newest event that was learned, published or not."""
+        return self.fold.offset
+
+    def step(self) -> int:
+        """Learns the next micro-batch, if the log holds any; returns the records read."""
+        records = self._next()
+        if records:
+            self.learn(records)
+            self._speed.add(len(records))
+        return len(records)
+
+    def learn(self, records: Sequence[Record], *, gradient: bool = True) -> None:
+        """One turn of the loop: preprocess, recommend, evaluate, train, optimize."""
+        # What an entry of the batch withholds, or lists, isn't known yet to the events before it.
+        withheld = self.fold.withheld()
+        batch, removed = self.fold.batch(records)
+        if len(batch):
+            new = self.fold.n_items - len(withheld)
+            withheld = np.pad(withheld, (0, new), constant_values=True)
+            ranking = self.fold.recommender.rank(batch.contexts, withheld)
+            popularity = self.fold.model.popularity
+            outcomes = self._evaluator.observe(
+                batch, ranking, popularity.events, int(popularity.events.sum())
+            )
+            if self.on_outcomes is not None:
+                self.on_outcomes(batch, outcomes)
+            rates = {name: self._optimizer.rate(name) for name in _RATED}
+            lesson = self._trainer.learn(batch, ranking, rates, gradient=gradient)
+            losses = {"sequence": lesson.sequence_loss, "mixture": lesson.mixture_loss}
+            self._settings += self._optimizer.observe(losses, len(outcomes), batch.end)
+        if len(removed):
+            self.fold.model.forget(removed)
+        self._pending.append(batch.end)
+        if not gradient:
+            self._without_gradient.append(batch.end)
+
+    def publish_due(self) -> None:
+        """Publishes unless micro-batches follow each other and the newest is young."""
+        waited = (time.monotonic() - self._published_at) * 1000.0
+        drained = self._events.end() <= self.trained_through
+        if drained or waited >= self.config.train.publish_milliseconds:
+            self.publish()
+
+    def publish(self) -> None:
+        """Publishes what was learned since the last time, if a guard doesn't hold it back.
+
+        An update that trips a guard never goes live: the learner returns to what
+        it published last, and takes the batches in question without their gradient.
+
+        Raises:
+            GuardTripped: there is no snapshot folder to return from.
+            Fenced: another trainer has taken over.
+        """
+        if not self._pending:
+            return
+        update = self._update()
+        try:
+            check(update, self.config.deploy)
+        except GuardTripped as tripped:
+            if self._snapshots is None:
+                raise
+            log.error("update held back", guard=tripped.guard, reason=tripped.reason)
+            self._return_without(update)
+            update = self._update()
+        self._append(update)
+        unkept = self.trained_through - self._kept
+        if self._snapshots and unkept >= self.config.deploy.snapshot_events:
+            self.snapshot()
+
+    def _append(self, update: Update) -> None:
+        payload = encode(update)
+        self._updates.append(
+            StoredUpdate(
+                epoch=update.epoch,
+                sequence=update.sequence,
+                trained_through=update.trained_through,
+                digest=digest(payload),
+                payload=payload,
+                report=self._report(update),
+            ),
+            self._token,
+        )
+        self._published(update)
+
+    def snapshot(self) -> Path:
+        """Publishes, writes a snapshot, and drops the updates that no snapshot needs."""
+        if self._snapshots is None:
+            raise ValueError("a learner without a snapshot folder keeps no snapshots")
+        self.publish()
+        path = self._write_snapshot(self._snapshots)
+        self._updates.drop(self._snapshots.prune())
+        return path
+
+    def _write_snapshot(self, snapshots: Snapshots) -> Path:
+        self._updates.sync()
+        self._kept = self.trained_through
+        return snapshots.write(
+            self.state(),
+            Manifest(
+                epoch=self.epoch,
+                version=self.version,
+                sequence=self.sequence,
+                offset=self.trained_through,
+                shape=self.fold.shape,
+                created_at=time.time(),
+            ),
+        )
+
+    def state(self) -> State:
+        """Everything that the next step depends on."""
+        return {
+            **self.fold.state(),
+            **{f"train.{name}": value for name, value in self._trainer.state().items()},
+            **{f"evaluate.{name}": value for name, value in self._evaluator.state().items()},
+            **{f"optimize.{name}": value for name, value in self._optimizer.state().items()},
+        }
+
+    def digest(self) -> str:
+        """Of the state: two learners that agree on it continue alike, bit for bit."""
+        return state_digest(self.state())
+
+    def _restore(self) -> None:
+        """Empty, or as the newest snapshot has it."""
+        self.fold = Fold(self.config, grouped=self._grouped)
+        self._trainer = Trainer(self.config, self.fold.model, self.fold.n_features)
+        self._evaluator = Evaluator(self.config, EXPERTS)
+        self._optimizer = Optimizer(self.config.optimize, _RATED)
+        self._pending: list[int] = []
+        self._without_gradient: list[int] = []
+        self._settings: list[SettingChange] = []
+        self._published_at = self._reported_at = 0.0
+        self.sequence = self._kept = 0
+        found = self._snapshots.newest(self.fold.shape) if self._snapshots else None
+        if found:
+            state, manifest = found
+            self.fold.load(state, manifest.offset)
+            self._trainer.load(part_of(state, "train."))
+            self._evaluator.load(part_of(state, "evaluate."))
+            self._optimizer.load(part_of(state, "optimize."))
+            self.epoch, self.version = manifest.epoch, manifest.version
+            self.sequence, self._kept = manifest.sequence, manifest.offset
+
+    def _refold(self) -> None:
+        """Learns again what the updates log says was learned after the snapshot."""
+        while stored := self._updates.read(self.sequence, 1):
+            try:
+                logged = decode(stored[0].payload)
+            except UpdateError as error:
+                return self._open_epoch(str(error))
+            if (logged.epoch, logged.sequence) != (self.epoch, self.sequence + 1):
+                return self._open_epoch("the updates log doesn't go on from the snapshot")
+            for end in logged.batch_ends:
+                records = self._through(end)
+                if not records or records[-1].offset != end:
+                    return self._open_epoch("the events log ends before its updates")
+                self.learn(records, gradient=end not in logged.without_gradient)
+            update = self._update()
+            if digest(encode(update)) != stored[0].digest:
+                return self._open_epoch(f"update {logged.sequence} was learned differently")
+            self._published(update)
+        if self._updates.end() != self.sequence:
+            self._open_epoch("the updates log has lost what follows the snapshot")
+
+    def _open_epoch(self, reason: str) -> None:
+        """From here on what was logged before doesn't count; followers load the snapshot."""
+        newest = self._updates.read(max(self._updates.end() - 1, 0), 1)
+        self.epoch = max(self.epoch, newest[0].epoch if newest else 0) + 1
+        log.warning("new epoch", epoch=self.epoch, reason=reason)
+        self.sequence = self._updates.end()
+        self._pending, self._without_gradient, self._settings = [], [], []
+        self.fold.model.changes()
+        # The snapshot first: a follower that meets the new epoch must find it.
+        if self._snapshots:
+            self._write_snapshot(self._snapshots)
+        self._append(self._update())
+
+    def _return_without(self, held: Update) -> None:
+        """Back to the last published state, then through the held batches without gradient."""
+        self._restore()
+        self._refold()
+        if self.epoch != held.epoch:
+            return  # The logs gave something else; the held batches come again, after the rest.
+        for end in held.batch_ends:
+            self.learn(self._through(end), gradient=False)
+
+    def _next(self) -> list[Record]:
+        """The next micro-batch: up to ``batch_events``, or what came within the time for one."""
+        settings = self.config.train
+        records = self._events.read(self.trained_through, settings.batch_events)
+        deadline = time.monotonic() + settings.batch_milliseconds / 1000.0
+        while 0 < len(records) < settings.batch_events:
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._events.wait(records[-1].offset, left):
+                break
+            missing = settings.batch_events - len(records)
+            records += self._events.read(records[-1].offset, missing)
+        return until_removal(records)
+
+    def _through(self, end: int) -> list[Record]:
+        return self._events.read(self.trained_through, end - self.trained_through)
+
+    def _update(self) -> Update:
+        tables, tombstones, dense = self.fold.model.changes()
+        return Update(
+            epoch=self.epoch,
+            sequence=self.sequence + 1,
+            trained_through=self.trained_through,
+            batch_ends=tuple(self._pending),
+            tables=tables,
+            tombstones=tombstones,
+            dense=dense,
+            settings=tuple(self._settings),
+            without_gradient=tuple(self._without_gradient),
+        )
+
+    def _published(self, update: Update) -> None:
+        self.sequence = update.sequence
+        self._pending, self._without_gradient, self._settings = [], [], []
+        self._published_at = time.monotonic()
+
+    def _report(self, update: Update) -> bytes:
+        """What operators want to know; not on every update of many, but on the last of them."""
+        sizes = [table.values.nbytes + table.rows.nbytes for table in update.tables.values()]
+        self._bytes += sum(sizes) + sum(values.nbytes for values in update.dense.values())
+        drained = self._events.end() <= self.trained_through
+        waited = time.monotonic() - self._reported_at
+        if waited < (_DRAINED_REPORT_SECONDS if drained else _REPORT_SECONDS):
+            return b""
+        self._reported_at = time.monotonic()
+        return msgspec.json.encode(
+            {
+                "trained_through": self.trained_through,
+                "events_per_second": round(self._speed.per_second(), 1),
+                "update_bytes": self._bytes,
+                "rates": {name: self._optimizer.rate(name) for name in _RATED},
+                "settings": update.settings,
+                "metrics": self._evaluator.metrics("newest"),
+            }
+        )
+
+
+class _Speed:
+    """Events per second over the last few seconds of learning."""
+
+    def __init__(self) -> None:
+        self._marks: list[tuple[float, int]] = []
+
+    def add(self, events: int) -> None:
+        now = time.monotonic()
+        self._marks = [(at, n) for at, n in self._marks if at > now - 5.0]
+        self._marks.append((now, events))
+
+    def per_second(self) -> float:
+        if len(self._marks) < 2:
+            return 0.0
+        span = self._marks[-1][0] - self._marks[0][0]
+        return sum(n for _, n in self._marks[1:]) / span if span > 0 else 0.0

@@ -1,0 +1,311 @@
+"""The content expert: what an item is about, against what the user went for.
+
+An item is described by tokens (categories, tags, title words, attributes). With
+df_t the items that have token t, and N all described ones, a token weighs
+idf_t = log(1 + N / df_t), and an item is the unit vector of its tokens' weights
+(Salton and Buckley, 1988). A user is the sum of the items in the history, the d-th
+newest with weight 1 / sqrt(d); the score is the product of the two. No event of the
+item itself is needed, so an item that was put a moment ago can be found.
+
+Candidates come from the newest ``postings`` items of each of the user's tokens.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from headwater.config import Content as Settings
+from headwater.types import NO_ROW, Contexts, Flags, Floats, Ints, Longs, State
+
+
+class Content:
+    """Tokens of items and the newest items of each token; a fold of the items that were put."""
+
+    name = "content"
+
+    def __init__(self, settings: Settings) -> None:
+        self.window = settings.window
+        self.n_items = 0
+        self.n_tokens = 0
+        self._described = np.zeros(1, np.int64)
+        self._tokens = np.full((0, settings.tokens), NO_ROW, np.int32)
+        self._frequencies = np.zeros(0, np.int64)
+        self._postings = np.full((0, settings.postings), NO_ROW, np.int32)
+        self._posted = np.zeros(0, np.int64)
+
+    def grow(self, n_items: int) -> None:
+        """Makes room for item rows up to ``n_items``."""
+        if n_items > len(self._tokens):
+            size = max(n_items, 2 * len(self._tokens), 1024)
+            tokens = np.full((size, self._tokens.shape[1]), NO_ROW, np.int32)
+            tokens[: len(self._tokens)] = self._tokens
+            self._tokens = tokens
+        self.n_items = max(self.n_items, n_items)
+
+    def describe(self, rows: Ints, tokens: Ints) -> None:
+        """Takes the tokens of items, in order; those of an item replace what it had.
+
+        Args:
+            rows: (P,) item rows.
+            tokens: (P, T) distinct token rows each, ``NO_ROW`` past the end.
+        """
+        self._grow_tokens(int(tokens.max(initial=NO_ROW)) + 1)
+        kept = tokens[:, : self._tokens.shape[1]]
+        _describe(
+            rows,
+            kept,
+            self._described,
+            self._tokens,
+            self._frequencies,
+            self._postings,
+            self._posted,
+        )
+
+    def candidates(self, contexts: Contexts, withheld: Flags, k: int) -> tuple[Ints, Floats]:
+        """The best k items for each history, best first: rows and scores, (B, k) each."""
+        rows = np.full((len(contexts), k), NO_ROW, np.int32)
+        scores = np.zeros((len(contexts), k), np.float32)
+        if self.n_tokens:
+            _best(
+                contexts.history_items,
+                contexts.excluded_starts,
+                contexts.excluded,
+                withheld,
+                self.window,
+                self._weights(),
+                self._tokens,
+                self._postings,
+                rows,
+                scores,
+            )
+        return rows, scores
+
+    def scores(self, contexts: Contexts, rows: Ints) -> Floats:
+        """(B, C) scores of given candidates."""
+        out = np.zeros(rows.shape, np.float32)
+        if self.n_tokens:
+            _score(contexts.history_items, rows, self.window, self._weights(), self._tokens, out)
+        return out
+
+    def sources(self, contexts: Contexts, rows: Ints) -> Ints:
+        """(B, C) for each candidate, the history item that is most like it; ``NO_ROW`` where
+        none shares a token.
+        """
+        out = np.full(rows.shape, NO_ROW, np.int32)
+        if self.n_tokens:
+            _sources(contexts.history_items, rows, self.window, self._weights(), self._tokens, out)
+        return out
+
+    def forget(self, rows: Ints) -> None:
+        """Clears items' tokens; their postings are passed over from then on."""
+        nothing = np.full((len(rows), self._tokens.shape[1]), NO_ROW, np.int32)
+        self.describe(rows, nothing)
+
+    def state(self) -> State:
+        return {
+            "described": self._described,
+            "tokens": self._tokens[: self.n_items],
+            "frequencies": self._frequencies[: self.n_tokens],
+            "postings": self._postings[: self.n_tokens],
+            "posted": self._posted[: self.n_tokens],
+        }
+
+    def load(self, state: State) -> None:
+        for name, value in state.items():
+            setattr(self, "_" + name, value.copy())
+        self.n_items, self.n_tokens = len(self._tokens), len(self._frequencies)
+
+    def _weights(self) -> Floats:
+        """(V,) idf of every token."""
+        frequencies = np.maximum(self._frequencies[: self.n_tokens], 1)
+        weights: Floats = np.log1p(self._described[0] / frequencies).astype(np.float32)
+        return weights
+
+    def _grow_tokens(self, n_tokens: int) -> None:
+        if n_tokens > len(self._frequencies):
+            size = max(n_tokens, 2 * len(self._frequencies), 256)
+            postings = np.full((size, self._postings.shape[1]), NO_ROW, np.int32)
+            postings[: len(self._postings)] = self._postings
+            self._postings = postings
+            for name in ("_frequencies", "_posted"):
+                grown = np.zeros(size, np.int64)
+                grown[: len(getattr(self, name))] = getattr(self, name)
+                setattr(self, name, grown)
+        self.n_tokens = max(self.n_tokens, n_tokens)
+
+
+@njit(cache=True, nogil=True)
+def _describe(
+    rows: Ints,
+    new: Ints,
+    described: Longs,
+    tokens: Ints,
+    frequencies: Longs,
+    postings: Ints,
+    posted: Longs,
+) -> None:
+    for p in range(len(rows)):
+        row = rows[p]
+        if tokens[row, 0] >= 0:
+            described[0] -= 1
+        for t in range(tokens.shape[1]):
+            if tokens[row, t] >= 0:
+                frequencies[tokens[row, t]] -= 1
+        tokens[row] = -1
+        for t in range(new.shape[1]):
+            token = new[p, t]
+            if token < 0:
+                break
+            tokens[row, t] = token
+            frequencies[token] += 1
+            postings[token, posted[token] % postings.shape[1]] = row
+            posted[token] += 1
+        if tokens[row, 0] >= 0:
+            described[0] += 1
+
+
+@njit(cache=True, nogil=True)
+def _norm(row: int, weights: Floats, tokens: Ints) -> float:
+    total = 0.0
+    for t in range(tokens.shape[1]):
+        if tokens[row, t] < 0:
+            break
+        total += weights[tokens[row, t]] ** 2
+    return float(np.sqrt(total))
+
+
+@njit(cache=True, nogil=True)
+def _profile(
+    history: Ints, window: int, weights: Floats, tokens: Ints, profile: Floats, used: Ints
+) -> int:
+    """Adds up the history's tokens in ``profile``; returns how many, listed in ``used``."""
+    length = len(history)
+    n_used = 0
+    for distance in range(1, min(window, length) + 1):
+        row = history[length - distance]
+        if row < 0:
+            break
+        norm = _norm(row, weights, tokens)
+        if norm == 0:
+            continue
+        share = 1.0 / (np.sqrt(distance) * norm)
+        for t in range(tokens.shape[1]):
+            token = tokens[row, t]
+            if token < 0:
+                break
+            if profile[token] == 0:
+                used[n_used] = token
+                n_used += 1
+            profile[token] += weights[token] * share
+    return n_used
+
+
+@njit(cache=True, nogil=True)
+def _likeness(row: int, weights: Floats, tokens: Ints, profile: Floats) -> float:
+    total = 0.0
+    norm = 0.0
+    for t in range(tokens.shape[1]):
+        token = tokens[row, t]
+        if token < 0:
+            break
+        total += weights[token] * profile[token]
+        norm += weights[token] ** 2
+    return float(total / np.sqrt(norm)) if norm > 0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _best(
+    history_items: Ints,
+    excluded_starts: Longs,
+    excluded: Ints,
+    withheld: Flags,
+    window: int,
+    weights: Floats,
+    tokens: Ints,
+    postings: Ints,
+    rows: Ints,
+    scores: Floats,
+) -> None:
+    n_items = len(withheld)
+    k = rows.shape[1]
+    profile = np.zeros(len(weights), np.float32)
+    used = np.zeros(min(window, history_items.shape[1]) * tokens.shape[1], np.int32)
+    seen = np.full(n_items, -1, np.int32)
+    for b in range(len(history_items)):
+        n_used = _profile(history_items[b], window, weights, tokens, profile, used)
+        for e in range(excluded_starts[b], excluded_starts[b + 1]):
+            if excluded[e] < n_items:
+                seen[excluded[e]] = b
+        filled = 0
+        for u in range(n_used):
+            for p in range(postings.shape[1]):
+                item = postings[used[u], p]
+                if item < 0:
+                    break
+                if item >= n_items or seen[item] == b:
+                    continue
+                seen[item] = b
+                score = np.float32(_likeness(item, weights, tokens, profile))
+                if withheld[item] or score <= 0:
+                    continue
+                if filled == k and score <= scores[b, k - 1]:
+                    continue
+                place = filled if filled < k else k - 1
+                while place > 0 and score > scores[b, place - 1]:
+                    scores[b, place] = scores[b, place - 1]
+                    rows[b, place] = rows[b, place - 1]
+                    place -= 1
+                scores[b, place] = score
+                rows[b, place] = item
+                if filled < k:
+                    filled += 1
+        for u in range(n_used):
+            profile[used[u]] = 0
+
+
+@njit(cache=True, nogil=True)
+def _score(
+    history_items: Ints, rows: Ints, window: int, weights: Floats, tokens: Ints, out: Floats
+) -> None:
+    profile = np.zeros(len(weights), np.float32)
+    used = np.zeros(min(window, history_items.shape[1]) * tokens.shape[1], np.int32)
+    for b in range(len(history_items)):
+        n_used = _profile(history_items[b], window, weights, tokens, profile, used)
+        for c in range(rows.shape[1]):
+            if rows[b, c] >= 0:
+                out[b, c] = _likeness(rows[b, c], weights, tokens, profile)
+        for u in range(n_used):
+            profile[used[u]] = 0
+
+
+@njit(cache=True, nogil=True)
+def _sources(
+    history_items: Ints, rows: Ints, window: int, weights: Floats, tokens: Ints, out: Ints
+) -> None:
+    length = history_items.shape[1]
+    profile = np.zeros(len(weights), np.float32)
+    used = np.zeros(tokens.shape[1], np.int32)
+    best = np.zeros(rows.shape[1])
+    for b in range(len(history_items)):
+        best[:] = 0
+        for distance in range(1, min(window, length) + 1):
+            before = history_items[b, length - distance]
+            if before < 0:
+                break
+            n_used = _profile(
+                history_items[b, length - distance : length - distance + 1],
+                1,
+                weights,
+                tokens,
+                profile,
+                used,
+            )
+            for c in range(rows.shape[1]):
+                if rows[b, c] >= 0:
+                    gain = _likeness(rows[b, c], weights, tokens, profile) / np.sqrt(distance)
+                    if gain > best[c]:
+                        best[c] = gain
+                        out[b, c] = before
+            for u in range(n_used):
+                profile[used[u]] = 0
