@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import resource
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +80,9 @@ def replay(
     learner.on_outcomes = observed
     size = config.train.batch_events
     started = time.perf_counter()
-    for start in range(0, len(interactions), size):
-        stop = min(start + size, len(interactions))
+    for start, stop in pairwise(_ends(interactions, size, grouped)):
         events.append(interactions.events(start, stop), now)
-        while learner.trained_through < events.end():
-            learner.step()
+        learner.learn(events.read(learner.trained_through, stop - start))
         learner.publish()
         updates.drop(learner.sequence)
         elapsed = time.perf_counter() - started
@@ -187,6 +187,23 @@ def _table(results: dict[str, Any]) -> Table:
         values = [figures[name] for name in names]
         out.add_row(model, *("–" if value is None else f"{value:.4f}" for value in values))
     return out
+
+
+def _ends(interactions: Interactions, size: int, grouped: bool) -> list[int]:
+    """Where micro-batches of at most ``size`` begin and end.
+
+    Grouped, a moment isn't cut, however many events it has: what is learned of one
+    part of a basket would show in the predictions of the rest.
+    """
+    n = len(interactions)
+    if not grouped:
+        return [*range(0, n, size), n]
+    allowed = [0, *(np.flatnonzero(np.diff(interactions.timestamps)) + 1).tolist(), n]
+    ends, place = [0], 0
+    while ends[-1] < n:
+        place = max(bisect_right(allowed, ends[-1] + size) - 1, place + 1)
+        ends.append(allowed[place])
+    return ends
 
 
 def _figures(recent: list[np.ndarray]) -> str:

@@ -293,7 +293,7 @@ def test_an_example_runs(
     page: str, code: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with make().client() as test_client:
-        connected = functools.partial(Client, transport=test_client._transport)
+        connected = functools.partial(Client, transport=Network(test_client._transport))
         monkeypatch.setattr(headwater, "Client", connected)
         exec(compile(code, page, "exec"), {})
     said = capsys.readouterr().out.splitlines()

@@ -20,6 +20,8 @@ from typer.testing import CliRunner
 
 from headwater import data
 from headwater.cli import app
+from headwater.ingest import read_interactions
+from headwater.replay import _ends
 
 SETTINGS = """
 [preprocess]
@@ -439,3 +441,12 @@ def test_another_process_with_another_hash_seed_gives_the_same_ranks(folder: Fol
     )
     assert pl.read_parquet(folder.path / "ranks.parquet").equals(here.ranks)
     assert not folder.replay(file, "--seed", "6").ranks.equals(here.ranks)
+
+
+def test_grouped_batches_do_not_cut_a_moment(folder: Folder) -> None:
+    times = [1.0] * 3 + [2.0] * 250 + [3.0] * 60 + [4.0] * 60
+    rows = [(f"u{n}", f"i{n % 7}", f"{time:.0f}") for n, time in enumerate(times)]
+    file = folder.file("moments.csv", rows, "user_id", "item_id", "timestamp")
+    interactions = read_interactions(file)
+    assert _ends(interactions, 100, grouped=True) == [0, 3, 253, 313, 373]
+    assert _ends(interactions, 100, grouped=False) == [0, 100, 200, 300, 373]

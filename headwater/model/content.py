@@ -152,6 +152,7 @@ def _describe(
         for t in range(tokens.shape[1]):
             if tokens[row, t] >= 0:
                 frequencies[tokens[row, t]] -= 1
+        before = tokens[row].copy()
         tokens[row] = -1
         for t in range(new.shape[1]):
             token = new[p, t]
@@ -159,8 +160,10 @@ def _describe(
                 break
             tokens[row, t] = token
             frequencies[token] += 1
-            postings[token, posted[token] % postings.shape[1]] = row
-            posted[token] += 1
+            # An item that is put again and again must not take the others' places.
+            if token not in before:
+                postings[token, posted[token] % postings.shape[1]] = row
+                posted[token] += 1
         if tokens[row, 0] >= 0:
             described[0] += 1
 

@@ -126,7 +126,8 @@ def check_address(serve: Serve, data: Path) -> None:
     if not (is_loopback(serve.host) or KeyRing(data, serve.api_key).usable):
         raise ConfigError(
             f"serve.host {serve.host} can be reached from other machines, so a key is needed: "
-            f"make one with `headwater key create --role admin --data {data}`, set HEADWATER_SERVE__API_KEY (at least 16 characters) or serve.api_key in "
+            f"make one with `headwater key create --role admin --data {data}`, or set "
+            "HEADWATER_SERVE__API_KEY (at least 16 characters) or serve.api_key in "
             "headwater.toml, or listen on 127.0.0.1"
         )
     try:

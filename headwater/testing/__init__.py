@@ -13,7 +13,7 @@ in several: there, ``open`` twice on the same folder gives the same log.
 """
 
 from headwater.testing._events import EventsLogContract, SharedEventsLogContract
-from headwater.testing._experts import ExpertContract, checkerboard
+from headwater.testing._experts import ExpertContract, checkerboard, checkerboard_items
 from headwater.testing._updates import SharedUpdatesLogContract, UpdatesLogContract
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "SharedUpdatesLogContract",
     "UpdatesLogContract",
     "checkerboard",
+    "checkerboard_items",
 ]

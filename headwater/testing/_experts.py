@@ -10,7 +10,18 @@ import numpy as np
 from headwater.config import Config, Mixture, Preprocess, Sequence
 from headwater.deploy import state_digest
 from headwater.preprocess import Preprocessor
-from headwater.types import NO_ROW, Batch, Contexts, Event, Flags, Ints, Record, State
+from headwater.types import (
+    NO_ROW,
+    Batch,
+    CatalogueChanges,
+    Contexts,
+    Event,
+    Flags,
+    Ints,
+    Item,
+    Record,
+    State,
+)
 
 _USERS, _ITEMS, _HOT = 20, 40, 8
 _BATCH = 50
@@ -31,6 +42,14 @@ def checkerboard(n: int, seed: int = 0) -> list[Event]:
         time = 1e9 + 60.0 * k
         events.append(Event(f"e{k}", "view", f"u{user}", time, f"i{item}"))
     return events
+
+
+def checkerboard_items() -> list[Item]:
+    """The items of the checkerboard: what is odd or even about them is their category."""
+    return [
+        Item(f"i{n}", categories=("odd" if n % 2 else "even",), tags=(f"number {n}",))
+        for n in range(_ITEMS)
+    ]
 
 
 class ExpertContract:
@@ -61,6 +80,9 @@ class ExpertContract:
         """Learns a batch in which item rows up to ``n_items`` are named."""
         expert.grow(n_items)
         expert.learn(batch)
+
+    def describe(self, expert: Any, changes: CatalogueChanges, n_items: int) -> None:
+        """Takes what the catalogue says of items, where the expert looks at it."""
 
     def state(self, expert: Any) -> State:
         """Everything that the next step depends on."""
@@ -168,9 +190,11 @@ class _Course:
         )
         self._contract = contract
         preprocessor = Preprocessor(self.config)
+        items = [Record(n, 2e9, 1e9, item) for n, item in enumerate(checkerboard_items(), start=1)]
+        _, self._catalogue = preprocessor.batch(items)
         records = [
             Record(offset, 2e9, event.timestamp, event)
-            for offset, event in enumerate(checkerboard(events), start=1)
+            for offset, event in enumerate(checkerboard(events), start=len(items) + 1)
         ]
         self.batches = [
             preprocessor.batch(records[start : start + _BATCH])[0]
@@ -188,6 +212,7 @@ class _Course:
     def taught(self, events: int) -> Any:
         """A new expert that has learned the first so many events."""
         expert = self._contract.create(self.config)
+        self._contract.describe(expert, self._catalogue, self.n_items)
         for batch in self.batches[: events // _BATCH]:
             self._contract.learn(expert, batch, self.n_items)
         return expert

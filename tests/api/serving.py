@@ -18,6 +18,7 @@ from litestar.testing import TestClient
 from headwater.api import create_app
 from headwater.config import Config
 from headwater.feedback import Feedback
+from headwater.keys import KeyRing
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.log.served import ServedLog
 from headwater.types import (
@@ -164,14 +165,19 @@ class Served:
             yield client
 
 
-def make(config: Config | None = None, **options: Any) -> Served:
+def make(config: Config | None = None, *, keys: KeyRing | None = None, **options: Any) -> Served:
     """An application; ``options`` are the follower's hooks."""
     config = config or Config()
     events, updates = MemoryEventsLog(), MemoryUpdatesLog()
     follower = CountingFollower(events, **options)
     feedback = Feedback(ServedLog(None), config.event_types)
     app = create_app(
-        config, follower=lambda: follower, events=events, updates=updates, feedback=feedback
+        config,
+        follower=lambda: follower,
+        events=events,
+        updates=updates,
+        feedback=feedback,
+        keys=keys,
     )
     return Served(app, events, updates, follower, feedback)
 

@@ -1,162 +1,180 @@
 from __future__ import annotations
 
+from math import log1p, sqrt
+
 import numpy as np
 import pytest
 
-from headwater.config import Config
 from headwater.config import Content as Settings
 from headwater.deploy import state_digest
-from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
-from headwater.loop import Follower, Learner
 from headwater.model import Content
-from headwater.preprocess import Preprocessor
-from headwater.types import NO_ROW, Event, Item, ItemRemoval, Record, Request
-from tests.model.arrays import small
-
-GENRES = {"a": ["noir", "crime"], "b": ["noir"], "c": ["crime"], "d": ["farce"], "e": []}
+from tests.model.arrays import contexts, copied
 
 
-def put(*items: Item) -> tuple[Content, Preprocessor]:
-    preprocess, content = Preprocessor(Config()), Content(Settings())
-    records = [Record(k, 0.0, 0.0, item) for k, item in enumerate(items, start=1)]
-    _, changes = preprocess.batch(records)
-    content.grow(len(preprocess.items))
-    content.describe(changes.described, changes.tokens)
-    return content, preprocess
+def described(items, window=3, tokens=4, postings=100):
+    """The expert after items were put: a list of (row, token rows)."""
+    found = Content(Settings(window=window, tokens=tokens, postings=postings))
+    put(found, items)
+    return found
 
 
-@pytest.fixture
-def films() -> tuple[Content, Preprocessor]:
-    return put(*(Item(name, categories=tuple(genres)) for name, genres in GENRES.items()))
+def put(found, items):
+    width = max((len(tokens) for _, tokens in items), default=0)
+    padded = np.full((len(items), max(width, 1)), -1, np.int32)
+    for place, (_, tokens) in enumerate(items):
+        padded[place, : len(tokens)] = tokens
+    rows = np.array([row for row, _ in items], np.int32)
+    found.grow(int(rows.max(initial=-1)) + 1)
+    found.describe(rows, padded)
 
 
-def asked(preprocess: Preprocessor, *items: str):
-    return preprocess.contexts([Request(10, session_items=items)], 1e9)
+def random_items(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return [(row, rng.permutation(9)[: rng.integers(0, 6)].tolist()) for row in range(n)]
 
 
-def plain_score(history: list[str], item: str) -> float:
-    """The formula of the module, by dictionaries."""
-    genres = {name: list(found) for name, found in GENRES.items()}
-    described = [found for found in genres.values() if found]
-    idf = {
-        token: np.log1p(len(described) / sum(token in found for found in described))
-        for token in {token for found in described for token in found}
-    }
+class Plain:
+    """The formula by dictionaries: idf, unit vectors, and a history's sum of them."""
 
-    def unit(name: str) -> dict[str, float]:
-        norm = np.sqrt(sum(idf[token] ** 2 for token in genres[name]))
-        return {token: idf[token] / norm for token in genres[name]}
+    def __init__(self, items, window=3, tokens=4):
+        self.window = window
+        self.tokens = {row: found[:tokens] for row, found in items}
+        self.described = sum(bool(found) for found in self.tokens.values())
 
-    total = 0.0
-    for distance, before in enumerate(reversed(history), start=1):
-        mine, theirs = unit(before), unit(item)
-        total += sum(mine[t] * theirs.get(t, 0.0) for t in mine) / np.sqrt(distance)
-    return total
+    def vector(self, row):
+        weights = {}
+        for token in self.tokens.get(row, []):
+            frequency = sum(token in found for found in self.tokens.values())
+            weights[token] = log1p(self.described / frequency)
+        norm = sqrt(sum(weight**2 for weight in weights.values()))
+        return {token: weight / norm for token, weight in weights.items()}
 
+    def likeness(self, row, other):
+        one, two = self.vector(row), self.vector(other)
+        return sum(weight * two.get(token, 0.0) for token, weight in one.items())
 
-def test_scores_are_the_formula(films):
-    content, preprocess = films
-    history = ["c", "d", "a"]
-    contexts = asked(preprocess, *history)
-    rows = np.arange(5, dtype=np.int32)[None]
-    scores = content.scores(contexts, rows)[0]
-    expected = [plain_score(history, name) if GENRES[name] else 0.0 for name in GENRES]
-    assert scores.tolist() == pytest.approx(expected, rel=1e-5)
+    def score(self, history, row):
+        newest_first = list(reversed(history[-self.window :]))
+        return sum(self.likeness(j, row) / sqrt(d) for d, j in enumerate(newest_first, start=1))
 
 
-def test_candidates_are_the_best_scores_without_what_may_not_be_shown(films):
-    content, preprocess = films
-    contexts = preprocess.contexts(
-        [Request(10, session_items=("a",), exclude=frozenset({"c"}))], 1e9
-    )
-    withheld = np.zeros(5, np.bool_)
-    rows, scores = content.candidates(contexts, withheld, 3)
-    found = [preprocess.items.id(row) for row in rows[0].tolist() if row != NO_ROW]
-    assert found == ["a", "b"]  # "c" is excluded, "d" and "e" share nothing
-    assert scores[0, :2].tolist() == content.scores(contexts, rows)[0, :2].tolist()
-    withheld[preprocess.items.find("b")] = True
-    rows, _ = content.candidates(contexts, withheld, 3)
-    assert [row for row in rows[0].tolist() if row != NO_ROW] == [preprocess.items.find("a")]
+HISTORIES = [[], [3], [1, 2], [0, 0, 5, 6], [7, 8, 9, 10, 11, 4]]
 
 
-def test_sources_are_the_most_alike_items_of_the_history(films):
-    content, preprocess = films
-    contexts = asked(preprocess, "d", "c", "b")
-    rows = np.array([[preprocess.items.find(name) for name in "acde"]], np.int32)
-    sources = content.sources(contexts, rows)[0].tolist()
-    names = [None if row == NO_ROW else preprocess.items.id(row) for row in sources]
-    assert names == ["b", "c", "d", None]
+def every(n):
+    return np.tile(np.arange(n, dtype=np.int32), (len(HISTORIES), 1))
 
 
-def test_a_new_description_replaces_the_old_one(films):
-    content, preprocess = films
-    row = preprocess.items.find("d")
-    noir = preprocess.tokens.find("category:noir")
-    content.describe(np.array([row], np.int32), np.array([[noir, NO_ROW]], np.int32))
-    contexts = asked(preprocess, "b")
-    rows, _ = content.candidates(contexts, np.zeros(5, np.bool_), 5)
-    assert preprocess.items.find("d") in rows[0]
-    contexts = asked(preprocess, "d")
-    assert content.scores(contexts, np.array([[row]], np.int32))[0, 0] == pytest.approx(1.0)
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_are_those_of_the_formula(seed):
+    items = random_items(20, seed)
+    found, plain = described(items), Plain(items)
+    expected = [[plain.score(history, row) for row in range(20)] for history in HISTORIES]
+    np.testing.assert_allclose(found.scores(contexts(HISTORIES), every(20)), expected, atol=1e-5)
 
 
-def test_state_round_trip(films):
-    content, preprocess = films
-    again = Content(Settings())
-    again.load(content.state())
-    assert state_digest(again.state()) == state_digest(content.state())
-    contexts = asked(preprocess, "a")
-    rows, scores = again.candidates(contexts, np.zeros(5, np.bool_), 5)
-    expected = content.candidates(contexts, np.zeros(5, np.bool_), 5)
-    assert (rows == expected[0]).all() and (scores == expected[1]).all()
+def test_a_new_description_replaces_the_old_one():
+    items = random_items(20)
+    changed = dict([*items, (3, [0, 1]), (5, []), (6, [8])])
+    found, plain = described(items), Plain(changed.items())
+    put(found, [(3, [7]), (5, []), (3, [0, 1]), (6, [8])])
+    expected = [[plain.score(history, row) for row in range(20)] for history in HISTORIES]
+    np.testing.assert_allclose(found.scores(contexts(HISTORIES), every(20)), expected, atol=1e-5)
 
 
-def stream() -> list[Event | Item]:
-    films: list[Event | Item] = [
-        Item(f"{genre}{k}", title=f"{genre} number {k}", categories=(genre,))
-        for genre in ("noir", "farce")
-        for k in range(30)
-    ]
-    events = [
-        Event(f"{user}-{k}", "rating", f"u{user}", 1e9 + 60.0 * k + user, f"{genre}{k}")
-        for k in range(8)
-        for user, genre in enumerate(("noir", "farce") * 4)
-    ]
-    return films + events
+def test_a_forgotten_item_is_like_nothing():
+    items = random_items(20)
+    found = described(items)
+    found.forget(np.array([1, 6], np.int32))
+    plain = Plain([(row, [] if row in (1, 6) else tokens) for row, tokens in items])
+    expected = [[plain.score(history, row) for row in range(20)] for history in HISTORIES]
+    np.testing.assert_allclose(found.scores(contexts(HISTORIES), every(20)), expected, atol=1e-5)
+    rows, _ = found.candidates(contexts(HISTORIES), np.zeros(20, np.bool_), 20)
+    assert not np.isin(rows, [1, 6]).any()
 
 
-def test_an_item_that_was_put_a_moment_ago_is_in_the_next_list():
-    """No event has named it; only what it is about can bring it to those who like that."""
-    events, updates = MemoryEventsLog(), MemoryUpdatesLog()
-    config = small(recommend={"catalogue": "all"})
-    learner, follower = (role(config, events, updates, None) for role in (Learner, Follower))
-    events.append(stream(), 2e9)
-    while learner.step():
-        learner.publish()
-    events.append([Item("new", title="The newest noir", categories=("noir",))], 2e9)
-    follower.catch_up()
-    likes_noir, _ = follower.recommend([Request(60, "u0"), Request(60, "u1")], 2e9)
-    found = {item.item_id: item for item in likes_noir.items}
-    assert "new" in found
-    assert any(
-        reason.expert == "content" and reason.because_of is not None
-        for reason in found["new"].reasons
-    )
-    events.append([ItemRemoval("new")], 2e9)
-    follower.catch_up()
-    (after,) = follower.recommend([Request(60, "u0")], 2e9)
-    assert "new" not in {item.item_id for item in after.items}
+def test_candidates_are_the_best_scores_in_order():
+    items = random_items(20)
+    found = described(items)
+    asked = contexts(HISTORIES, excluded=[[], [0], [1, 2, 3], [5, 5, 11], []])
+    withheld = np.zeros(20, np.bool_)
+    withheld[[4, 6]] = True
+    scores = found.scores(asked, every(20))
+    for k in (1, 4, 30):
+        rows, best = found.candidates(asked, withheld, k)
+        assert rows.shape == best.shape == (5, k)
+        for b in range(5):
+            start, stop = asked.excluded_starts[b : b + 2]
+            barred = {*asked.excluded[start:stop].tolist(), 4, 6}
+            allowed = [row for row in range(20) if row not in barred and scores[b, row] > 0]
+            shown = rows[b][rows[b] >= 0].tolist()
+            assert len(shown) == len(set(shown)) == min(k, len(allowed))
+            assert set(shown) <= set(allowed)
+            assert best[b, : len(shown)].tolist() == scores[b, shown].tolist()
+            expected = sorted(scores[b, allowed].tolist(), reverse=True)[:k]
+            assert best[b, : len(shown)].tolist() == expected
 
 
-def test_batch_boundaries_do_not_matter():
-    entries = [*stream(), Item("noir3", categories=("farce",)), Item("noir3", tags=("old",))]
+def test_candidates_are_the_newest_items_of_a_token():
+    found = described([(row, [0]) for row in range(10)], postings=3)
+    rows, _ = found.candidates(contexts([[0]]), np.zeros(10, np.bool_), 10)
+    assert {row for row in rows[0].tolist() if row >= 0} == {7, 8, 9}
 
-    def folded(cuts: int):
-        events = MemoryEventsLog()
-        events.append(entries, 2e9)
-        learner = Learner(small(train={"batch_events": cuts}), events, MemoryUpdatesLog(), None)
-        while learner.step():
-            pass
-        return state_digest(learner.fold.model.content.state())
 
-    assert folded(7) == folded(100) == folded(1)
+def test_an_item_that_is_put_again_and_again_takes_no_others_place():
+    found = described([(row, [0]) for row in range(4)], postings=4)
+    for _ in range(10):
+        put(found, [(2, [0, 1])])
+    rows, _ = found.candidates(contexts([[0]]), np.zeros(4, np.bool_), 10)
+    assert {row for row in rows[0].tolist() if row >= 0} == {0, 1, 2, 3}
+
+
+def test_a_source_is_the_history_item_that_most_of_the_score_comes_from():
+    items = random_items(20)
+    found, plain = described(items), Plain(items)
+    history = [2, 7, 1]
+    sources = found.sources(contexts([[], history]), every(20)[:2])
+    assert (sources[0] == -1).all()
+    for row, source in enumerate(sources[1].tolist()):
+        shares = {
+            j: plain.likeness(j, row) / sqrt(d) for d, j in enumerate(reversed(history), start=1)
+        }
+        best = max(shares.values())
+        assert source == -1 if best == 0 else shares[source] == pytest.approx(best)
+
+
+def test_without_descriptions_nothing_is_like_anything():
+    found = described([(row, []) for row in range(5)])
+    asked = contexts([[1], []])
+    rows, _ = found.candidates(asked, np.zeros(5, np.bool_), 3)
+    assert (rows == -1).all()
+    assert not found.scores(asked, every(5)[:2]).any()
+    assert (found.sources(asked, every(5)[:2]) == -1).all()
+
+
+def test_asking_changes_nothing():
+    found = described(random_items(20))
+    before = state_digest(found.state())
+    asked = contexts(HISTORIES, excluded=[[0]] * 5)
+    found.candidates(asked, np.zeros(20, np.bool_), 5)
+    found.scores(asked, every(20))
+    found.sources(asked, every(20))
+    assert state_digest(found.state()) == before
+
+
+def test_how_tables_grow_makes_no_difference():
+    items = random_items(30)
+    one, other = described(items), described(items[:1])
+    for item in items[1:]:
+        put(other, [item])
+    assert state_digest(one.state()) == state_digest(other.state())
+
+
+def test_a_loaded_state_goes_on_as_the_one_that_was_saved():
+    items = random_items(30)
+    one = described(items[:15])
+    other = Content(Settings(window=3, tokens=4, postings=100))
+    other.load(copied(one.state()))
+    for found in (one, other):
+        put(found, items[15:])
+    assert state_digest(one.state()) == state_digest(other.state())

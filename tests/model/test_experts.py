@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from headwater.config import Config
-from headwater.model import Model, Neighbours, Transitions
+from headwater.model import Content, Model, Neighbours, Transitions
 from headwater.model.associations import Associations
 from headwater.recommend import Features, Recommender
 from headwater.testing import ExpertContract
 from headwater.train import Trainer
-from headwater.types import Batch, Contexts, Flags, Ints, State
+from headwater.types import Batch, CatalogueChanges, Contexts, Flags, Ints, State
 
 
 class Whole:
@@ -69,6 +69,18 @@ class TestTransitions(ExpertContract):
 class TestNeighbours(TestTransitions):
     def create(self, config: Config) -> Neighbours:
         return Neighbours(config.neighbours)
+
+
+class TestContent(TestTransitions):
+    def create(self, config: Config) -> Any:
+        return Content(config.content)
+
+    def describe(self, expert: Any, changes: CatalogueChanges, n_items: int) -> None:
+        expert.grow(n_items)
+        expert.describe(changes.described, changes.tokens)
+
+    def learn(self, expert: Any, batch: Batch, n_items: int) -> None:
+        expert.grow(n_items)
 
 
 class TestSequence(ExpertContract):

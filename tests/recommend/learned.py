@@ -10,7 +10,7 @@ import numpy as np
 from headwater.config import Config
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Fold, Learner
-from headwater.testing import checkerboard
+from headwater.testing import checkerboard, checkerboard_items
 from headwater.types import Entry, Event, Request
 from tests.model.arrays import small
 
@@ -29,7 +29,7 @@ def learner(entries: Sequence[Entry], config: Config | None = None) -> Learner:
 
 
 def learned(n: int = 400, **sections: Any) -> Fold:
-    return learner(checkerboard(n), small(**sections)).fold
+    return learner([*checkerboard_items(), *checkerboard(n)], small(**sections)).fold
 
 
 def ratings(n: int) -> list[Event]:

@@ -11,14 +11,20 @@ import pytest
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Learner
 from headwater.model import EXPERTS
-from headwater.testing import checkerboard
+from headwater.testing import checkerboard, checkerboard_items
 from tests.model.arrays import small
 
 EVENTS = 1_600
 TESTED = 400
 """Newest events, whose lists are judged."""
 
-FLOORS = {"mixture": 0.95, "transitions": 0.95, "neighbours": 0.95, "sequence": 0.9}
+FLOORS = {
+    "mixture": 0.95,
+    "transitions": 0.95,
+    "neighbours": 0.95,
+    "content": 0.95,
+    "sequence": 0.9,
+}
 """Share of the first five places that must have the parity of the user; by chance it is half."""
 
 HOT_FLOOR = 0.9
@@ -28,7 +34,7 @@ HOT_FLOOR = 0.9
 def learned(make=Learner):
     """(TESTED, models, 5) items and (TESTED,) users: the heads of the lists made for each event."""
     events = MemoryEventsLog()
-    events.append(checkerboard(EVENTS), 2e9)
+    events.append([*checkerboard_items(), *checkerboard(EVENTS)], 2e9)
     learner = make(small(sequence={"learning_rate": 0.01}), events, MemoryUpdatesLog(), None)
     tops, users = [], []
 
@@ -103,12 +109,21 @@ class WithoutCounts(Learner):
             associations.learn = lambda batch: None  # type: ignore[method-assign]
 
 
+class WithoutDescriptions(Learner):
+    """Takes no note of what items are about."""
+
+    def _restore(self):
+        super()._restore()
+        self.fold.model.content.describe = lambda rows, tokens: None  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize(
     ("broken", "below"),
     [
         (Shuffled, set(FLOORS)),
         (WithoutGradient, {"sequence"}),
         (WithoutCounts, {"transitions", "neighbours"}),
+        (WithoutDescriptions, {"content"}),
     ],
 )
 def test_a_broken_loop_is_below_the_floor_of_what_it_broke(broken, below):

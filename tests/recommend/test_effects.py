@@ -1,4 +1,4 @@
-"""Effects of single features, beside those that can be told from the weights of a linear network."""
+"""Effects of single features, beside those that the weights of a linear network tell."""
 
 from __future__ import annotations
 

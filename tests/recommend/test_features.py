@@ -86,7 +86,7 @@ def test_an_item_that_no_event_named_has_finite_features():
     assert (features[new][:, own] == fold.model.mixture.silence[own]).all()
 
 
-@pytest.mark.parametrize("expert", ["transitions", "neighbours"])
+@pytest.mark.parametrize("expert", ["transitions", "neighbours", "content"])
 def test_an_expert_that_knows_nothing_is_as_silent_as_silence(fold, expert):
     features, rows = filled(fold, [Request(10), Request(10, "u0")])
     silence = fold.model.mixture.silence
@@ -124,7 +124,7 @@ def test_the_place_in_an_experts_list_is_said_as_its_reciprocal(fold, expert):
                 assert ranking.features[b, c, column] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("expert", [name for name in EXPERTS if name != "content"])
+@pytest.mark.parametrize("expert", EXPERTS)
 def test_a_better_place_goes_with_a_larger_share(fold, expert):
     features, _ = filled(fold, [Request(10, "u0"), Request(10, "u1")])
     share, place = columns(fold, f"{expert}.log_share")[0], columns(fold, f"{expert}.rec")[0]

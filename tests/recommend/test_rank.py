@@ -91,11 +91,11 @@ def test_the_features_of_a_list_stay_with_their_items(fold):
 
 @pytest.mark.parametrize("n", [1, 10, 40, 41, 500])
 def test_a_longer_list_than_the_experts_usually_give_is_filled(fold, n):
-    assert small().mixture.candidates == 10 < fold.n_items < 41
+    assert small().mixture.candidates == 10 < fold.eligible().sum() < 41
     contexts, ranking = ranked(fold, n=n)
     excluded = np.diff(contexts.excluded_starts)
     for b in range(len(contexts)):
-        assert len(shown(ranking.rows[b])) >= min(n, fold.n_items - excluded[b])
+        assert len(shown(ranking.rows[b])) >= min(n, fold.eligible().sum() - excluded[b])
 
 
 def test_a_catalogue_smaller_than_a_list_is_no_error():
@@ -163,5 +163,5 @@ def test_what_is_withheld_is_not_popular(fold):
     rows, _ = fold.recommender.popular(3, withheld)
     withheld[rows[1]] = True
     assert rows[1] not in fold.recommender.popular(50, withheld)[0]
-    assert len(fold.recommender.popular(50, withheld)[0]) == fold.n_items - 1
+    assert len(fold.recommender.popular(50, withheld)[0]) == fold.eligible().sum() - 1
     assert fold.recommender.popular(0, withheld) == ([], [])

@@ -1,0 +1,61 @@
+"""Items that no event has named yet: only what they are about can bring them into a list."""
+
+from __future__ import annotations
+
+from headwater.deploy import state_digest
+from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
+from headwater.loop import Follower, Learner
+from headwater.types import Event, Item, ItemRemoval, Request
+from tests.loop.streams import small
+
+
+def stream() -> list[Event | Item]:
+    """Two genres of 30 films; users 0, 2, 4, 6 rate the one, the others the other."""
+    films: list[Event | Item] = [
+        Item(f"{genre}{k}", title=f"{genre} number {k}", categories=(genre,))
+        for genre in ("noir", "farce")
+        for k in range(30)
+    ]
+    events = [
+        Event(f"{user}-{k}", "rating", f"u{user}", 1e9 + 60.0 * k + user, f"{genre}{k}")
+        for k in range(8)
+        for user, genre in enumerate(("noir", "farce") * 4)
+    ]
+    return [*films, *events]
+
+
+def test_an_item_that_was_put_a_moment_ago_is_in_the_next_list() -> None:
+    events, updates = MemoryEventsLog(), MemoryUpdatesLog()
+    config = small(recommend={"catalogue": "all"})
+    learner = Learner(config, events, updates, None)
+    follower = Follower(config, events, updates, None)
+    events.append(stream(), 2e9)
+    while learner.step():
+        learner.publish()
+    events.append([Item("new", title="The newest noir", categories=("noir",))], 2e9)
+    follower.catch_up()
+    (likes_noir,) = follower.recommend([Request(60, "u0")], 2e9)
+    found = {item.item_id: item for item in likes_noir.items}
+    assert "new" in found
+    said = {reason.expert: reason.because_of for reason in found["new"].reasons}
+    assert said["content"] is not None and said["content"].startswith("noir")
+
+    events.append([ItemRemoval("new")], 2e9)
+    follower.catch_up()
+    (after,) = follower.recommend([Request(60, "u0")], 2e9)
+    assert "new" not in {item.item_id for item in after.items}
+
+
+def test_where_batches_end_makes_no_difference_to_what_items_are_about() -> None:
+    entries = [*stream(), Item("noir3", categories=("farce",)), Item("noir3", tags=("old",))]
+
+    def folded(size: int) -> str:
+        events = MemoryEventsLog()
+        events.append(entries, 2e9)
+        config = small(train={"batch_events": size, "batch_milliseconds": 0})
+        learner = Learner(config, events, MemoryUpdatesLog(), None)
+        while learner.step():
+            pass
+        return state_digest(learner.fold.model.content.state())
+
+    assert folded(7) == folded(100) == folded(1)
