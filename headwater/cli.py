@@ -239,6 +239,59 @@ def import_file(
         console.print(f"warning: {warning}", style="yellow", markup=False)
 
 
+@app.command("dead-letters")
+def dead_letters(
+    data: DataOption = DEFAULT_DATA,
+    n: Annotated[int, typer.Option("-n", min=1, help="So many, newest first.")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, bodies too.")] = False,
+) -> None:
+    """List what was refused, with the field at fault and the reason; a server needn't run."""
+    import msgspec
+
+    from headwater.roles import bulk
+
+    letters = bulk.dead_letters(data, n)
+    if json:
+        _print_json(msgspec.to_builtins(letters))
+        return
+    from datetime import UTC, datetime
+
+    from rich.table import Table
+
+    table = Table("number", "received", "route", "reason", box=None, header_style="bold")
+    for letter in letters:
+        at = f"{datetime.fromtimestamp(letter.received_at, UTC):%Y-%m-%d %H:%M:%S}"
+        table.add_row(str(letter.number), at, letter.source, f"{letter.field} {letter.reason}")
+    _print(table)
+
+
+@app.command()
+def backup(
+    destination: Annotated[Path, typer.Argument(help="A folder that doesn't exist yet.")],
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Copy the data folder, as one consistent state of it, while the system runs."""
+    from headwater.roles import backup as copies
+
+    made = copies.backup(data, destination)
+    typer.echo(
+        f"{destination}: {made.offset:,} entries, learned through update {made.sequence:,}, "
+        f"{made.bytes / 1e6:,.1f} MB"
+    )
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="A folder that `headwater backup` made.")],
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Make a data folder from a backup; never over one that holds something."""
+    from headwater.roles import backup as copies
+
+    made = copies.restore(source, data)
+    typer.echo(f"{data}: {made.offset:,} entries; start it with `headwater serve --data {data}`")
+
+
 @app.command()
 def demo(
     keep: Annotated[

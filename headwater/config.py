@@ -92,6 +92,7 @@ DEFAULT_EVENT_TYPES: dict[str, EventType] = {
     "return": EventType(weight=2.0, polarity=-1),
     "cancel": EventType(weight=2.0, polarity=-1),
     "adjust": EventType(weight=0.0, polarity=0),
+    "survey": EventType(weight=0.0, polarity=0),
 }
 
 
@@ -269,6 +270,7 @@ class Config(BaseSettings):
     neighbours: Neighbours = Neighbours()
     """The ``neighbours`` expert: what is used by the same people."""
     content: Content = Content()
+    """The ``content`` expert: what items are about."""
     sequence: Sequence = Sequence()
     """The ``sequence`` expert: a causal transformer over the history."""
     mixture: Mixture = Mixture()

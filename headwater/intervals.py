@@ -32,8 +32,10 @@ def wilson(successes: int, n: int, scale: float = 1.0) -> Metric:
     return Metric(scale * share, scale * low, scale * high, n)
 
 
-def normal(total: float, squares: float, n: int, high: float = float("inf")) -> Metric:
-    """The mean of n values in [0, ``high``] from their sum and sum of squares.
+def normal(
+    total: float, squares: float, n: int, high: float = float("inf"), low: float = 0.0
+) -> Metric:
+    """The mean of n values in [``low``, ``high``] from their sum and sum of squares.
 
     The interval is mean ± 1.96 s / √n, cut to the values' range; from a single
     value no spread can be told, and it has no width.
@@ -41,4 +43,4 @@ def normal(total: float, squares: float, n: int, high: float = float("inf")) -> 
     mean = total / n
     variance = max(0.0, squares - n * mean * mean) / max(1, n - 1)
     spread = _Z * sqrt(variance / n)
-    return Metric(mean, max(0.0, mean - spread), min(high, mean + spread), n)
+    return Metric(mean, max(low, mean - spread), min(high, mean + spread), n)

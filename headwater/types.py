@@ -80,7 +80,23 @@ class ItemRemoval(msgspec.Struct, frozen=True, tag_field="entry", tag="item_remo
     item_id: str
 
 
-Entry = Event | Item | ItemRemoval
+class User(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="entry", tag="user"):
+    """What is known of a user beside events, as it is from now on; the newest one counts."""
+
+    user_id: str
+    attributes: dict[str, str | float | bool | list[str]] = msgspec.field(default_factory=dict)
+
+
+class UserRemoval(msgspec.Struct, frozen=True, tag_field="entry", tag="user_removal"):
+    """The user is hidden: attributes and history are cleared, as if nobody had seen them.
+
+    Rows that were learned from the user's events stay, and so do the events in the log.
+    """
+
+    user_id: str
+
+
+Entry = Event | Item | ItemRemoval | User | UserRemoval
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -105,13 +121,17 @@ class Appended(msgspec.Struct, frozen=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """Input that was refused: the bytes as they came, the field at fault and why."""
+    """Input that was refused: the bytes as they came, the field at fault and why.
+
+    ``source`` is the route that it came in by. The log gives the ``number``, by order.
+    """
 
     received_at: float
     source: str
     body: str
     field: str
     reason: str
+    number: int = 0
 
 
 # --- what a model sees: arrays only --------------------------------------------------------------

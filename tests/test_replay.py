@@ -53,6 +53,7 @@ FIGURES = {
     "mrr@10",
     "precision@10",
     "f1@10",
+    "accuracy@1",
     "recall@20",
     "mrr@20",
     "coverage@10",
@@ -170,6 +171,7 @@ def test_figures_are_those_of_the_written_ranks(folder: Folder) -> None:
             "mrr@10": [0 if rank is None or rank > 9 else 1 / (rank + 1) for rank in listed],
             "precision@10": [0.1 * (rank is not None and rank < 10) for rank in listed],
             "f1@10": [2 / 11 * (rank is not None and rank < 10) for rank in listed],
+            "accuracy@1": [rank == 0 for rank in listed],
             "recall@20": [rank is not None and rank < 20 for rank in listed],
             "mrr@20": [0 if rank is None or rank > 19 else 1 / (rank + 1) for rank in listed],
         }

@@ -16,9 +16,11 @@ from headwater.api import (
     _events,
     _explanation,
     _items,
+    _letters,
     _operations,
     _problems,
     _recommendations,
+    _users,
 )
 from headwater.api._engine import Engine, Follows
 from headwater.api._metrics import StateCollector
@@ -34,6 +36,8 @@ HANDLERS = [
     *_recommendations.HANDLERS,
     *_explanation.HANDLERS,
     *_items.HANDLERS,
+    *_users.HANDLERS,
+    *_letters.HANDLERS,
     *_operations.HANDLERS,
 ]
 

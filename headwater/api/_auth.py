@@ -23,6 +23,7 @@ PUBLIC_PAGES = "/users/"
 
 INGEST: dict[str, Any] = {"roles": ("ingest", "admin")}
 SERVE: dict[str, Any] = {"roles": ("serve", "admin")}
+ADMIN: dict[str, Any] = {"roles": ("admin",)}
 ANY: dict[str, Any] = {"roles": ROLES}
 """What a handler is given as ``opt``, to open it to more roles than admin."""
 

@@ -14,14 +14,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import structlog
 
 from headwater.api._problems import Failed, Unavailable
 from headwater.feedback import Feedback
 from headwater.log import EventsLog, UpdatesLog
-from headwater.types import Explanation, Recommendations, Record, Request
+from headwater.types import Explanation, Item, Recommendations, Record, Request, User
+
+T = TypeVar("T")
 
 BATCH = 64
 """Requests answered together at most; bounds how long the last of them waits for the first."""
@@ -31,11 +33,26 @@ WATCH_SECONDS = 0.2
 """Longest that a watching thread sleeps without looking whether it should stop."""
 
 
+class Directory(Protocol):
+    """What was set of items and users, as a ``headwater.preprocess.Preprocessor`` has it."""
+
+    def item(self, item_id: str) -> Item | None: ...
+
+    def user(self, user_id: str) -> User | None: ...
+
+    def listed_items(self, after: int, n: int) -> tuple[list[Item], int | None]: ...
+
+    def listed_users(self, after: int, n: int) -> tuple[list[User], int | None]: ...
+
+
 class Follows(Protocol):
     """What the API asks of a ``headwater.loop.Follower``."""
 
     @property
     def offset(self) -> int: ...
+
+    @property
+    def directory(self) -> Directory: ...
 
     epoch: int
     version: int
@@ -78,12 +95,14 @@ class Standing:
 @dataclass(slots=True, eq=False)
 class _Ask:
     request: Request
-    kind: Literal["recommend", "popular", "explain"]
+    kind: Literal["recommend", "popular", "explain", "look"]
     min_offset: int
     answer: asyncio.Future[Any]
+    look: Callable[[Directory], Any] | None = None
 
 
-_Outcome = tuple[_Ask, Recommendations | Explanation | Exception]
+_Outcome = tuple[_Ask, Any]
+"""What an ask is answered: the answer, or the exception in its place."""
 
 
 class Engine:
@@ -186,15 +205,21 @@ class Engine:
         found: Explanation = await self._ask(Request(n=n, user_id=user_id), "explain")
         return found
 
+    async def look(self, look: Callable[[Directory], T]) -> tuple[T, int]:
+        """What ``look`` finds, and the offset that it stands for; raises like ``recommend``."""
+        found: tuple[T, int] = await self._ask(Request(n=1), "look", look=look)
+        return found
+
     async def _ask(
         self,
         request: Request,
-        kind: Literal["recommend", "popular", "explain"],
+        kind: Literal["recommend", "popular", "explain", "look"],
         min_offset: int = 0,
+        look: Callable[[Directory], Any] | None = None,
     ) -> Any:
         if self._open >= self._max_queue:
             raise Unavailable("queue-full", f"{self._open} requests wait already; try again later")
-        ask = _Ask(request, kind, min_offset, asyncio.get_running_loop().create_future())
+        ask = _Ask(request, kind, min_offset, asyncio.get_running_loop().create_future(), look)
         self._open += 1
         try:
             with self._condition:
@@ -325,13 +350,19 @@ def _one_by_one(follower: Follows, asks: list[_Ask], now: float) -> list[_Outcom
     for ask in asks:
         request = ask.request
         try:
-            if ask.kind == "explain":
+            if ask.look is not None:
+                outcomes.append((ask, (ask.look(follower.directory), follower.offset)))
+            elif ask.kind == "explain":
                 assert request.user_id is not None
                 outcomes.append((ask, follower.explain(request.user_id, request.n, now)))
             else:
                 outcomes.append((ask, follower.popular(request.n, now)))
         except Exception as error:
-            doing = "explaining" if ask.kind == "explain" else "ranking by popularity"
+            doing = {
+                "explain": "explaining",
+                "look": "looking it up",
+                "popular": "ranking by popularity",
+            }[ask.kind]
             outcomes.append((ask, _failed(doing, error)))
     return outcomes
 

@@ -95,9 +95,16 @@ async def append_events(
 
 
 async def append(
-    service: Service, entries: Sequence[Entry], refused: Sequence[Refused], received_at: float
+    service: Service,
+    entries: Sequence[Entry],
+    refused: Sequence[Refused],
+    received_at: float,
+    route: str = "/v1/events",
 ) -> list[Appended]:
     """Commits entries and keeps what was refused as dead letters; returns once both are durable.
+
+    Args:
+        route: where it came in; a letter that is sent again is read by that route's rules.
 
     Raises:
         Unavailable: too many requests wait for their commit already.
@@ -111,7 +118,7 @@ async def append(
     try:
         if not refused:
             return await asyncio.wrap_future(service.events.submit(entries, received_at))
-        letters = [_letter(one, received_at) for one in refused]
+        letters = [_letter(one, received_at, route) for one in refused]
         appended, _ = await asyncio.gather(
             asyncio.wrap_future(service.events.submit(entries, received_at)),
             asyncio.to_thread(service.events.refuse, letters),
@@ -148,10 +155,10 @@ def _results(decoded: Decoded, appended: Sequence[Appended]) -> list[EventResult
     return results
 
 
-def _letter(refused: Refused, received_at: float) -> DeadLetter:
+def _letter(refused: Refused, received_at: float, route: str) -> DeadLetter:
     return DeadLetter(
         received_at=received_at,
-        source="",
+        source=route,
         body=refused.body.decode("utf-8", errors="replace")[:LETTER_CHARACTERS],
         field=refused.field,
         reason=refused.reason,

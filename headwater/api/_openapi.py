@@ -16,6 +16,7 @@ from litestar.openapi.spec import Components, License, SecurityScheme
 
 from headwater import __version__
 from headwater.api._auth import ANY, PUBLIC
+from headwater.api._service import MAX_PAGE
 from headwater.config import Config
 from headwater.keys import KeyRing
 
@@ -34,7 +35,10 @@ def describe(
 
     Request bodies come from the structs that decode them: a route takes its body
     as bytes, so that every bad element can be named, and of bytes Litestar alone
-    could say nothing. A handler names the struct as ``opt={"body": ...}``.
+    could say nothing. A handler names the struct as ``opt={"body": ...}``,
+    a tuple where several will do,
+    and says ``"lines"`` where a line each will do, ``"optional"``
+    where the body may be missing.
     """
     app = Litestar(
         list(handlers),
@@ -57,18 +61,27 @@ def describe(
     bodies = {
         handler.handler_name: handler.opt["body"] for handler in handlers if "body" in handler.opt
     }
+    optional = {handler.handler_name for handler in handlers if "optional" in handler.opt}
+    by_line = {handler.handler_name for handler in handlers if "lines" in handler.opt}
+    kinds = {name: kind if isinstance(kind, tuple) else (kind,) for name, kind in bodies.items()}
     schemas, components = msgspec.json.schema_components(
-        bodies.values(), ref_template="#/components/schemas/{name}"
+        [one for several in kinds.values() for one in several],
+        ref_template="#/components/schemas/{name}",
     )
     document["components"].setdefault("schemas", {}).update(components)
-    schema_of = dict(zip(bodies, schemas, strict=True))
+    made = iter(schemas)
+    schema_of: dict[str, dict[str, Any]] = {}
+    for name, several in kinds.items():
+        options = [next(made) for _ in several]
+        schema_of[name] = options[0] if len(options) == 1 else {"anyOf": options}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             if schema := schema_of.get(operation["operationId"]):
-                operation["requestBody"] = {
-                    "required": True,
-                    "content": {"application/json": {"schema": schema}},
-                }
+                content: dict[str, Any] = {"application/json": {"schema": schema}}
+                if operation["operationId"] in by_line:
+                    content["application/x-ndjson"] = {"schema": {"type": "string"}}
+                required = operation["operationId"] not in optional
+                operation["requestBody"] = {"required": required, "content": content}
             for status, headers in _HEADERS.items():
                 if status in operation["responses"]:
                     operation["responses"][status]["headers"] = headers
@@ -79,7 +92,9 @@ def describe(
                 operation["security"] = [{"key": []}]
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] == "n":
-                    parameter["schema"].update(minimum=1, maximum=config.recommend.max_n)
+                    paged = any(one["name"] == "cursor" for one in operation["parameters"])
+                    most = MAX_PAGE if paged else config.recommend.max_n
+                    parameter["schema"].update(minimum=1, maximum=most)
     return document
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -65,8 +67,23 @@ class Rejected(HeadwaterError):
         self.field = field
 
 
+class Unknown(HeadwaterError):
+    """What the path names isn't there."""
+
+
 class Forbidden(HeadwaterError):
     """The request's key is a good one, but not for this route."""
+
+
+@contextmanager
+def refusing(element: str) -> Iterator[None]:
+    """What is wrong with a field of the one element of a body is answered 422, not 400."""
+    try:
+        yield
+    except InvalidInput as error:
+        if error.field in ("body", element):
+            raise
+        raise Rejected(error.field, error.reason) from None
 
 
 def _response(problem: Problem, headers: dict[str, str] | None = None) -> Response[Problem]:
@@ -83,6 +100,10 @@ def _too_large(_: AnyRequest, error: TooLarge) -> Response[Problem]:
 
 def _rejected(_: AnyRequest, error: Rejected) -> Response[Problem]:
     return _response(Problem.of(422, str(error), error.field))
+
+
+def _unknown(_: AnyRequest, error: Unknown) -> Response[Problem]:
+    return _response(Problem.of(404, str(error)))
 
 
 def _forbidden(_: AnyRequest, error: Forbidden) -> Response[Problem]:
@@ -141,6 +162,7 @@ HANDLERS: dict[int | type[Exception], Any] = {
     TooLarge: _too_large,
     Rejected: _rejected,
     Forbidden: _forbidden,
+    Unknown: _unknown,
     Unavailable: _unavailable,
     LogError: _log_failed,
     ValidationException: _parameter,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
+import zlib
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
+from typing import Annotated
 from urllib.parse import unquote
 
 from litestar.di import NamedDependency
-from litestar.params import SkipValidation
+from litestar.params import QueryParameter, SkipValidation
 
 from headwater.api._engine import Engine
 from headwater.api._metrics import ApiMetrics
@@ -15,6 +20,12 @@ from headwater.config import Config
 from headwater.errors import InvalidInput
 from headwater.feedback import Feedback
 from headwater.log import EventsLog
+
+MAX_PAGE = 1_000
+"""Entries of one page of a listing."""
+
+CHANGES = 64
+"""Changes of items and users that may wait for the log at once, those of many in one apart."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,9 +40,57 @@ class Service:
     started_at: float = field(default_factory=time.time)
     appending: int = 0
     """Requests whose entries wait to be committed."""
+    _changes: tuple[asyncio.Lock, ...] = field(
+        default_factory=lambda: tuple(asyncio.Lock() for _ in range(CHANGES))
+    )
 
+    @contextlib.asynccontextmanager
+    async def changing(self, kind: str, ids: Iterable[str]) -> AsyncIterator[None]:
+        """Holds off other changes of these items or users, so that none falls between the look
+        and the change of a patch.
+        """
+        named = (f"{kind}/{one}".encode("utf-8", "surrogatepass") for one in ids)
+        places = sorted({zlib.crc32(name) % CHANGES for name in named})
+        async with contextlib.AsyncExitStack() as stack:
+            # In order, or two bulk changes could wait for each other.
+            for place in places:
+                await stack.enter_async_context(self._changes[place])
+            yield
+
+
+DEFAULT_PAGE = 100
+
+Cursor = Annotated[
+    str | None,
+    QueryParameter(description="The next_cursor of the page before; none for the first page."),
+]
+PageLength = Annotated[int, QueryParameter(description="Entries of the page, at most.")]
 
 ServiceDependency = NamedDependency[SkipValidation[Service]]
+
+
+def cursor_row(cursor: str | None) -> int:
+    """The row that a page goes on behind; -1 for the first page.
+
+    Raises:
+        InvalidInput: it is none that an answer has held.
+    """
+    if cursor is None:
+        return -1
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 16):
+        raise InvalidInput("cursor", "is not one; send the next_cursor of the page before")
+    return int(cursor)
+
+
+def page_length(n: int) -> int:
+    """``n`` within its limits.
+
+    Raises:
+        InvalidInput: it isn't.
+    """
+    if not 1 <= n <= MAX_PAGE:
+        raise InvalidInput("n", f"must be from 1 to {MAX_PAGE}")
+    return n
 
 
 def path_id(name: str, raw: str) -> str:

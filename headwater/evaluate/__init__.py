@@ -1,8 +1,9 @@
 """Stage 4, evaluate: every prediction is tested on what then happened, before it is learned.
 
 ``Evaluator`` keeps the running metrics of a live system, by segment and in
-bounded memory; ``Report`` collects a whole replay. Both are handed the lists
-that were ranked: they never rank anything themselves.
+bounded memory, ``Satisfaction`` what users seem to think; ``Report`` collects a
+whole replay. All are handed the lists that were ranked: they never rank anything
+themselves.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from headwater.evaluate._metrics import (
     ITEM_AGE_BUCKETS,
     RANK_METRICS,
     SEGMENTS,
+    gini,
     hits,
     ndcg_gains,
     reciprocal_ranks,
 )
-from headwater.evaluate._outcomes import LIST_LENGTH, MIXTURE, Outcomes
+from headwater.evaluate._outcomes import LIST_LENGTH, MIXTURE, TOP, Outcomes
 from headwater.evaluate._report import Report
+from headwater.evaluate._satisfaction import Satisfaction, list_diversity
 
 __all__ = [
     "HISTORY_BUCKETS",
@@ -27,10 +30,14 @@ __all__ = [
     "MIXTURE",
     "RANK_METRICS",
     "SEGMENTS",
+    "TOP",
     "Evaluator",
     "Outcomes",
     "Report",
+    "Satisfaction",
+    "gini",
     "hits",
+    "list_diversity",
     "ndcg_gains",
     "reciprocal_ranks",
 ]

@@ -14,6 +14,7 @@ from headwater.evaluate._metrics import (
     SEGMENTS,
     finite_moments,
     from_histogram,
+    gini,
     rank_bins,
     rank_histograms,
     top_flags,
@@ -76,8 +77,9 @@ class Evaluator:
         """One entry per segment that has predictions, ``all`` first.
 
         Values are named ``<model>.<metric>``, as in ``mixture.ndcg@10``. Segment
-        ``all`` has ``coverage@10`` and ``novelty@10`` too; coverage is a ratio
-        of two exact counts, so its interval has no width.
+        ``all`` has ``coverage@10`` and ``novelty@10`` too, and of the newest lists
+        ``gini@10``, how unevenly they show the eligible items; it and coverage are of
+        exact counts, so their intervals have no width.
         """
         counts = self._newest_counts if window == "newest" else self._all_counts
         found = []
@@ -191,6 +193,13 @@ class Evaluator:
             if eligible:
                 coverage = shown / eligible
                 values[f"{name}.coverage@10"] = Metric(coverage, coverage, coverage, eligible)
+            if eligible and window == "newest":
+                tops = self._tops[newest, model]
+                counts = np.bincount(tops[tops >= 0])
+                # Items that were shown are among the eligible ones; the others count as nought.
+                counts = np.pad(counts[counts > 0], (eligible - shown, 0))
+                unequal = gini(counts)
+                values[f"{name}.gini@10"] = Metric(unequal, unequal, unequal, eligible)
             if moments[2]:
                 values[f"{name}.novelty@10"] = normal(*moments)
         return values

@@ -74,6 +74,7 @@ RANK_METRICS: dict[str, Callable[[NDArray[Any]], Doubles]] = {
     "precision@10": lambda ranks: hits(ranks, 10) / 10,
     # 2 P R / (P + R) with P = hit / 10 and R = hit.
     "f1@10": lambda ranks: hits(ranks, 10) * 2 / 11,
+    "accuracy@1": lambda ranks: hits(ranks, 1),
     "recall@20": lambda ranks: hits(ranks, 20),
     "mrr@20": lambda ranks: reciprocal_ranks(ranks, 20),
 }
@@ -150,6 +151,20 @@ def top_flags(tops: NDArray[Any]) -> NDArray[np.bool_]:
     flags = np.zeros(int(shown.max(initial=-1)) + 1, np.bool_)
     flags[shown] = True
     return flags
+
+
+def gini(counts: NDArray[Any]) -> float:
+    """How unevenly the counts are spread: 0 if all are equal, near 1 if one item has them all.
+
+    >>> gini(np.array([5, 5, 5])), gini(np.array([0, 0, 0, 12]))
+    (0.0, 0.75)
+    """
+    ordered = np.sort(counts)
+    n, total = len(ordered), int(ordered.sum())
+    if not total:
+        return 0.0
+    places = np.arange(1, n + 1)
+    return float((2 * places - n - 1) @ ordered / (n * total))
 
 
 def finite_moments(values: Doubles) -> tuple[float, float, int]:

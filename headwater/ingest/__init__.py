@@ -1,4 +1,4 @@
-"""Stage 1, receive: what comes in from outside -> ``Event``, ``Item``, ``Request``.
+"""Stage 1, receive: what comes in from outside -> ``Event``, ``Item``, ``User``, ``Request``.
 
 The wire: pure functions from bytes to nouns. A bad element is ``Refused`` by
 itself, with the field at fault and the reason; a body that can't be taken apart
@@ -13,7 +13,9 @@ from headwater.ingest._events import Decoded, WireEvent, decode_events
 from headwater.ingest._fields import Refused, identifier
 from headwater.ingest._interactions import Interactions, read_interactions
 from headwater.ingest._items import WireItem, decode_item, decode_items
+from headwater.ingest._patches import patch_item, patch_user
 from headwater.ingest._requests import DEFAULT_N, WireRequest, build_request, decode_request
+from headwater.ingest._users import WireUser, decode_user, decode_users
 
 __all__ = [
     "DEFAULT_N",
@@ -24,12 +26,17 @@ __all__ = [
     "WireEvent",
     "WireItem",
     "WireRequest",
+    "WireUser",
     "build_request",
     "decode_events",
     "decode_item",
     "decode_items",
     "decode_request",
+    "decode_user",
+    "decode_users",
     "identifier",
+    "patch_item",
+    "patch_user",
     "read_interactions",
     "read_items",
 ]

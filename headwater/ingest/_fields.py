@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from headwater.errors import InvalidInput
+from headwater.errors import InvalidInput, TooLarge
 
 Identifier = int | str
 """An id as it is sent; 5 and "5" are the same one."""
@@ -102,6 +102,37 @@ def split(body: bytes) -> tuple[list[msgspec.Raw], bool]:
     return [whole], False
 
 
+def single(body: bytes, what: str) -> msgspec.Raw:
+    """The one object that the body is.
+
+    Raises:
+        InvalidInput: as ``split``, or the body is a list.
+    """
+    raws, many = split(body)
+    if many:
+        raise InvalidInput("body", f"is a list; send one {what}")
+    return raws[0]
+
+
+def lines(body: bytes, most: int, what: str) -> Sequence[bytes | msgspec.Raw]:
+    """The elements of a JSON array, or the lines of JSONL; not looked into yet.
+
+    Raises:
+        TooLarge: there are more than ``most``.
+        InvalidInput: there are none, or the array isn't JSON.
+    """
+    raws: Sequence[bytes | msgspec.Raw]
+    if body.lstrip(b" \t\r\n").startswith(b"["):
+        raws, _ = split(body)
+    else:
+        raws = [line for line in body.splitlines() if line.strip()]
+        if not raws:
+            raise InvalidInput("body", f"is empty; send a JSON array of {what}, or one per line")
+    if len(raws) > most:
+        raise TooLarge("body", f"holds {len(raws)} {what}; send at most {most} at a time")
+    return raws
+
+
 def decode(raw: bytes | msgspec.Raw, kind: type[T], element: str) -> T:
     """One element as the struct ``kind``, a noun's form on the wire.
 
@@ -141,6 +172,13 @@ def _refusal(message: str, kind: type[msgspec.Struct], element: str) -> InvalidI
         given = _KINDS.get(mistyped[2], mistyped[2])
         return InvalidInput(field, f"must {verb} {' or '.join(wanted)}, not {given}")
     return InvalidInput(field, f"can't be used: {what[0].lower()}{what[1:]}")
+
+
+def known_fields(sent: Iterable[str], kind: type[msgspec.Struct], element: str) -> None:
+    """Raises ``InvalidInput`` for the first name that isn't a field of ``kind``."""
+    for name in sent:
+        if name not in kind.__struct_fields__:
+            raise _unknown(name, kind.__struct_fields__, element)
 
 
 def _unknown(name: str, known: Sequence[str], element: str) -> InvalidInput:

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 
 import msgspec
 
-from headwater.errors import InvalidInput, TooLarge
+from headwater.errors import InvalidInput
 from headwater.ingest._fields import (
     MAX_ID_LENGTH,
     Identifier,
     Refused,
     decode,
     identifier,
-    split,
+    lines,
+    single,
     text,
 )
 from headwater.ingest._times import seconds
@@ -55,10 +56,7 @@ def decode_item(body: bytes, item_id: str | None) -> Item:
     Raises:
         InvalidInput: names the field at fault.
     """
-    raws, many = split(body)
-    if many:
-        raise InvalidInput("body", "is a list; send one item")
-    return checked_item(decode(raws[0], WireItem, "item"), item_id)
+    return checked_item(decode(single(body, "item"), WireItem, "item"), item_id)
 
 
 def decode_items(body: bytes, *, max_items: int) -> list[Item | Refused]:
@@ -68,17 +66,8 @@ def decode_items(body: bytes, *, max_items: int) -> list[Item | Refused]:
         TooLarge: more than ``max_items``.
         InvalidInput: the body is neither; a line that isn't JSON spoils only itself.
     """
-    raws: list[msgspec.Raw] | list[bytes]
-    if body.lstrip(b" \t\r\n").startswith(b"["):
-        raws, _ = split(body)
-    else:
-        raws = [line for line in body.splitlines() if line.strip()]
-        if not raws:
-            raise InvalidInput("body", "is empty; send a JSON array of items, or one item per line")
-    if len(raws) > max_items:
-        raise TooLarge("body", f"holds {len(raws)} items; send at most {max_items} at a time")
     items: list[Item | Refused] = []
-    for raw in raws:
+    for raw in lines(body, max_items, "items"):
         try:
             items.append(checked_item(decode(raw, WireItem, "item"), None))
         except InvalidInput as error:
@@ -103,7 +92,7 @@ def checked_item(sent: WireItem, item_id: str | None) -> Item:
         tags=_labels(sent.tags, "tags"),
         price=sent.price,
         text=text(sent.text, "text", MAX_TEXT_LENGTH),
-        attributes=_attributes(sent.attributes or {}),
+        attributes=checked_attributes(sent.attributes or {}),
         vectors=_vectors(sent.vectors or {}),
         published_at=(
             None if sent.published_at is None else seconds(sent.published_at, "published_at")
@@ -123,9 +112,10 @@ def _labels(sent: list[str] | str | None, field: str) -> tuple[str, ...]:
     return labels
 
 
-def _attributes(
+def checked_attributes(
     sent: Mapping[str, str | float | bool | list[str] | None],
 ) -> dict[str, str | float | bool | list[str]]:
+    """Those that are given, within their limits; ``InvalidInput`` says which aren't."""
     if len(sent) > MAX_ATTRIBUTES:
         raise InvalidInput("attributes", f"holds more than {MAX_ATTRIBUTES} names")
     attributes: dict[str, str | float | bool | list[str]] = {}

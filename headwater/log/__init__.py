@@ -73,11 +73,19 @@ class EventsLog(Protocol):
     def refuse(self, letters: Sequence[DeadLetter]) -> None:
         """Writes dead letters, durably."""
 
-    def dead_letters(self, limit: int) -> list[DeadLetter]:
-        """The newest dead letters, newest first; the log keeps the newest 100,000."""
+    def dead_letters(self, limit: int, before: int | None = None) -> list[DeadLetter]:
+        """The newest dead letters with a number < ``before``, newest first; the log keeps the
+        newest 100,000.
+        """
+
+    def dead_letter(self, number: int) -> DeadLetter | None:
+        """The letter of that number; ``None`` where it was settled, dropped or never written."""
+
+    def settle(self, number: int) -> None:
+        """Takes a letter out, durably; what isn't there stays so."""
 
     def dead_letter_count(self) -> int:
-        """Dead letters ever written, those dropped since included."""
+        """Dead letters ever written, those dropped or settled since included."""
 
     def close(self) -> None:
         """Commits what was submitted, ends every ``wait`` and lets go of files; may be repeated."""

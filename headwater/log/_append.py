@@ -19,6 +19,7 @@ class Submission(NamedTuple):
     rows: list[Row]
     letters: Sequence[DeadLetter]
     future: Future[list[Appended]]
+    settled: Sequence[int] = ()
 
 
 def commit(connection: apsw.Connection, submissions: Sequence[Submission]) -> list[list[Appended]]:
@@ -36,6 +37,9 @@ def commit(connection: apsw.Connection, submissions: Sequence[Submission]) -> li
             "DELETE FROM dead_letters WHERE number <= (SELECT max(number) FROM dead_letters) - ?",
             (DEAD_LETTERS_KEPT,),
         )
+    settled = [(number,) for submission in submissions for number in submission.settled]
+    if settled:
+        connection.executemany("DELETE FROM dead_letters WHERE number = ?", settled)
     connection.execute("COMMIT")
     return answers
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from headwater.errors import LogError
-from headwater.types import Entry, Event, Item
+from headwater.types import Entry, Event, Item, User
 
 MAX_NESTING = 64
 """Deepest nesting of an event's context. Decoding recurses, and how deep it may depends on the
@@ -46,6 +46,8 @@ def check(entries: Sequence[Entry], received_at: float) -> None:
                 raise _not_finite(index, "value", entry.value)
         elif type(entry) is Item:
             _check_item(index, entry)
+        elif type(entry) is User:
+            _check_attributes(index, entry)
 
 
 def encode(entries: Sequence[Entry], received_at: float) -> list[Row]:
@@ -88,13 +90,17 @@ def _check_item(index: int, item: Item) -> None:
         number = getattr(item, name)
         if number is not None and not isfinite(number):
             raise _not_finite(index, name, number)
-    for name, value in item.attributes.items():
-        if isinstance(value, float) and not isfinite(value):
-            raise _not_finite(index, f"attributes.{name}", value)
+    _check_attributes(index, item)
     for name, vector in item.vectors.items():
         for value in vector:
             if not isfinite(value):
                 raise _not_finite(index, f"vectors.{name}", value)
+
+
+def _check_attributes(index: int, entry: Item | User) -> None:
+    for name, value in entry.attributes.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise _not_finite(index, f"attributes.{name}", value)
 
 
 def _check_nesting(index: int, context: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from itertools import islice
@@ -52,7 +51,7 @@ class MemoryEventsLog(_Waiting):
         # The id alone where there is no source: a string instead of a tuple saves 56 bytes an
         # event, and can't be equal to a tuple.
         self._offsets: dict[str | tuple[str, str], int] = {}
-        self._letters: deque[DeadLetter] = deque(maxlen=DEAD_LETTERS_KEPT)
+        self._letters: dict[int, DeadLetter] = {}
         self._letter_count = 0
 
     def submit(self, entries: Sequence[Entry], received_at: float) -> Future[list[Appended]]:
@@ -101,12 +100,28 @@ class MemoryEventsLog(_Waiting):
     def refuse(self, letters: Sequence[DeadLetter]) -> None:
         with self._changed:
             self._refuse_if_closed()
-            self._letters.extend(letters)
-            self._letter_count += len(letters)
+            for letter in letters:
+                self._letter_count += 1
+                number = self._letter_count
+                self._letters[number] = msgspec.structs.replace(letter, number=number)
+                self._letters.pop(number - DEAD_LETTERS_KEPT, None)
 
-    def dead_letters(self, limit: int) -> list[DeadLetter]:
+    def dead_letters(self, limit: int, before: int | None = None) -> list[DeadLetter]:
         with self._changed:
-            return list(islice(reversed(self._letters), limit))
+            newest_first = (
+                letter
+                for number, letter in reversed(self._letters.items())
+                if before is None or number < before
+            )
+            return list(islice(newest_first, limit))
+
+    def dead_letter(self, number: int) -> DeadLetter | None:
+        return self._letters.get(number)
+
+    def settle(self, number: int) -> None:
+        with self._changed:
+            self._refuse_if_closed()
+            self._letters.pop(number, None)
 
     def dead_letter_count(self) -> int:
         return self._letter_count

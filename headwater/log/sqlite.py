@@ -137,18 +137,33 @@ class SqliteEventsLog:
     def refuse(self, letters: Sequence[DeadLetter]) -> None:
         self._submit([], letters).result()
 
-    def dead_letters(self, limit: int) -> list[DeadLetter]:
-        with self._readers.connection() as connection:
-            rows: list[Any] = connection.execute(
-                "SELECT received_at, source, body, field, reason FROM dead_letters"
-                " ORDER BY number DESC LIMIT ?",
-                (limit,),
-            ).fetchall()
-        return [DeadLetter(*row) for row in rows]
+    def dead_letters(self, limit: int, before: int | None = None) -> list[DeadLetter]:
+        return self._letters(
+            "WHERE ?1 IS NULL OR number < ?1 ORDER BY number DESC LIMIT ?2", (before, limit)
+        )
+
+    def dead_letter(self, number: int) -> DeadLetter | None:
+        return next(iter(self._letters("WHERE number = ?1", (number,))), None)
+
+    def settle(self, number: int) -> None:
+        self._submit([], (), (number,)).result()
 
     def dead_letter_count(self) -> int:
         with self._readers.connection() as connection:
-            return int(connection.execute("SELECT max(number) FROM dead_letters").get or 0)
+            # The sequence and not max(number): the newest may be settled.
+            found = connection.execute(
+                "SELECT seq FROM sqlite_sequence WHERE name = 'dead_letters'"
+            )
+            return int(found.get or 0)
+
+    def _letters(self, which: str, bindings: tuple[int | None, ...]) -> list[DeadLetter]:
+        with self._readers.connection() as connection:
+            rows: list[Any] = connection.execute(
+                "SELECT received_at, source, body, field, reason, number FROM dead_letters "
+                f"{which}",
+                bindings,
+            ).fetchall()
+        return [DeadLetter(*row) for row in rows]
 
     def close(self) -> None:
         with self._lock:
@@ -160,7 +175,9 @@ class SqliteEventsLog:
         self._wake.close()
         self._readers.close()
 
-    def _submit(self, rows: list[Row], letters: Sequence[DeadLetter]) -> Future[list[Appended]]:
+    def _submit(
+        self, rows: list[Row], letters: Sequence[DeadLetter], settled: Sequence[int] = ()
+    ) -> Future[list[Appended]]:
         future: Future[list[Appended]] = Future()
         # Not cancellable: a waiter that gives up can't take back what is being committed.
         future.set_running_or_notify_cancel()
@@ -174,7 +191,7 @@ class SqliteEventsLog:
                     target=self._write, name=f"append to {self._path.name}", daemon=True
                 )
                 self._thread.start()
-            self._queue.put(Submission(rows, letters, future))
+            self._queue.put(Submission(rows, letters, future, settled))
         return future
 
     def _write(self) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from headwater.config import Config
 from headwater.model import Model
-from headwater.preprocess import Preprocessor
+from headwater.preprocess import CATEGORY, Preprocessor
 from headwater.recommend import Features, Recommender
 from headwater.types import (
+    NO_ROW,
     Batch,
     Flags,
     Ints,
@@ -29,6 +32,7 @@ class Fold:
         self.model = Model(config, self.preprocess.consuming_types, features.mixture(config))
         self.recommender = Recommender(config, self.model, features)
         self.offset = 0
+        self._is_category: list[bool] = []
 
     @property
     def n_items(self) -> int:
@@ -64,6 +68,16 @@ class Fold:
             "event_types": len(self.preprocess.type_names),
         }
 
+    def categories(self, rows: Ints) -> Ints:
+        """(..., T) the categories of items among their tokens, ``NO_ROW`` past the end."""
+        known = self.preprocess.tokens
+        for token in range(len(self._is_category), len(known)):
+            self._is_category.append(known.id(token).startswith(CATEGORY))
+        found = self.model.content.tokens(rows)
+        wanted = np.array([*self._is_category, False])
+        # Categories come first among an item's tokens, so that none is left behind another.
+        return np.where(wanted[found], found, NO_ROW).astype(np.int32)
+
     def batch(self, records: Sequence[Record]) -> tuple[Batch, Ints]:
         """Folds records into histories and catalogue; returns the batch, and removed item rows."""
         batch, changes = self.preprocess.batch(records)
@@ -83,6 +97,7 @@ class Fold:
         self.model.load(part_of(state, "model."))
         self.model.grow(self.n_items)
         self.offset = offset
+        self._is_category = []
 
 
 def until_removal(records: list[Record]) -> list[Record]:

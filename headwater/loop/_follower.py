@@ -16,6 +16,7 @@ from headwater.deploy import Manifest, Snapshots, decode
 from headwater.errors import UpdateError
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
 from headwater.loop._fold import Fold, until_removal
+from headwater.preprocess import Preprocessor
 from headwater.types import (
     NO_ROW,
     Event,
@@ -59,6 +60,11 @@ class Follower:
     def offset(self) -> int:
         """Offset of the newest event that answers reflect."""
         return self.fold.offset
+
+    @property
+    def directory(self) -> Preprocessor:
+        """What was set of items and users; it is another object after every ``catch_up``."""
+        return self.fold.preprocess
 
     def catch_up(self) -> list[Record]:
         """Folds what is new in both logs; returns the new records that name a recommendation.

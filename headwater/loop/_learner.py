@@ -13,7 +13,7 @@ import structlog
 from headwater.config import Config
 from headwater.deploy import Manifest, Snapshots, check, decode, digest, encode, state_digest
 from headwater.errors import GuardTripped, UpdateError
-from headwater.evaluate import Evaluator, Outcomes
+from headwater.evaluate import TOP, Evaluator, Outcomes, Satisfaction
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
 from headwater.loop._fold import Fold, part_of, until_removal
 from headwater.model import EXPERTS
@@ -21,6 +21,8 @@ from headwater.optimize import Optimizer
 from headwater.train import Trainer
 from headwater.types import (
     Batch,
+    Event,
+    Floats,
     Record,
     SettingChange,
     State,
@@ -101,6 +103,8 @@ class Learner:
             outcomes = self._evaluator.observe(
                 batch, ranking, popularity.events, int(popularity.events.sum())
             )
+            shown = ranking.rows[:, :TOP]
+            self._satisfaction.observe(batch, _values(records), shown, self.fold.categories(shown))
             if self.on_outcomes is not None:
                 self.on_outcomes(batch, outcomes)
             rates = {name: self._optimizer.rate(name) for name in _RATED}
@@ -191,6 +195,7 @@ class Learner:
             **self.fold.state(),
             **{f"train.{name}": value for name, value in self._trainer.state().items()},
             **{f"evaluate.{name}": value for name, value in self._evaluator.state().items()},
+            **{f"satisfaction.{name}": value for name, value in self._satisfaction.state().items()},
             **{f"optimize.{name}": value for name, value in self._optimizer.state().items()},
         }
 
@@ -203,6 +208,7 @@ class Learner:
         self.fold = Fold(self.config, grouped=self._grouped)
         self._trainer = Trainer(self.config, self.fold.model, self.fold.n_features)
         self._evaluator = Evaluator(self.config, EXPERTS)
+        self._satisfaction = Satisfaction(self.config, self.fold.preprocess.type_names)
         self._optimizer = Optimizer(self.config.optimize, _RATED)
         self._pending: list[int] = []
         self._without_gradient: list[int] = []
@@ -215,6 +221,7 @@ class Learner:
             self.fold.load(state, manifest.offset)
             self._trainer.load(part_of(state, "train."))
             self._evaluator.load(part_of(state, "evaluate."))
+            self._satisfaction.load(part_of(state, "satisfaction."))
             self._optimizer.load(part_of(state, "optimize."))
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self._kept = manifest.sequence, manifest.offset
@@ -313,7 +320,7 @@ class Learner:
                 "update_bytes": self._bytes,
                 "rates": {name: self._optimizer.rate(name) for name in _RATED},
                 "settings": update.settings,
-                "metrics": self._evaluator.metrics("newest"),
+                "metrics": self._evaluator.metrics("newest") + self._satisfaction.metrics(),
             }
         )
 
@@ -334,3 +341,9 @@ class _Speed:
             return 0.0
         span = self._marks[-1][0] - self._marks[0][0]
         return sum(n for _, n in self._marks[1:]) / span if span > 0 else 0.0
+
+
+def _values(records: Sequence[Record]) -> Floats:
+    """The value of each event, NaN where it has none."""
+    events = [record.entry for record in records if isinstance(record.entry, Event)]
+    return np.array([np.nan if e.value is None else e.value for e in events], np.float32)

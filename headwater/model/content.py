@@ -62,6 +62,10 @@ class Content:
             self._posted,
         )
 
+    def tokens(self, rows: Ints) -> Ints:
+        """(..., T) tokens of items, ``NO_ROW`` past the end and for what isn't an item."""
+        return np.where((rows == NO_ROW)[..., None], NO_ROW, self._tokens[rows]).astype(np.int32)
+
     def candidates(self, contexts: Contexts, withheld: Flags, k: int) -> tuple[Ints, Floats]:
         """The best k items for each history, best first: rows and scores, (B, k) each."""
         rows = np.full((len(contexts), k), NO_ROW, np.int32)

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from headwater.config import Config
-from headwater.preprocess._catalogue import Catalogue
+from headwater.preprocess._catalogue import Catalogue, Profiles
 from headwater.preprocess._histories import Histories, Steps
-from headwater.preprocess._tokens import TOKENS, tokens_of
+from headwater.preprocess._tokens import CATEGORY, tokens_of
 from headwater.preprocess._vocabulary import Vocabulary
 from headwater.types import (
     NO_ROW,
@@ -28,9 +28,11 @@ from headwater.types import (
     Record,
     Request,
     State,
+    User,
+    UserRemoval,
 )
 
-__all__ = ["Catalogue", "Histories", "Preprocessor", "Vocabulary"]
+__all__ = ["CATEGORY", "Catalogue", "Histories", "Preprocessor", "Profiles", "Vocabulary"]
 
 _UNKNOWN_TYPE = 0
 
@@ -61,7 +63,9 @@ class Preprocessor:
         self.users = Vocabulary()
         self.items = Vocabulary()
         self.tokens = Vocabulary()
+        self._tokens_per_item = config.content.tokens
         self.catalogue = Catalogue()
+        self.profiles = Profiles()
         self.histories = Histories(
             config.preprocess.history_length, config.preprocess.session_gap_minutes * 60.0
         )
@@ -84,6 +88,7 @@ class Preprocessor:
         rows: list[tuple[int, int]] = []
         described: list[tuple[int, list[int]]] = []
         removed: list[int] = []
+        hidden: list[tuple[int, int]] = []  # (events before it, user)
         # Rows are given in log order, or they would depend on where batches end.
         for record in records:
             entry = record.entry
@@ -94,11 +99,19 @@ class Preprocessor:
             elif isinstance(entry, Item):
                 row = self.items.row(entry.item_id)
                 self.catalogue.put(row, entry)
-                described.append((row, [self.tokens.row(token) for token in tokens_of(entry)]))
+                tokens = tokens_of(entry, self._tokens_per_item)
+                described.append((row, [self.tokens.row(token) for token in tokens]))
             elif isinstance(entry, ItemRemoval):
                 row = self.items.row(entry.item_id)
                 self.catalogue.remove(row)
                 removed.append(row)
+            elif isinstance(entry, User):
+                self.profiles.put(self.users.row(entry.user_id), entry)
+            elif isinstance(entry, UserRemoval):
+                user = self.users.find(entry.user_id)
+                if user != NO_ROW:
+                    self.profiles.remove(user)
+                    hidden.append((len(events), user))
         n = len(events)
         users, items = np.array(rows, np.int32).reshape(n, 2).T.copy()
         codes = np.fromiter(
@@ -109,7 +122,7 @@ class Preprocessor:
         self.histories.grow(len(self.users))
         polarities = self._polarities[codes]
         targets = (items != NO_ROW) & (polarities > 0)
-        contexts = self._walk(users, items, codes, times, sessions, targets)
+        contexts = self._walk(users, items, codes, times, sessions, targets, hidden)
         batch = Batch(
             offsets=np.fromiter((record.offset for record, _ in events), np.int64, n),
             items=items,
@@ -139,6 +152,7 @@ class Preprocessor:
                 times=np.full(n, now),
                 sessions=np.zeros(n, np.int64),
                 consumes=np.zeros(n, np.bool_),
+                clears=np.zeros(n, np.bool_),
             )
         )
         excluded = [
@@ -159,6 +173,28 @@ class Preprocessor:
         contexts.excluded_starts = np.cumsum([0, *map(len, excluded)]).astype(np.int64)
         return contexts
 
+    def item(self, item_id: str) -> Item | None:
+        """The item as the catalogue has it."""
+        return self.catalogue.get(self.items.find(item_id))
+
+    def user(self, user_id: str) -> User | None:
+        """The user as it was last set; ``None`` for one that only events name."""
+        return self.profiles.get(self.users.find(user_id))
+
+    def listed_items(self, after: int, n: int) -> tuple[list[Item], int | None]:
+        """At most ``n`` items of the catalogue behind row ``after``, in order of first sighting.
+
+        Returns:
+            The items, and the row to go on behind; ``None`` at the end. A page may be short.
+        """
+        found, row = self.catalogue.page(after, n, len(self.items))
+        return found, row if row + 1 < len(self.items) else None
+
+    def listed_users(self, after: int, n: int) -> tuple[list[User], int | None]:
+        """Likewise of users that were set."""
+        found, row = self.profiles.page(after, n, len(self.users))
+        return found, row if row + 1 < len(self.users) else None
+
     def state(self) -> State:
         state = {
             f"{name}.{key}": value
@@ -176,12 +212,13 @@ class Preprocessor:
         self.item_events = state["item_events"].copy()
         self.total_events = int(state["total_events"])
 
-    def _parts(self) -> dict[str, Vocabulary | Catalogue | Histories]:
+    def _parts(self) -> dict[str, Vocabulary | Catalogue | Profiles | Histories]:
         return {
             "users": self.users,
             "items": self.items,
             "tokens": self.tokens,
             "catalogue": self.catalogue,
+            "profiles": self.profiles,
             "histories": self.histories,
         }
 
@@ -207,28 +244,32 @@ class Preprocessor:
         times: np.ndarray,
         sessions: np.ndarray,
         targets: np.ndarray,
+        hidden: list[tuple[int, int]],
     ) -> Contexts:
         remembered = (items != NO_ROW) & (self._polarities[codes] != 0)
         consumes = self._consumes[codes] & remembered
         if self._grouped:
-            order = self._grouped_order(users, items, codes, times, sessions, remembered, targets)
+            order = self._grouped_order(
+                users, items, codes, times, sessions, remembered, targets, hidden
+            )
             return self.histories.walk(order)
         # A read and a push per event, interleaved; events that aren't remembered only read.
         n = len(users)
         reads = np.tile(np.array([True, False]), n)
         kept = np.ones(2 * n, np.bool_)
         kept[1::2] = remembered
-        return self.histories.walk(
-            Steps(
-                reads=reads[kept],
-                users=np.repeat(users, 2)[kept],
-                items=np.repeat(items, 2)[kept],
-                types=np.repeat(codes, 2)[kept],
-                times=np.repeat(times, 2)[kept],
-                sessions=np.repeat(sessions, 2)[kept],
-                consumes=np.repeat(consumes, 2)[kept],
-            )
+        steps = Steps(
+            reads=reads[kept],
+            users=np.repeat(users, 2)[kept],
+            items=np.repeat(items, 2)[kept],
+            types=np.repeat(codes, 2)[kept],
+            times=np.repeat(times, 2)[kept],
+            sessions=np.repeat(sessions, 2)[kept],
+            consumes=np.repeat(consumes, 2)[kept],
+            clears=np.zeros(int(kept.sum()), np.bool_),
         )
+        places = [int(kept[: 2 * before].sum()) for before, _ in hidden]
+        return self.histories.walk(_with_clearings(steps, places, [user for _, user in hidden]))
 
     def _grouped_order(
         self,
@@ -239,13 +280,22 @@ class Preprocessor:
         sessions: np.ndarray,
         remembered: np.ndarray,
         targets: np.ndarray,
+        hidden: list[tuple[int, int]],
     ) -> Steps:
         """Like the interleaving above, but a push waits until its group is over.
 
         Clears ``targets`` of the second and later rows of one item in a group.
         """
         steps: list[tuple[bool, int, int, int, float, int]] = []
-        for b in range(len(users)):
+        places: list[int] = []
+        waiting = list(hidden)
+        for b in range(len(users) + 1):
+            while waiting and waiting[0][0] == b:
+                # What the group still holds back is a part of the history that goes.
+                self._groups.pop(waiting.pop(0)[1], None)
+                places.append(len(steps))
+            if b == len(users):
+                break
             user, time = int(users[b]), float(times[b])
             group = self._groups.get(user)
             if group is None or group.time != time:
@@ -261,7 +311,7 @@ class Preprocessor:
                 group.targets.add(int(items[b]))
         columns = list(zip(*steps, strict=True)) if steps else [()] * 6
         types = np.array(columns[3], np.uint8)
-        return Steps(
+        ordered = Steps(
             reads=np.array(columns[0], np.bool_),
             users=np.array(columns[1], np.int32),
             items=np.array(columns[2], np.int32),
@@ -269,7 +319,9 @@ class Preprocessor:
             times=np.array(columns[4], np.float64),
             sessions=np.array(columns[5], np.int64),
             consumes=self._consumes[types],
+            clears=np.zeros(len(steps), np.bool_),
         )
+        return _with_clearings(ordered, places, [user for _, user in hidden])
 
     def _append_session(
         self, contexts: Contexts, b: int, rows: list[int], code: int, now: float
@@ -302,10 +354,27 @@ class _Group:
 
 def _padded(described: list[tuple[int, list[int]]]) -> tuple[np.ndarray, np.ndarray]:
     """Item rows, and their token rows padded to one width."""
-    tokens = np.full((len(described), TOKENS), NO_ROW, np.int32)
+    width = max((len(found) for _, found in described), default=0)
+    tokens = np.full((len(described), width), NO_ROW, np.int32)
     for place, (_, found) in enumerate(described):
         tokens[place, : len(found)] = found
     return np.array([row for row, _ in described], np.int32), tokens
+
+
+def _with_clearings(steps: Steps, places: list[int], users: list[int]) -> Steps:
+    """The steps with ``users[k]`` cleared before the step that stands at ``places[k]``."""
+    if not places:
+        return steps
+    return Steps(
+        reads=np.insert(steps.reads, places, False),
+        users=np.insert(steps.users, places, users),
+        items=np.insert(steps.items, places, NO_ROW),
+        types=np.insert(steps.types, places, 0),
+        times=np.insert(steps.times, places, 0.0),
+        sessions=np.insert(steps.sessions, places, 0),
+        consumes=np.insert(steps.consumes, places, False),
+        clears=np.insert(steps.clears, places, True),
+    )
 
 
 def _hash(session_id: str | None) -> int:

@@ -1,40 +1,100 @@
-"""What is known of items beside events: titles, availability, removal."""
+"""What is known of items and users beside events: titles, availability, attributes, removal."""
 
 from __future__ import annotations
+
+from typing import Generic, TypeVar
 
 import msgspec
 import numpy as np
 
 from headwater.packing import pack_strings, unpack_strings
-from headwater.types import Flags, Item, State
+from headwater.types import Flags, Item, State, User
+
+_Described = TypeVar("_Described", Item, User)
+
+_LOOKED = 50_000
+"""Rows that one page looks at, at most: a long gap mustn't hold up those who wait behind it."""
 
 
-class Catalogue:
+class _Newest(Generic[_Described]):
+    """The newest description per row."""
+
+    _kind: type[_Described]
+
+    def __init__(self) -> None:
+        self._newest: dict[int, _Described] = {}
+
+    def put(self, row: int, entry: _Described) -> None:
+        self._newest[row] = entry
+
+    def remove(self, row: int) -> None:
+        self._newest.pop(row, None)
+
+    def get(self, row: int) -> _Described | None:
+        return self._newest.get(row)
+
+    def page(self, after: int, n: int, rows: int) -> tuple[list[_Described], int]:
+        """At most ``n`` of those behind row ``after``, by row, and the last row looked at.
+
+        Args:
+            rows: how many rows there are; the page that looks at the last one is the last.
+        """
+        found: list[_Described] = []
+        row = after
+        for row in range(after + 1, min(rows, after + 1 + _LOOKED)):
+            entry = self._newest.get(row)
+            if entry is not None:
+                found.append(entry)
+            if len(found) == n:
+                break
+        return found, row
+
+    def state(self) -> State:
+        rows = sorted(self._newest)
+        text, offsets = pack_strings(
+            [msgspec.json.encode(self._newest[row]).decode() for row in rows]
+        )
+        return {"rows": np.array(rows, np.int64), "text": text, "offsets": offsets}
+
+    def load(self, state: State) -> None:
+        texts = unpack_strings(state["text"], state["offsets"])
+        self._newest = {
+            int(row): msgspec.json.decode(text, type=self._kind)
+            for row, text in zip(state["rows"], texts, strict=True)
+        }
+
+
+class Profiles(_Newest[User]):
+    """The newest ``User`` per row."""
+
+    _kind = User
+
+
+class Catalogue(_Newest[Item]):
     """The newest ``Item`` per row, and which rows must not be served.
 
     An item that was only named by events is servable and has no entry here.
     """
 
+    _kind = Item
+
     def __init__(self) -> None:
-        self._items: dict[int, Item] = {}
+        super().__init__()
         self._withheld: set[int] = set()
 
-    def put(self, row: int, item: Item) -> None:
-        self._items[row] = item
-        if item.available:
+    def put(self, row: int, entry: Item) -> None:
+        super().put(row, entry)
+        if entry.available:
             self._withheld.discard(row)
         else:
             self._withheld.add(row)
 
     def remove(self, row: int) -> None:
-        self._items.pop(row, None)
+        super().remove(row)
         self._withheld.add(row)
 
-    def get(self, row: int) -> Item | None:
-        return self._items.get(row)
-
     def title(self, row: int) -> str | None:
-        item = self._items.get(row)
+        item = self.get(row)
         return item.title if item else None
 
     def withheld(self, n_items: int) -> Flags:
@@ -47,26 +107,13 @@ class Catalogue:
     def listed(self, n_items: int) -> Flags:
         """(n_items,) True where the catalogue has an item, seen in events or not."""
         flags = np.zeros(n_items, np.bool_)
-        if self._items:
-            flags[np.fromiter(self._items, np.int64)] = True
+        if self._newest:
+            flags[np.fromiter(self._newest, np.int64)] = True
         return flags
 
     def state(self) -> State:
-        rows = sorted(self._items)
-        text, offsets = pack_strings(
-            [msgspec.json.encode(self._items[row]).decode() for row in rows]
-        )
-        return {
-            "rows": np.array(rows, np.int64),
-            "text": text,
-            "offsets": offsets,
-            "withheld": np.array(sorted(self._withheld), np.int64),
-        }
+        return {**super().state(), "withheld": np.array(sorted(self._withheld), np.int64)}
 
     def load(self, state: State) -> None:
-        texts = unpack_strings(state["text"], state["offsets"])
-        self._items = {
-            int(row): msgspec.json.decode(text, type=Item)
-            for row, text in zip(state["rows"], texts, strict=True)
-        }
+        super().load(state)
         self._withheld = {int(row) for row in state["withheld"]}

@@ -21,19 +21,21 @@ _Array = TypeVar("_Array", bound=NDArray[Any])
 
 @dataclass(slots=True)
 class Steps:
-    """Reads and pushes in the order in which they happen; S of them.
+    """Reads, pushes and clearings in the order in which they happen; S of them.
 
     A read fills the next row of the contexts; a push appends to the user's
-    history. ``users`` may be ``NO_ROW`` for reads only.
+    history; a clearing leaves the user as one that was never seen. ``users`` may
+    be ``NO_ROW`` for reads only.
     """
 
-    reads: Flags  # (S,) True: read, False: push
+    reads: Flags  # (S,) True: read, False: push or clear
     users: Ints  # (S,)
     items: Ints  # (S,)
     types: Bytes  # (S,)
     times: Doubles  # (S,)
     sessions: Longs  # (S,) hash of the client's session id, 0 for none
     consumes: Flags  # (S,) pushes: the item is not to be recommended to the user again
+    clears: Flags  # (S,) True: clear
 
 
 class Histories:
@@ -77,12 +79,12 @@ class Histories:
 
     def walk(self, steps: Steps) -> Contexts:
         """Does the steps in order and returns the contexts of the reads."""
-        pushes = int(np.count_nonzero(~steps.reads))
+        reads = int(np.count_nonzero(steps.reads))
+        pushes = len(steps.reads) - reads
         if self._used + pushes > len(self._nodes):
             size = max(self._used + pushes, 2 * len(self._nodes), 1024)
             self._links = _grown(self._links, size, NO_ROW)
             self._nodes = _grown(self._nodes, size, NO_ROW)
-        reads = len(steps.reads) - pushes
         excluded_limit = self._excluded_limit(steps)
         contexts = Contexts(
             users=steps.users[steps.reads],
@@ -103,6 +105,7 @@ class Histories:
             steps.times,
             steps.sessions,
             steps.consumes,
+            steps.clears,
             self.session_gap,
             self._items,
             self._types,
@@ -180,6 +183,7 @@ def _walk(
     times: Doubles,
     sessions: Longs,
     consumes: Flags,
+    clears: Flags,
     session_gap: float,
     ring_items: Ints,
     ring_types: Bytes,
@@ -209,6 +213,21 @@ def _walk(
         if user < 0:
             row += 1
             out_starts[row] = filled
+            continue
+        if clears[step]:
+            node = heads[user]
+            while node >= 0:
+                nodes[node] = NO_ROW
+                node = links[node]
+            heads[user] = NO_ROW
+            consumed_counts[user] = 0
+            ring_items[user] = NO_ROW
+            ring_types[user] = 0
+            ring_times[user] = 0.0
+            counts[user] = 0
+            last_times[user] = 0.0
+            session_counts[user] = 0
+            session_hashes[user] = 0
             continue
         count = counts[user]
         fresh = (

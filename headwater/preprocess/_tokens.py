@@ -9,17 +9,19 @@ from headwater.types import Item
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _STOP = frozenset({"and", "des", "for", "from", "les", "of", "the", "und", "with"})
 
-TOKENS = 16
-"""Tokens kept per item: categories first, then tags, attributes and words of the title."""
+
+CATEGORY = "category:"
+"""What a token of a category starts with."""
 
 
-def tokens_of(item: Item) -> list[str]:
-    """Distinct tokens, the most telling kinds first; at most ``TOKENS``.
+def tokens_of(item: Item, limit: int) -> list[str]:
+    """At most ``limit`` distinct tokens: categories, then tags, attributes, words of the title.
 
-    >>> tokens_of(Item("1", title="The Third Man (1949)", categories=("Noir",), tags=("classic",)))
-    ['category:noir', 'tag:classic', 'word:third', 'word:man']
+    >>> man = Item("1", title="The Third Man (1949)", categories=("Noir",), tags=("classic",))
+    >>> tokens_of(man, 3)
+    ['category:noir', 'tag:classic', 'word:third']
     """
-    found = [f"category:{name.casefold()}" for name in item.categories]
+    found = [f"{CATEGORY}{name.casefold()}" for name in item.categories]
     found += [f"tag:{name.casefold()}" for name in item.tags]
     for name, value in item.attributes.items():
         values = value if isinstance(value, list) else [value]
@@ -28,4 +30,4 @@ def tokens_of(item: Item) -> list[str]:
         ]
     words = _WORD.findall((item.title or "").casefold())
     found += [f"word:{word}" for word in words if word not in _STOP]
-    return list(dict.fromkeys(found))[:TOKENS]
+    return list(dict.fromkeys(found))[:limit]

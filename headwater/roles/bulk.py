@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headwater.config import Config
+from headwater.errors import LogError
 from headwater.ingest import read_interactions, read_items
 from headwater.log.sqlite import SqliteEventsLog
-from headwater.types import Entry
+from headwater.types import DeadLetter, Entry
 
 CHUNK = 1_000
 """Entries per commit: a running API waits for at most one such commit before its own."""
@@ -68,6 +69,28 @@ def import_items(
     done = _append(chunks, len(rows), data, progress)
     done.skipped = rows.skipped
     return done
+
+
+def dead_letters(data: Path, n: int) -> list[DeadLetter]:
+    """The newest ``n`` dead letters of a data folder, newest first.
+
+    Raises:
+        LogError: the folder holds no log, or it can't be read.
+    """
+    with closing(existing_log(data)) as log:
+        return log.dead_letters(n)
+
+
+def existing_log(data: Path) -> SqliteEventsLog:
+    """The events log of a data folder that has one: reading makes none.
+
+    Raises:
+        LogError: there is none, or it can't be opened.
+    """
+    path = data / "events.db"
+    if not path.is_file():
+        raise LogError(f"there is no events log in {data}; name a data folder with --data")
+    return SqliteEventsLog(path)
 
 
 def _append(

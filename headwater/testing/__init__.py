@@ -1,4 +1,4 @@
-"""Contract suites: what every backend of the two logs must do.
+"""Contract suites: what every backend of the two logs, and every expert, must do.
 
 A backend inherits a suite in its own tests and says how it is opened; pytest
 collects the inherited ``test_*`` methods and gives each a folder of its own:
@@ -10,6 +10,9 @@ collects the inherited ``test_*`` methods and gives each a folder of its own:
 ``EventsLogContract`` and ``UpdatesLogContract`` need one open log. The
 ``Shared...`` suites add what a log does that outlives its process and is open
 in several: there, ``open`` twice on the same folder gives the same log.
+
+``ExpertContract`` is for experts: bounded, repeatable, and good enough on a stream
+whose right answers are obvious.
 """
 
 from headwater.testing._events import EventsLogContract, SharedEventsLogContract

@@ -8,10 +8,22 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
+
 from headwater.errors import LogError
 from headwater.log import EventsLog
 from headwater.testing._outcome import PATIENCE, raised
-from headwater.types import Appended, DeadLetter, Entry, Event, Item, ItemRemoval, Record
+from headwater.types import (
+    Appended,
+    DeadLetter,
+    Entry,
+    Event,
+    Item,
+    ItemRemoval,
+    Record,
+    User,
+    UserRemoval,
+)
 
 
 class EventsLogContract:
@@ -64,7 +76,9 @@ class EventsLogContract:
             published_at=5.0,
             available=False,
         )
+        user = User("u1", {"plan": "gold", "age": 41.0, "staff": False, "likes": ["a", "ü"]})
         entries: list[Entry] = [full, item, ItemRemoval("i1"), Item("i2"), _event("plain")]
+        entries += [user, UserRemoval("u1"), User("u2")]
         with contextlib.closing(self.open(tmp_path)) as log:
             log.append(entries, 1_700_000_001.5)
             records = log.read(0, 10)
@@ -132,11 +146,18 @@ class EventsLogContract:
             times = [record.stream_time for record in log.read(0, 20)]
             assert times == [100.0, 100.0, 120.0, 1001.0, 1002.0, 1002.0, 1800.0, 1850.0]
 
-    def test_items_do_not_move_the_stream_time(self, tmp_path: Path) -> None:
+    def test_a_user_set_twice_is_two_entries(self, tmp_path: Path) -> None:
         with contextlib.closing(self.open(tmp_path)) as log:
-            log.append([Item("i"), ItemRemoval("i")], 2000.0)
-            log.append([_event("a", 100.0), Item("i")], 2000.0)
-            assert [record.stream_time for record in log.read(0, 10)] == [0.0, 0.0, 100.0, 100.0]
+            answers = log.append([User("u"), User("u"), UserRemoval("u"), UserRemoval("u")], 1.0)
+            assert len({answer.offset for answer in answers}) == 4
+            assert not any(answer.duplicate for answer in answers)
+
+    def test_items_and_users_do_not_move_the_stream_time(self, tmp_path: Path) -> None:
+        with contextlib.closing(self.open(tmp_path)) as log:
+            log.append([Item("i"), ItemRemoval("i"), User("u")], 2000.0)
+            log.append([_event("a", 100.0), Item("i"), UserRemoval("u")], 2000.0)
+            times = [record.stream_time for record in log.read(0, 10)]
+            assert times == [0.0, 0.0, 0.0, 100.0, 100.0, 100.0]
 
     def test_acknowledged_is_readable_at_once(self, tmp_path: Path) -> None:
         with contextlib.closing(self.open(tmp_path)) as log:
@@ -176,6 +197,7 @@ class EventsLogContract:
             Item("bad", vectors={"text": [1.0, float("nan")]}),
             Item("bad", price=float("inf")),
             Item("bad", attributes={"size": float("nan")}),
+            User("bad", {"age": float("inf")}),
         ]
         with contextlib.closing(self.open(tmp_path)) as log:
             for n, entry in enumerate(bad):
@@ -223,9 +245,30 @@ class EventsLogContract:
             log.refuse([])
             log.refuse([_letter(3)])
             assert log.dead_letter_count() == 3
-            assert log.dead_letters(10) == [_letter(3), _letter(2), _letter(1)]
-            assert log.dead_letters(1) == [_letter(3)]
+            assert log.dead_letters(10) == [_numbered(3), _numbered(2), _numbered(1)]
+            assert log.dead_letters(1) == [_numbered(3)]
+            assert log.dead_letters(1, before=3) == [_numbered(2)]
+            assert log.dead_letters(10, before=3) == [_numbered(2), _numbered(1)]
+            assert log.dead_letters(10, before=1) == []
             assert log.end() == 0
+
+    def test_a_settled_letter_is_gone_and_its_number_is_not_given_again(
+        self, tmp_path: Path
+    ) -> None:
+        with contextlib.closing(self.open(tmp_path)) as log:
+            log.refuse([_letter(1), _letter(2), _letter(3)])
+            assert log.dead_letter(2) == _numbered(2)
+            assert [log.dead_letter(number) for number in (0, 4)] == [None, None]
+            log.settle(2)
+            log.settle(3)
+            log.settle(2)
+            log.settle(9)
+            assert log.dead_letter(2) is None
+            assert log.dead_letters(10) == [_numbered(1)]
+            assert log.dead_letter_count() == 3
+            log.refuse([_letter(4)])
+            assert log.dead_letters(10) == [_numbered(4), _numbered(1)]
+            assert log.dead_letter_count() == 4
 
 
 class SharedEventsLogContract(EventsLogContract):
@@ -239,7 +282,7 @@ class SharedEventsLogContract(EventsLogContract):
         with contextlib.closing(self.open(tmp_path)) as log:
             assert log.read(0, 10) == records
             assert log.end() == answers[-1].offset
-            assert log.dead_letters(10) == [_letter(1)]
+            assert log.dead_letters(10) == [_numbered(1)]
             again, new = log.append([_event("a"), _event("c", 120.0)], 300.0)
             assert again == Appended(answers[0].offset, True)
             assert new.offset > answers[-1].offset
@@ -316,3 +359,8 @@ def _letter(number: int) -> DeadLetter:
         field="timestamp",
         reason="is not a time",
     )
+
+
+def _numbered(number: int) -> DeadLetter:
+    """The same, as a log keeps it that has kept ``number`` of them."""
+    return msgspec.structs.replace(_letter(number), number=number)

@@ -21,12 +21,14 @@ from headwater.feedback import Feedback
 from headwater.keys import KeyRing
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.log.served import ServedLog
+from headwater.preprocess import Preprocessor
 from headwater.types import (
     Event,
     ExplainedItem,
     Explanation,
     HistoryEvent,
     Item,
+    ItemRemoval,
     Reason,
     Recommendations,
     RecommendedItem,
@@ -59,6 +61,7 @@ class CountingFollower:
     batches: list[int] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
     answered: int = 0
+    directory: Preprocessor = field(default_factory=lambda: Preprocessor(Config()))
 
     def catch_up(self) -> list[Record]:
         self.before_fold()
@@ -75,9 +78,10 @@ class CountingFollower:
                         self.counts[entry.item_id] += 1
                         self.newest[entry.item_id] = record.offset
                         self.of_user[entry.item_id] = entry.user_id
-                else:
-                    del self.counts[entry.item_id]
+                elif isinstance(entry, ItemRemoval):
+                    self.counts.pop(entry.item_id, None)
                 self.offset = record.offset
+            self.directory.batch(records)
             folded += records
         self.after_fold()
         return folded

@@ -137,6 +137,7 @@ def plain_figures(records: list[dict[str, Any]], model: str) -> dict[str, float]
         "mrr@10": sum(1 / (rank + 1) for rank in top10) / n,
         "precision@10": precision,
         "f1@10": 2 * precision * hit_rate / (precision + hit_rate) if hit_rate else 0.0,
+        "accuracy@1": ranks.count(0) / n,
         "recall@20": len(top20) / n,
         "mrr@20": sum(1 / (rank + 1) for rank in top20) / n,
     }

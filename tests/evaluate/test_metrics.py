@@ -55,6 +55,7 @@ def test_figures_of_four_predictions_by_hand():
             "mrr@10": (1 + 1 / 3) / 4,
             "precision@10": 0.05,
             "f1@10": 2 * 0.05 * 0.5 / 0.55,
+            "accuracy@1": 0.25,
             "recall@20": 0.75,
             "mrr@20": (1 + 1 / 3 + 1 / 15) / 4,
         }

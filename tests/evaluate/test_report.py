@@ -32,6 +32,7 @@ KEYS = [
     "mrr@10",
     "precision@10",
     "f1@10",
+    "accuracy@1",
     "recall@20",
     "mrr@20",
     "coverage@10",

@@ -141,8 +141,16 @@ class NeverWakes(MemoryEventsLog):
 
 
 class OldestLetterFirst(MemoryEventsLog):
-    def dead_letters(self, limit: int) -> list[DeadLetter]:
-        return list(self._letters)[:limit]
+    def dead_letters(self, limit: int, before: int | None = None) -> list[DeadLetter]:
+        return list(self._letters.values())[:limit]
+
+
+class NumbersAgain(MemoryEventsLog):
+    """Gives the number of a settled letter to the next one."""
+
+    def settle(self, number: int) -> None:
+        super().settle(number)
+        self._letter_count = max(self._letters, default=0)
 
 
 class AppendsWhenClosed(MemoryEventsLog):
@@ -193,6 +201,7 @@ UPDATES = UpdatesLogContract
         (ReadsInclusively, EVENTS.test_reading_goes_on_after_an_offset_and_stops_at_the_limit),
         (NeverWakes, EVENTS.test_waiting_ends_when_an_offset_is_there),
         (OldestLetterFirst, EVENTS.test_dead_letters_come_newest_first),
+        (NumbersAgain, EVENTS.test_a_settled_letter_is_gone_and_its_number_is_not_given_again),
         (AppendsWhenClosed, EVENTS.test_closing_ends_a_wait_and_refuses_appends),
         (Unfenced, UPDATES.test_a_newer_token_fences_off_the_older_ones),
         (OneTokenForAll, UPDATES.test_a_newer_token_fences_off_the_older_ones),

@@ -19,7 +19,7 @@ from headwater.log._database import connect
 from headwater.log._entries import MAX_NESTING
 from headwater.log.memory import MemoryEventsLog
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
-from headwater.types import Appended, DeadLetter, Entry, Event, Item, ItemRemoval
+from headwater.types import Appended, DeadLetter, Entry, Event, Item, ItemRemoval, User, UserRemoval
 
 
 def event(name: str, **fields: object) -> Event:
@@ -254,6 +254,8 @@ entries = st.one_of(
     ),
     st.builds(Item, item_id=ids),
     st.builds(ItemRemoval, item_id=ids),
+    st.builds(User, user_id=ids),
+    st.builds(UserRemoval, user_id=ids),
 )
 
 

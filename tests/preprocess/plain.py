@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from headwater.config import Config
-from headwater.types import Batch, Contexts, Entry, Event, Item, ItemRemoval, Record
+from headwater.types import (
+    Batch,
+    Contexts,
+    Entry,
+    Event,
+    Item,
+    ItemRemoval,
+    Record,
+    User,
+    UserRemoval,
+)
 
 
 def records(entries: Iterable[Entry], times: Iterable[float], after: int = 0) -> list[Record]:
@@ -67,11 +77,14 @@ class Plain:
         self.groups: dict[str, Running] = {}
 
     def batch(self, stream: Sequence[Record]) -> list[dict[str, Any]]:
-        return [
-            self._event(record, record.entry)
-            for record in stream
-            if isinstance(record.entry, Event)
-        ]
+        said = []
+        for record in stream:
+            if isinstance(record.entry, Event):
+                said.append(self._event(record, record.entry))
+            elif isinstance(record.entry, UserRemoval):
+                self.histories.pop(record.entry.user_id, None)
+                self.groups.pop(record.entry.user_id, None)
+        return said
 
     def _event(self, record: Record, event: Event) -> dict[str, Any]:
         kind = self.types.get(event.type)
@@ -195,3 +208,14 @@ def catalogue_after(stream: Sequence[Record]) -> tuple[dict[str, Item], set[str]
             listed.pop(entry.item_id, None)
             withheld.add(entry.item_id)
     return listed, withheld
+
+
+def users_after(stream: Sequence[Record]) -> dict[str, User]:
+    """The users that are set, after the entries of a stream."""
+    known: dict[str, User] = {}
+    for record in stream:
+        if isinstance(record.entry, User):
+            known[record.entry.user_id] = record.entry
+        elif isinstance(record.entry, UserRemoval):
+            known.pop(record.entry.user_id, None)
+    return known

@@ -7,11 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.config import Config, EventType, Preprocess, Recommend
+from headwater.config import Config, Content, EventType, Preprocess, Recommend
 from headwater.deploy import state_digest
 from headwater.preprocess import Preprocessor
-from headwater.types import Entry, Event, Item, ItemRemoval
-from tests.preprocess.plain import Plain, batch_words, catalogue_after, cut, records, views
+from headwater.types import Entry, Event, Item, ItemRemoval, Request, User, UserRemoval
+from tests.preprocess.plain import (
+    Plain,
+    batch_words,
+    catalogue_after,
+    cut,
+    records,
+    users_after,
+    views,
+    words,
+)
 
 TYPES = ("view", "rating", "purchase", "dislike", "skip", "search", "impression", "teleported")
 GAPS = (0.0, 1.0, 60.0, 1800.0, 1801.0, 100_000.0)
@@ -29,6 +38,8 @@ ENTRIES = st.one_of(
     EVENTS,
     st.builds(Item, st.sampled_from("abcdefgh"), available=st.booleans()),
     st.builds(ItemRemoval, st.sampled_from("abcxyz")),
+    st.builds(User, st.sampled_from("uvwx"), st.just({"plan": "gold"})),
+    st.builds(UserRemoval, st.sampled_from("uvwy")),
 )
 
 
@@ -92,6 +103,33 @@ def test_the_catalogue_is_as_the_newest_entries_say(stream, ends):
 
 
 @settings(max_examples=50)
+@given(STREAMS, CUTS)
+def test_users_are_as_the_newest_entries_say(stream, ends):
+    preprocessor = Preprocessor(config())
+    said(preprocessor, stream, ends)
+    known = users_after(stream)
+    assert {id: preprocessor.user(id) for id in "uvwxy" if preprocessor.user(id)} == known
+    found, after = preprocessor.listed_users(-1, 10)
+    assert after is None
+    assert {user.user_id: user for user in found} == known
+
+
+@settings(max_examples=50)
+@given(STREAMS, st.integers(1, 4))
+def test_pages_together_hold_every_item_once_in_a_stable_order(stream, n):
+    preprocessor = Preprocessor(config())
+    said(preprocessor, stream)
+    pages = []
+    after: int | None = -1
+    while after is not None:
+        found, after = preprocessor.listed_items(after, n)
+        assert len(found) <= n
+        pages += found
+    listed, _ = catalogue_after(stream)
+    assert pages == [listed[id] for id in preprocessor.items if id in listed]
+
+
+@settings(max_examples=50)
 @given(STREAMS, CUTS, st.integers(0, 60))
 def test_a_loaded_state_goes_on_as_the_one_that_was_saved(stream, ends, place):
     one, other = Preprocessor(config()), Preprocessor(config())
@@ -100,6 +138,32 @@ def test_a_loaded_state_goes_on_as_the_one_that_was_saved(stream, ends, place):
     assert state_digest(other.state()) == state_digest(one.state())
     assert said(other, stream[place:], ends) == said(one, stream[place:], ends)
     assert state_digest(other.state()) == state_digest(one.state())
+
+
+def test_changes_say_what_items_are_about_in_order_and_who_is_gone():
+    film = Item(
+        "film",
+        title="The Third Man (1949)",
+        categories=("Noir", "Crime"),
+        tags=("Crime", "Classic"),
+        attributes={"studio": "London", "cast": ["Cotten", "Valli"], "minutes": 104.0},
+    )
+    expected = ["category:noir", "category:crime", "tag:crime", "tag:classic"]
+    expected += ["attribute:studio=london", "attribute:cast=cotten", "attribute:cast=valli"]
+    expected += ["word:third", "word:man"]
+    again = Item("film", categories=("noir",))
+    entries: list[Entry] = [film, Item("bare"), ItemRemoval("bare"), again]
+    for kept in (16, 3):
+        preprocessor = Preprocessor(Config(content=Content(tokens=kept)))
+        _, changes = preprocessor.batch(records(entries, range(4)))
+        items, tokens = list(preprocessor.items), list(preprocessor.tokens)
+        assert [items[row] for row in changes.described] == ["film", "bare", "film"]
+        assert [[tokens[t] for t in row if t >= 0] for row in changes.tokens] == [
+            expected[:kept],
+            [],
+            ["category:noir"],
+        ]
+        assert [items[row] for row in changes.removed] == ["bare"]
 
 
 def test_a_plain_model_without_an_order_of_ties_is_noticed():
@@ -115,6 +179,27 @@ def test_a_history_longer_than_the_window_is_counted_beyond_it():
     last = said(Preprocessor(config()), stream)[-1]
     assert [item for item, _, _ in last["history"]] == ["5", "6", "7", "8"]
     assert last["history_length"] == 9
+
+
+@pytest.mark.parametrize("ends", [(), (2,), (3,)])
+def test_a_removed_user_is_one_that_was_never_seen(ends):
+    before = views([("u", "a", 0.0), ("u", "b", 1.0), ("v", "a", 1.0)], "rating")
+    removal = records([UserRemoval("u")], [1.0], after=3)
+    after = [*views([("u", "c", 2.0)])]
+    preprocessor = Preprocessor(config())
+    (_, _, _, again) = said(preprocessor, [*before, *removal, *after], ends)
+    assert (again["history"], again["history_length"], again["session_length"]) == ([], 0, 0)
+    assert again["excluded"] == set()
+    said(preprocessor, records([UserRemoval("u")], [3.0], after=5))
+    of_removed, of_unknown, of_other = words_of(preprocessor, "u", "nobody", "v")
+    assert {**of_removed, "user": None} == of_unknown
+    assert of_other["excluded"] == {"a"}
+
+
+def words_of(preprocessor, *users):
+    contexts = preprocessor.contexts([Request(5, user) for user in users], 9.0)
+    names = (list(preprocessor.users), list(preprocessor.items), preprocessor.type_names)
+    return words(contexts, *names)
 
 
 def test_rated_items_are_used_up_and_viewed_ones_are_not():

@@ -19,9 +19,7 @@ def test_loopback_needs_no_key(host: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_other_addresses_need_a_key_and_the_message_says_how(
-    host: str, tmp_path: Path
-) -> None:
+def test_other_addresses_need_a_key_and_the_message_says_how(host: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"HEADWATER_SERVE__API_KEY .*127\.0\.0\.1") as caught:
         check_address(Serve(host=host, port=0), tmp_path)
     assert host in str(caught.value)

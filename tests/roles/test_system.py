@@ -69,7 +69,10 @@ class System:
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
-        return api.running(self.folder) is not None and self.get("/readyz") is not None
+        address = api.running(self.folder)
+        # The API of a supervisor killed a moment ago may still be there, on its way out.
+        own = [child.pid for child in psutil.Process(self.process.pid).children()]
+        return address is not None and address.pid in own and self.get("/readyz") is not None
 
     def url(self) -> str:
         address = api.running(self.folder)

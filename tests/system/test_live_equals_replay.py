@@ -28,9 +28,18 @@ class Lived:
     manifest: Manifest
 
 
+# Published often, so that a fast machine has many updates to compare as well.
+SETTINGS = """
+[deploy]
+snapshot_events = 1_000_000
+[train]
+publish_milliseconds = 20
+"""
+
+
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
-    system = System(tmp_path_factory.mktemp("live"), "[deploy]\nsnapshot_events = 1_000_000\n")
+    system = System(tmp_path_factory.mktemp("live"), SETTINGS)
     try:
         system.start().wait_until_ready()
         events = ratings(EVENTS)
