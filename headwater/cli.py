@@ -226,7 +226,7 @@ def import_file(
             bar.update(task, completed=done, total=total)
 
         if items:
-            done = bulk.import_items(file, data, columns, progress)
+            done = bulk.import_items(file, data, loaded, columns, progress)
         else:
             done = bulk.import_events(file, data, loaded, columns, progress)
     what = "items" if items else "events"
@@ -237,6 +237,37 @@ def import_file(
         console.print(f"{count:,} rows skipped: {reason}", markup=False)
     for warning in done.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)
+
+
+class WhatChoice(StrEnum):
+    EVENTS = "events"
+    ITEMS = "items"
+    USERS = "users"
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="File to write: .jsonl or .parquet.")],
+    data: DataOption = DEFAULT_DATA,
+    what: Annotated[
+        WhatChoice, typer.Option(help="All events in order, or items or users as they are now.")
+    ] = WhatChoice.EVENTS,
+) -> None:
+    """Write the events log to a file that `headwater import` reads back."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from headwater.roles.export import export as write
+
+    console = Console(highlight=False, soft_wrap=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"exporting to {path.name}", total=None)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        written = write(path, data, what.value, progress)
+    console.print(f"{path}: {written:,} {what.value} of {data} written", markup=False)
 
 
 @app.command("dead-letters")

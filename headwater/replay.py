@@ -179,10 +179,17 @@ def _table(results: dict[str, Any]) -> Table:
     """The figures of the second half, the mixture first."""
     half = results["second_half"]
     out = Table(title=f"Second half, {half['n']:,} predictions", title_justify="left")
-    names = ("ndcg@10", "hit_rate@10", "mrr@10", "recall@20", "coverage@10", "novelty@10")
-    out.add_column("model")
-    for name in names:
-        out.add_column(name, justify="right")
+    names = {
+        "ndcg@10": "NDCG@10",
+        "hit_rate@10": "HR@10",
+        "mrr@10": "MRR@10",
+        "recall@20": "R@20",
+        "coverage@10": "cov@10",
+        "novelty@10": "nov@10",
+    }
+    out.add_column("model", no_wrap=True)
+    for header in names.values():
+        out.add_column(header, justify="right")
     for model, figures in {"mixture (served)": half, **results["experts"]}.items():
         values = [figures[name] for name in names]
         out.add_row(model, *("–" if value is None else f"{value:.4f}" for value in values))

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import structlog
 
+from headwater.api._popular import PopularList
 from headwater.api._problems import Failed, Unavailable
 from headwater.feedback import Feedback
 from headwater.log import EventsLog, UpdatesLog
@@ -129,6 +130,7 @@ class Engine:
     ) -> None:
         self.standing = Standing()
         self.ready = False
+        self.popular_list = PopularList()
         self._follower = follower
         self._events = events
         self._updates = updates
@@ -288,7 +290,12 @@ class Engine:
             self._wake()
         now = time.time()
         outcomes = _recommend(follower, [ask for ask in batch if ask.kind == "recommend"], now)
-        outcomes += _one_by_one(follower, [ask for ask in batch if ask.kind != "recommend"], now)
+        outcomes += _one_by_one(
+            follower,
+            self.popular_list,
+            [ask for ask in batch if ask.kind != "recommend"],
+            now,
+        )
         self._deliver(outcomes)
         self._feed_back(records, outcomes, now)
         return True
@@ -345,7 +352,9 @@ def _recommend(follower: Follows, asks: list[_Ask], now: float) -> list[_Outcome
     return [outcome for ask in asks for outcome in _recommend(follower, [ask], now)]
 
 
-def _one_by_one(follower: Follows, asks: list[_Ask], now: float) -> list[_Outcome]:
+def _one_by_one(
+    follower: Follows, popular: PopularList, asks: list[_Ask], now: float
+) -> list[_Outcome]:
     outcomes: list[_Outcome] = []
     for ask in asks:
         request = ask.request
@@ -356,7 +365,7 @@ def _one_by_one(follower: Follows, asks: list[_Ask], now: float) -> list[_Outcom
                 assert request.user_id is not None
                 outcomes.append((ask, follower.explain(request.user_id, request.n, now)))
             else:
-                outcomes.append((ask, follower.popular(request.n, now)))
+                outcomes.append((ask, popular.of(follower, request.n, now)))
         except Exception as error:
             doing = {
                 "explain": "explaining",

@@ -133,6 +133,12 @@ class StateCollector(Collector):
             clicked.add_metric([str(row.version)], row.clicked)
         yield served
         yield clicked
+        popular = CounterMetricFamily(
+            "headwater_popular", "Popular lists, kept ones and new ones.", labels=["answer"]
+        )
+        popular.add_metric(["kept"], service.engine.popular_list.hits)
+        popular.add_metric(["new"], service.engine.popular_list.misses)
+        yield popular
         yield from _reported(standing.report)
 
 

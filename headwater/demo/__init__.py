@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headwater import data
+from headwater.config import Config
 from headwater.demo._finale import follow_one_event
 from headwater.demo._ratings import Ratings
 from headwater.demo._server import Server
@@ -57,7 +58,7 @@ def run(
         console.print(
             f"Headwater starts in {folder}, and the titles of {len(ratings.titles):,} films go in."
         )
-        bulk.import_items(ratings.items_file, folder)
+        bulk.import_items(ratings.items_file, folder, Config())
         server.until_ready()
         console.print(
             f"It listens on {server.url}. Now {len(ratings):,} ratings of films, as they were "

@@ -10,6 +10,13 @@ Nothing here touches a log: the caller appends events and dead letters.
 
 from headwater.ingest._catalogue import Items, read_items
 from headwater.ingest._events import Decoded, WireEvent, decode_events
+from headwater.ingest._exported import (
+    EXPORT_KEY,
+    JSON_COLUMNS,
+    exported_rows,
+    is_exported,
+    read_exported,
+)
 from headwater.ingest._fields import Refused, identifier
 from headwater.ingest._interactions import Interactions, read_interactions
 from headwater.ingest._items import WireItem, decode_item, decode_items
@@ -19,6 +26,8 @@ from headwater.ingest._users import WireUser, decode_user, decode_users
 
 __all__ = [
     "DEFAULT_N",
+    "EXPORT_KEY",
+    "JSON_COLUMNS",
     "Decoded",
     "Interactions",
     "Items",
@@ -34,9 +43,12 @@ __all__ = [
     "decode_request",
     "decode_user",
     "decode_users",
+    "exported_rows",
     "identifier",
+    "is_exported",
     "patch_item",
     "patch_user",
+    "read_exported",
     "read_interactions",
     "read_items",
 ]

@@ -13,6 +13,7 @@ import polars as pl
 
 from headwater.errors import InvalidInput, UnreadableFile
 from headwater.ingest import _columns
+from headwater.ingest._broken import FAULT, NOT_JSON
 from headwater.ingest._fields import convert
 from headwater.ingest._items import WireItem, checked_item
 from headwater.ingest._tables import (
@@ -28,7 +29,7 @@ from headwater.ingest._tables import (
 from headwater.types import Item
 
 _FIELDS: dict[str, tuple[str, ...]] = {
-    "item_id": (),
+    "item_id": ("movieId",),
     "title": (),
     "categories": ("genres", "category", "department"),
     "tags": (),
@@ -39,6 +40,9 @@ _FIELDS: dict[str, tuple[str, ...]] = {
 }
 _LABELS = ("categories", "tags")
 _NESTED = ("attributes", "vectors")
+
+_NO_GENRES = "(no genres listed)"
+"""What MovieLens writes in place of none."""
 
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
 _NO = ("false", "f", "no", "n", "0")
@@ -59,7 +63,7 @@ class Items:
 
 
 def read_items(path: Path, *, mapping: Mapping[str, str] | None = None) -> Items:
-    """Reads Parquet, CSV, TSV, JSONL or a RecBole ``.item`` file.
+    """Reads Parquet, CSV, TSV, JSONL, a RecBole ``.item`` file, or MovieLens' films.
 
     Columns: ``item_id``, and optionally ``title``, ``categories`` (or ``genres``,
     ``category``, ``department``: all that are there), ``tags``, ``price``, ``text``,
@@ -80,6 +84,9 @@ def read_items(path: Path, *, mapping: Mapping[str, str] | None = None) -> Items
     items: list[Item] = []
     skipped: Counter[str] = Counter()
     for row in rows:
+        if fault := row.pop(FAULT, None):
+            skipped[fault] += 1
+            continue
         try:
             items.append(checked_item(convert(_wire_form(row, found), WireItem, "item"), None))
         except InvalidInput as error:
@@ -92,8 +99,8 @@ def read_items(path: Path, *, mapping: Mapping[str, str] | None = None) -> Items
 def _json_rows(
     path: Path, mapping: Mapping[str, str] | None
 ) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
-    rows = list(json_lines(path))
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    rows = [{FAULT: NOT_JSON} if row is None else row for row in json_lines(path)]
+    columns = list(dict.fromkeys(name for row in rows for name in row if name != FAULT))
     found = assign(path, columns, _FIELDS, mapping)
     require(path, columns, found, "item_id")
     return rows, found
@@ -107,17 +114,18 @@ def _table_rows(
     require(path, list(table.columns), found, "item_id")
     field_of = {name: field for field, names in found.items() for name in names}
     with readable(path):
-        names = {name: pl.col(there) for name, there in table.columns.items()}
-        raw = table.frame.select(**names).collect()
+        names = list(table.columns)
+        raw = table.read({name: name for name in names})
         numeric = _numeric(raw, [name for name in names if name not in field_of], table)
         parsed = {
             name: _field(name, dtype, field_of[name], table)
             if name in field_of
             else _attribute(name, dtype, name in numeric)
             for name, dtype in raw.schema.items()
+            if name != FAULT
         }
         known = {name: values for name, values in parsed.items() if values is not None}
-        return raw.select(**known).iter_rows(named=True), found
+        return raw.select(FAULT, **known).iter_rows(named=True), found
 
 
 def _numeric(raw: pl.DataFrame, names: Sequence[str], table: Table) -> frozenset[str]:
@@ -189,6 +197,8 @@ def _wire_form(row: Mapping[str, Any], found: Mapping[str, list[str]]) -> dict[s
 def _labels(values: Sequence[Any]) -> list[Any]:
     labels: list[Any] = []
     for value in values:
+        if value == _NO_GENRES:
+            continue
         if isinstance(value, str):
             labels += value.split("|")
         elif isinstance(value, list):

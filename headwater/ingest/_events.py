@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -111,7 +112,7 @@ def decode_events(
         key = f"{idempotency_key}/{index}" if idempotency_key and many else idempotency_key
         try:
             elements.append(
-                _event(decode(raw, WireEvent, "event"), received_at, types, source, key)
+                checked_event(decode(raw, WireEvent, "event"), received_at, types, source, key)
             )
         except InvalidInput as error:
             event_id = _event_id_of(raw) or key
@@ -119,13 +120,14 @@ def decode_events(
     return Decoded(elements, single=not many)
 
 
-def _event(
+def checked_event(
     sent: WireEvent,
     received_at: float,
-    types: dict[str, EventType],
+    types: Mapping[str, EventType],
     source: str,
-    key: str | None,
+    key: str | None = None,
 ) -> Event:
+    """The event within its limits; ``InvalidInput`` names the field that isn't."""
     if not sent.type:
         raise InvalidInput("type", "is empty")
     if len(sent.type) > MAX_TYPE_LENGTH:

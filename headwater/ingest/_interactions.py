@@ -14,15 +14,17 @@ import polars as pl
 
 from headwater.config import DEFAULT_EVENT_TYPES
 from headwater.errors import UnreadableFile
+from headwater.ingest._broken import FAULT
 from headwater.ingest._columns import absent, id_text, number, seconds
 from headwater.ingest._events import MAX_AHEAD, MAX_TYPE_LENGTH
+from headwater.ingest._exported import is_exported
 from headwater.ingest._fields import ANONYMOUS, MAX_ID_LENGTH
 from headwater.ingest._tables import Table, assign, listed, open_table, readable, require
 from headwater.types import Doubles, Event, Ints, Longs
 
 _FIELDS: dict[str, tuple[str, ...]] = {
-    "user_id": (),
-    "item_id": (),
+    "user_id": ("userId",),
+    "item_id": ("movieId",),
     "timestamp": (),
     "event": (),
     "value": ("rating",),
@@ -122,7 +124,7 @@ def read_interactions(
     event_types: Collection[str] = DEFAULT_EVENT_TYPES.keys(),
     received_at: float | None = None,
 ) -> Interactions:
-    """Reads Parquet, CSV, TSV, JSONL or a RecBole ``.inter`` file.
+    """Reads Parquet, CSV, TSV, JSONL, a RecBole ``.inter`` file, or MovieLens' ratings.
 
     Columns: ``user_id``, ``item_id``, ``timestamp``, and optionally ``event``,
     ``value`` (or ``rating``), ``session_id`` (or ``basket_id``),
@@ -144,6 +146,8 @@ def read_interactions(
         InvalidInput: ``mapping`` names no field.
     """
     now = time.time() if received_at is None else received_at
+    if not mapping and is_exported(path):
+        mapping = {"event": "type"}
     wanted = {*_FIELDS, *(alias for names in _FIELDS.values() for alias in names)}
     table = open_table(path, sorted({*wanted, *(mapping or {}).values()}))
     found = {
@@ -168,11 +172,7 @@ def read_interactions(
 
 def _read(table: Table, found: Mapping[str, str], now: float) -> pl.DataFrame:
     """Every row of the file: its fields, parsed, and the reason why it can't be used, if any."""
-    raw = (
-        table.frame.select(**{field: pl.col(table.columns[name]) for field, name in found.items()})
-        .with_row_index("index")
-        .collect()
-    )
+    raw = table.read(found).with_row_index("index")
     path, types = table.path, raw.schema
     nothing = pl.lit(None)
     parsed = {
@@ -189,6 +189,7 @@ def _read(table: Table, found: Mapping[str, str], now: float) -> pl.DataFrame:
         unreadable["value"] = ~absent("value", types["value"])
     rows = raw.select(
         pl.col("index").cast(pl.Int64),
+        pl.col(FAULT),
         **parsed,
         **{
             f"{field} unreadable": parsed[field].is_null() & given
@@ -220,7 +221,8 @@ def _reason(now: float) -> pl.Expr:
         (pl.col("value unreadable"), "value is not a number"),
         (value.is_infinite(), "value is not finite"),
     ]
-    return pl.coalesce(pl.when(is_wrong).then(pl.lit(reason)) for is_wrong, reason in wrong)
+    reasons = (pl.when(is_wrong).then(pl.lit(reason)) for is_wrong, reason in wrong)
+    return pl.coalesce(pl.col(FAULT), *reasons)
 
 
 def _coded(

@@ -9,11 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any, cast
 
 import msgspec
 import polars as pl
 
 from headwater.errors import InvalidInput, UnreadableFile
+from headwater.ingest import _broken
+from headwater.ingest._broken import FAULT
+from headwater.ingest._movielens import is_movielens, open_movielens
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}
 _ATOMIC = (".inter", ".item")
@@ -53,6 +57,23 @@ class Table:
     sequences: frozenset[str]
     textual: bool
 
+    def read(self, columns: Mapping[str, str]) -> pl.DataFrame:
+        """The columns ``name -> column``, and ``FAULT``: why a row can't be taken apart.
+
+        Call it within ``readable``.
+        """
+        chosen = {name: pl.col(self.columns[column]) for name, column in columns.items()}
+        try:
+            there = self.frame.collect_schema().names()
+            fault = pl.col(FAULT) if FAULT in there else pl.lit(None, pl.String)
+            return self.frame.select(**chosen, **{FAULT: fault}).collect()
+        except pl.exceptions.ComputeError:
+            if not self.textual:
+                raise
+            return _slowly(self.path, list(self.columns.values())).select(
+                **chosen, **{FAULT: pl.col(FAULT)}
+            )
+
 
 def suffix(path: Path) -> str:
     """The extension that tells the format, past a compression's own."""
@@ -64,6 +85,17 @@ def suffix(path: Path) -> str:
 
 def is_json_lines(path: Path) -> bool:
     return suffix(path) in _JSON_LINES
+
+
+def is_parquet(path: Path) -> bool:
+    return suffix(path) in _PARQUET
+
+
+def opened_lines(path: Path) -> IO[bytes]:
+    """The lines of a file that may be compressed, as bytes."""
+    if path.suffix.lower() == _COMPRESSED:
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    return path.open("rb")
 
 
 def open_table(path: Path, wanted: Sequence[str]) -> Table:
@@ -78,6 +110,10 @@ def open_table(path: Path, wanted: Sequence[str]) -> Table:
     """
     kind = suffix(path)
     with readable(path):
+        if is_movielens(path):
+            frame = open_movielens(path)
+            names = [name for name in frame.collect_schema().names() if name != FAULT]
+            return _table(path, frame, names)
         if kind in _PARQUET:
             frame = pl.scan_parquet(path, glob=False)
             return _table(path, frame, frame.collect_schema().names())
@@ -96,12 +132,17 @@ def open_table(path: Path, wanted: Sequence[str]) -> Table:
             # Unlike the others it can't be told that the name is no pattern.
             pattern = glob.escape(str(path))
             frame = pl.scan_ndjson(pattern, schema=dict.fromkeys(wanted, pl.String))
-            there = frame.select(pl.all().is_not_null().any()).collect().row(0, named=True)
-            named = [*next(json_lines(path), {}), *(name for name, any_ in there.items() if any_)]
+            try:
+                there = frame.select(pl.all().is_not_null().any()).collect().row(0, named=True)
+            except pl.exceptions.ComputeError:
+                slow = _slowly(path, wanted).drop(FAULT)
+                there = slow.select(pl.all().is_not_null().any()).row(0, named=True)
+            first = next((row for row in json_lines(path) if row is not None), {})
+            named = [*first, *(name for name, any_ in there.items() if any_)]
             return _table(path, frame, list(dict.fromkeys(named)))
     raise UnreadableFile(
         f"{path}: the format is told by the extension, which must be one of "
-        f"{', '.join((*_PARQUET, *_SEPARATORS, *_JSON_LINES))}"
+        f"{', '.join((*_PARQUET, *_SEPARATORS, *_JSON_LINES))}, or .dat or .data of MovieLens"
     )
 
 
@@ -120,7 +161,7 @@ def readable(path: Path) -> Iterator[None]:
 def _table(path: Path, frame: pl.LazyFrame, names: Sequence[str]) -> Table:
     columns = {name: name for name in names}
     sequences: frozenset[str] = frozenset()
-    if suffix(path) in _ATOMIC:
+    if suffix(path) in _ATOMIC and not is_movielens(path):
         # Headers of atomic files say the type too: `user_id:token`.
         columns = {name.partition(":")[0]: name for name in names}
         sequences = frozenset(
@@ -196,14 +237,22 @@ def listed(skipped: Mapping[str, int]) -> str:
     return ", ".join(f"{count} rows: {reason}" for reason, count in skipped.items())
 
 
-def json_lines(path: Path) -> Iterator[dict[str, object]]:
-    """The objects of a JSONL file, one by one; ``UnreadableFile`` names a line that is none."""
-    opened = gzip.open if path.suffix.lower() == _COMPRESSED else open
-    with readable(path), opened(path, "rb") as lines:
-        for number, line in enumerate(lines, 1):
+def json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """The objects of a JSONL file, one by one; ``None`` in place of a line that is none."""
+    with readable(path), opened_lines(path) as lines:
+        for line in lines:
             if not line.strip():
                 continue
             try:
-                yield msgspec.json.decode(line, type=dict[str, object])
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise UnreadableFile(f"{path}, line {number}, is no JSON object: {error}") from None
+                yield msgspec.json.decode(line, type=dict[str, Any])
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                yield None
+
+
+def _slowly(path: Path, columns: Sequence[str]) -> pl.DataFrame:
+    """A file of text that holds a broken line, as text."""
+    if is_json_lines(path):
+        return _broken.json_lines(json_lines(path), columns)
+    with opened_lines(path) as lines:
+        kind = suffix(path)
+        return _broken.separated(lines, _SEPARATORS[kind], quoted=kind not in _ATOMIC)

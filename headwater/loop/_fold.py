@@ -32,7 +32,7 @@ class Fold:
         self.model = Model(config, self.preprocess.consuming_types, features.mixture(config))
         self.recommender = Recommender(config, self.model, features)
         self.offset = 0
-        self._is_category: list[bool] = []
+        self._is_category = np.zeros(0, np.bool_)
 
     @property
     def n_items(self) -> int:
@@ -71,12 +71,15 @@ class Fold:
     def categories(self, rows: Ints) -> Ints:
         """(..., T) the categories of items among their tokens, ``NO_ROW`` past the end."""
         known = self.preprocess.tokens
-        for token in range(len(self._is_category), len(known)):
-            self._is_category.append(known.id(token).startswith(CATEGORY))
+        new = range(len(self._is_category), len(known))
+        if new:
+            flags = [known.id(token).startswith(CATEGORY) for token in new]
+            self._is_category = np.append(self._is_category, np.array(flags))
         found = self.model.content.tokens(rows)
-        wanted = np.array([*self._is_category, False])
         # Categories come first among an item's tokens, so that none is left behind another.
-        return np.where(wanted[found], found, NO_ROW).astype(np.int32)
+        # The flag behind the last one is that of NO_ROW.
+        wanted = np.append(self._is_category, False)[found]
+        return np.where(wanted, found, NO_ROW).astype(np.int32)
 
     def batch(self, records: Sequence[Record]) -> tuple[Batch, Ints]:
         """Folds records into histories and catalogue; returns the batch, and removed item rows."""
@@ -97,7 +100,7 @@ class Fold:
         self.model.load(part_of(state, "model."))
         self.model.grow(self.n_items)
         self.offset = offset
-        self._is_category = []
+        self._is_category = np.zeros(0, np.bool_)
 
 
 def until_removal(records: list[Record]) -> list[Record]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,16 @@ import numpy as np
 import structlog
 
 from headwater.config import Config
-from headwater.deploy import Manifest, Snapshots, check, decode, digest, encode, state_digest
+from headwater.deploy import (
+    Manifest,
+    Snapshots,
+    Versions,
+    check,
+    decode,
+    digest,
+    encode,
+    state_digest,
+)
 from headwater.errors import GuardTripped, UpdateError
 from headwater.evaluate import TOP, Evaluator, Outcomes, Satisfaction
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
@@ -27,10 +37,17 @@ from headwater.types import (
     SettingChange,
     State,
     Update,
+    Version,
 )
 
 _REPORT_SECONDS = 1.0
 _DRAINED_REPORT_SECONDS = 0.05
+
+_VERSION_METRICS = ("mixture.ndcg@10", "popularity.ndcg@10")
+"""Metrics that the history of versions keeps with each snapshot."""
+
+_SETTINGS_REPORTED = 50
+"""Newest changes of settings that a report tells of."""
 
 _RATED = ("sequence", "mixture")
 """Parts of the model whose learning rates the optimizer steers."""
@@ -71,6 +88,7 @@ class Learner:
         self._token = updates.acquire()
         self._speed = _Speed()
         self._bytes = 0
+        self._changes: deque[SettingChange] = deque(maxlen=_SETTINGS_REPORTED)
         self.epoch = 1
         self.version = 1
         self.on_outcomes: Callable[[Batch, Outcomes], None] | None = None
@@ -110,7 +128,11 @@ class Learner:
             rates = {name: self._optimizer.rate(name) for name in _RATED}
             lesson = self._trainer.learn(batch, ranking, rates, gradient=gradient)
             losses = {"sequence": lesson.sequence_loss, "mixture": lesson.mixture_loss}
-            self._settings += self._optimizer.observe(losses, len(outcomes), batch.end)
+            changes = self._optimizer.observe(losses, len(outcomes), batch.end)
+            for change in changes:
+                log.info("setting changed", **msgspec.structs.asdict(change))
+            self._settings += changes
+            self._changes.extend(changes)
         if len(removed):
             self.fold.model.forget(removed)
         self._pending.append(batch.end)
@@ -177,17 +199,20 @@ class Learner:
     def _write_snapshot(self, snapshots: Snapshots) -> Path:
         self._updates.sync()
         self._kept = self.trained_through
-        return snapshots.write(
-            self.state(),
-            Manifest(
-                epoch=self.epoch,
-                version=self.version,
-                sequence=self.sequence,
-                offset=self.trained_through,
-                shape=self.fold.shape,
-                created_at=time.time(),
-            ),
+        manifest = Manifest(
+            epoch=self.epoch,
+            version=self.version,
+            sequence=self.sequence,
+            offset=self.trained_through,
+            shape=self.fold.shape,
+            created_at=time.time(),
         )
+        path = snapshots.write(self.state(), manifest)
+        newest = self._evaluator.metrics("newest")
+        kept = {name: newest[0].values[name].value for name in _VERSION_METRICS if newest}
+        versions = Versions(snapshots.directory / "versions.jsonl")
+        versions.add(Version(self.version, self.epoch, path.name, "live", kept))
+        return path
 
     def state(self) -> State:
         """Everything that the next step depends on."""
@@ -319,7 +344,7 @@ class Learner:
                 "events_per_second": round(self._speed.per_second(), 1),
                 "update_bytes": self._bytes,
                 "rates": {name: self._optimizer.rate(name) for name in _RATED},
-                "settings": update.settings,
+                "settings": list(self._changes),
                 "metrics": self._evaluator.metrics("newest") + self._satisfaction.metrics(),
             }
         )

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from headwater.config import Config
-from headwater.errors import LogError
-from headwater.ingest import read_interactions, read_items
+from headwater.errors import InvalidInput, LogError
+from headwater.ingest import (
+    exported_rows,
+    is_exported,
+    read_exported,
+    read_interactions,
+    read_items,
+)
 from headwater.log.sqlite import SqliteEventsLog
 from headwater.types import DeadLetter, Entry
 
@@ -38,6 +46,8 @@ def import_events(
 ) -> Imported:
     """Appends the interactions of a file, in time order; a row that is there already counts once.
 
+    A file that ``headwater export`` wrote is appended in its own order, whatever it holds.
+
     Args:
         mapping: field -> column, over names and aliases.
         progress: called with the rows done and the rows in all.
@@ -47,6 +57,8 @@ def import_events(
         InvalidInput: ``mapping`` names no field.
         LogError: the log can't be opened, or refused a chunk.
     """
+    if not mapping and is_exported(path):
+        return _import_exported(path, data, config, progress)
     rows = read_interactions(path, mapping=mapping, event_types=config.event_types)
     chunks = (rows.events(start, start + CHUNK) for start in range(0, len(rows), CHUNK))
     done = _append(chunks, len(rows), data, progress)
@@ -57,6 +69,7 @@ def import_events(
 def import_items(
     path: Path,
     data: Path,
+    config: Config,
     mapping: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Imported:
@@ -64,10 +77,32 @@ def import_items(
 
     Arguments and errors are those of ``import_events``.
     """
+    if not mapping and is_exported(path):
+        return _import_exported(path, data, config, progress)
     rows = read_items(path, mapping=mapping)
     chunks = (rows.items[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
     done = _append(chunks, len(rows), data, progress)
     done.skipped = rows.skipped
+    return done
+
+
+def _import_exported(
+    path: Path, data: Path, config: Config, progress: Callable[[int, int], None]
+) -> Imported:
+    total = exported_rows(path)
+    skipped: Counter[str] = Counter()
+
+    def good() -> Iterator[Entry]:
+        for one in read_exported(path, config.event_types):
+            if isinstance(one, InvalidInput):
+                skipped[str(one)] += 1
+            else:
+                yield one
+
+    entries = good()
+    chunks = iter(lambda: list(islice(entries, CHUNK)), [])
+    done = _append(chunks, total, data, progress)
+    done.skipped = dict(skipped)
     return done
 
 

@@ -53,6 +53,10 @@ def _get(url: str, path: str, headers: dict[str, str]) -> dict[str, Any]:
             raise HeadwaterError(
                 f"{url} refuses the key; set HEADWATER_SERVE__API_KEY to the server's"
             )
+        if answer.status_code == 403:
+            raise HeadwaterError(
+                f"{url} refuses a key of this role; set HEADWATER_SERVE__API_KEY to an admin's"
+            )
         found: dict[str, Any] = answer.raise_for_status().json()
     except httpx.HTTPStatusError as error:
         raise HeadwaterError(

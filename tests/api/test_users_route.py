@@ -33,7 +33,7 @@ def entries(served: Served) -> list[Entry]:
 
 
 def test_a_user_is_set_shown_and_hidden(served: Served, client: TestClient[Litestar]) -> None:
-    attributes = {"plan": "gold", "age": 41.0, "staff": False, "likes": ["a"]}
+    attributes: dict[str, Any] = {"plan": "gold", "age": 41.0, "staff": False, "likes": ["a"]}
     answer = client.put("/v1/users/u%2F1", json={"attributes": attributes})
     assert answer.json() == {"user_id": "u/1", "offset": 1}
     shown = client.get("/v1/users/u%2F1").json()

@@ -222,8 +222,7 @@ def test_a_mapping_moves_columns(tmp_path: Path):
     [
         ("a.parquet", b"nothing"),
         ("a.csv", b""),
-        ("a.jsonl", b'{"item_id": 1}\n[1]\n'),
-        ("a.jsonl", b'{"item_id": 1}\n{"item_id": "\xff"}\n'),
+        ("a.jsonl", b"[1]\n"),
         ("a.jsonl", b""),
         ("a.jsonl.gz", b"not compressed"),
         ("a.xlsx", b""),
@@ -236,10 +235,19 @@ def test_a_file_that_cant_be_read_is_named(tmp_path: Path, name: str, body: byte
     assert name in str(caught.value)
 
 
-def test_the_line_of_json_at_fault_is_named(tmp_path: Path):
-    (tmp_path / "a.jsonl").write_text('{"item_id": 1}\n\n{"item_id": \n')
-    with pytest.raises(UnreadableFile, match="line 3"):
-        read_items(tmp_path / "a.jsonl")
+@pytest.mark.parametrize("bad", [b'{"item_id": ', b"[1]", b'{"item_id": "\xff"}'])
+def test_a_broken_line_of_json_is_skipped_alone(tmp_path: Path, bad: bytes):
+    (tmp_path / "a.jsonl").write_bytes(b'{"item_id": 1}\n\n' + bad + b'\n{"item_id": 2}\n')
+    items = read_items(tmp_path / "a.jsonl")
+    assert [item.item_id for item in items] == ["1", "2"]
+    assert items.skipped == {"line is not a JSON object": 1}
+
+
+def test_a_ragged_row_is_skipped_alone(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("item_id,title\n1,Alien\n2,Good, Bad\n3,Up\n")
+    items = read_items(tmp_path / "a.csv")
+    assert [(item.item_id, item.title) for item in items] == [("1", "Alien"), ("3", "Up")]
+    assert items.skipped == {"row has another number of fields than the header": 1}
 
 
 def test_the_shipped_catalogue():

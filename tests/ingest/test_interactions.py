@@ -337,14 +337,14 @@ def test_a_column_named_as_on_the_wire_is_pointed_at(tmp_path: Path, name: str):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_missing_column_is_named_with_the_option_that_helps(tmp_path: Path, name: str):
-    columns = {"userId": [1], "movieId": [2], "timestamp": [3], "rating": [4.0]}
+    columns = {"customerId": [1], "productId": [2], "timestamp": [3], "rating": [4.0]}
     with pytest.raises(UnreadableFile) as caught:
         read(columns, tmp_path, name)
     message = str(caught.value)
     assert f"{tmp_path / name} has no column user_id and no column item_id" in message
-    assert "--map user_id=userId --map item_id=movieId" in message
-    assert "columns: userId, movieId, timestamp, rating" in message
-    rows = read(columns, tmp_path, name, mapping={"user_id": "userId", "item_id": "movieId"})
+    assert "--map user_id=customerId --map item_id=productId" in message
+    assert "columns: customerId, productId, timestamp, rating" in message
+    rows = read(columns, tmp_path, name, mapping={"user_id": "customerId", "item_id": "productId"})
     assert ids(rows) == [("1", "2")]
 
 
@@ -369,11 +369,11 @@ def test_other_fields_of_json_may_hold_anything(tmp_path: Path):
     [
         ("a.parquet", b"PAR1 not really", "can't be read"),
         ("a.csv", b"", "can't be read"),
-        ("a.csv", b'user_id,item_id,timestamp\n1,2,"3\n', "can't be read"),
-        ("a.csv", b"user_id,item_id,timestamp\n1,2,3,4\n", "can't be read"),
-        ("a.csv", b"user_id,item_id,timestamp\n\xff,2,3\n", "can't be read"),
-        ("a.jsonl", b'{"user_id": 1', "can't be read"),
-        ("a.jsonl", b"[1]\n", "can't be read"),
+        ("a.csv", b'user_id,item_id,timestamp\n1,2,"3\n', "no row to use"),
+        ("a.csv", b"user_id,item_id,timestamp\n1,2,3,4\n", "no row to use"),
+        ("a.csv", b"user_id,item_id,timestamp\n\xff,2,3\n", "no row to use"),
+        ("a.jsonl", b'{"user_id": 1', "has no column"),
+        ("a.jsonl", b"[1]\n", "has no column"),
         ("a.txt", b"user_id,item_id,timestamp\n1,2,3\n", "told by the extension"),
         ("noextension", b"", "told by the extension"),
     ],
@@ -383,6 +383,50 @@ def test_a_file_that_cant_be_read_is_named(tmp_path: Path, name: str, body: byte
     with pytest.raises(UnreadableFile, match=message) as caught:
         read_interactions(tmp_path / name)
     assert name in str(caught.value)
+
+
+HEADER = b"user_id,item_id,timestamp,value\n"
+GOOD = [b"u1,i1,1,5", b"u2,i2,2,4"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b"u3,i3,3,4,5", "row has another number of fields than the header"),
+        (b'u3,"i3,3,4', "row has a quote that isn't closed, or stands within a field"),
+        (b"u3,\xff,3,4", "row is not UTF-8"),
+        (b"u3,i3", "timestamp is missing"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_broken_row_is_skipped_alone(tmp_path: Path, bad: bytes, reason: str, place: int):
+    rows = [*GOOD[:place], bad, *GOOD[place:]]
+    (tmp_path / "a.csv").write_bytes(HEADER + b"\n".join(rows) + b"\n")
+    found = read_interactions(tmp_path / "a.csv")
+    assert ids(found) == [("u1", "i1"), ("u2", "i2")]
+    assert found.values.tolist() == [5.0, 4.0]
+    assert found.skipped == {reason: 1}
+    assert found.index.tolist() == [n for n in range(3) if n != place]
+
+
+def test_a_quoted_field_may_go_on_beside_a_broken_row(tmp_path: Path):
+    (tmp_path / "a.csv").write_bytes(HEADER + b'u1,"i\n,""1""",1,5\nu3,i3,3,4,5\nu2,i2,2,4\n')
+    found = read_interactions(tmp_path / "a.csv")
+    assert ids(found) == [("u1", 'i\n,"1"'), ("u2", "i2")]
+
+
+@pytest.mark.parametrize(
+    "bad", [b"{", b"[1]", b"null", b'{"user_id": "\xff"}', b"x" * 9, b"[" * 9999]
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_broken_line_of_json_is_skipped_alone(tmp_path: Path, bad: bytes, place: int):
+    good = [b'{"user_id": 1, "item_id": "a", "timestamp": 1}']
+    good += [b'{"user_id": "2", "item_id": 7, "timestamp": 2.5, "value": 4}']
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([*good[:place], bad, *good[place:]]))
+    found = read_interactions(tmp_path / "a.jsonl")
+    assert ids(found) == [("1", "a"), ("2", "7")]
+    assert found.timestamps.tolist() == [1.0, 2.5]
+    assert found.skipped == {"line is not a JSON object": 1}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -396,7 +440,8 @@ def test_a_flipped_bit_is_read_over_or_an_error_of_ours(tmp_path: Path, name: st
             assert len(read_interactions(path)) <= len(ROWS) + 1
         except UnreadableFile:
             unreadable += 1
-    assert unreadable > 0
+    # A broken line of JSON is lost alone; where another was, there is a header.
+    assert unreadable > 0 or "json" in name
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])

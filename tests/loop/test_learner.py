@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from headwater.config import Config
-from headwater.deploy import Manifest, Snapshots, decode
+from headwater.deploy import Manifest, Snapshots, Versions, decode
 from headwater.errors import Fenced, GuardTripped
 from headwater.log import StoredUpdate
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
@@ -481,3 +481,17 @@ def test_what_is_counted_does_not_depend_on_where_batches_end() -> None:
     found.append(counted(follower))
     for other in found[1:]:
         assert_equal(found[0], other)
+
+
+def test_every_snapshot_is_a_line_in_the_history_of_versions(tmp_path: Path) -> None:
+    log = events_log(views(300))
+    learner = Learner(small(), log, MemoryUpdatesLog(), tmp_path)
+    first = learner.snapshot()
+    learn_all(learner)
+    second = learner.snapshot()
+    versions = Versions(tmp_path / "versions.jsonl")
+    assert [version.snapshot for version in versions.history()] == [first.name, second.name]
+    live = versions.live()
+    assert live is not None
+    assert (live.number, live.snapshot) == (learner.version, second.name)
+    assert live.metrics.keys() == {"mixture.ndcg@10", "popularity.ndcg@10"}

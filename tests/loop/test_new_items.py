@@ -38,7 +38,7 @@ def test_an_item_that_was_put_a_moment_ago_is_in_the_next_list() -> None:
     found = {item.item_id: item for item in likes_noir.items}
     assert "new" in found
     said = {reason.expert: reason.because_of for reason in found["new"].reasons}
-    assert said["content"] is not None and said["content"].startswith("noir")
+    assert (said["content"] or "").startswith("noir")
 
     events.append([ItemRemoval("new")], 2e9)
     follower.catch_up()

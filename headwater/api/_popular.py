@@ -1,0 +1,42 @@
+"""The list of what is popular, kept for as long as the state that it came from is the newest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import msgspec
+
+from headwater.types import Recommendations
+
+if TYPE_CHECKING:
+    from headwater.api._engine import Follows
+
+
+class PopularList:
+    """One list, the longest that was asked for; a shorter one is its beginning.
+
+    It doesn't depend on who asks or when, only on the state; ranking every item for each
+    request takes longer than everything else of the answer
+    (docs/decisions/0006-the-popular-list-is-kept.md). For the model thread alone; ``hits``
+    and ``misses`` may be read from any.
+    """
+
+    def __init__(self) -> None:
+        self.hits = 0
+        self.misses = 0
+        self._state: tuple[int, int, int, int] | None = None
+        self._n = 0
+        self._list: Recommendations | None = None
+
+    def of(self, follower: Follows, n: int, now: float) -> Recommendations:
+        """The first n, under an id of their own."""
+        state = (follower.offset, follower.epoch, follower.version, follower.sequence)
+        kept = self._list
+        if kept is None or state != self._state or n > self._n:
+            self.misses += 1
+            self._list = follower.popular(n, now)
+            self._state, self._n = state, n
+            return self._list
+        self.hits += 1
+        return msgspec.structs.replace(kept, recommendation_id=uuid4().hex, items=kept.items[:n])

@@ -1,0 +1,133 @@
+"""What is exported comes back by import as it was: same entries, same order."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from headwater import cli
+from headwater.config import Config
+from headwater.errors import HeadwaterError, LogError
+from headwater.ingest import read_interactions
+from headwater.log.sqlite import SqliteEventsLog
+from headwater.roles import bulk
+from headwater.roles.export import What, export
+from headwater.types import Entry, Event, Item, ItemRemoval, User, UserRemoval
+
+FULL = Event(
+    "é\0", "rating", "u,1", 1_700_000_000.123456, "i|1", -0.1, "s", "r", 3, "home", "app",
+    {"deep": [{"list": [1, "two", None, 3.5, True]}]}, False, "web",
+)  # fmt: skip
+EVENTS = [
+    FULL,
+    Event("late", "view", "anon:x", 1_600_000_000.0, "i", anonymous=True),
+    Event("search", "search", "u", 1_700_000_001.0),
+    *(Event(f"e{n}", "view", f"u{n % 7}", 1_700_000_002.0 + n, f"i{n}") for n in range(2_500)),
+]
+ITEM = Item(
+    "i1", "Ünï", ("a", "b"), ("t",), 9.99, "long " * 99,
+    {"color": "red", "size": 4.0, "new": True, "in": ["x", "y"]}, {"image": [0.1, -2.0]}, 5.0,
+    False,
+)  # fmt: skip
+USER = User("u1", {"plan": "gold", "age": 41.0})
+REST: list[Entry] = [
+    Item("i1"), ITEM, Item("gone"), Item("back"), ItemRemoval("gone"), ItemRemoval("back"),
+    Item("back", "Back"), USER, User("gone"), UserRemoval("gone"), User("u2"),
+]  # fmt: skip
+NEWEST: dict[What, list[Entry]] = {
+    "events": [*EVENTS],
+    "items": [ITEM, Item("back", "Back")],
+    "users": [USER, User("u2")],
+}
+
+FORMATS = pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    entries: list[Entry] = [*EVENTS[:10], *REST, *EVENTS[10:]]
+    with closing(SqliteEventsLog(folder / "events.db")) as log:
+        log.append(entries, 1_800_000_000.0)
+    return folder
+
+
+def content(data: Path) -> list[Entry]:
+    with closing(SqliteEventsLog(data / "events.db")) as log:
+        return [record.entry for record in log.read(0, 10_000)]
+
+
+@FORMATS
+@pytest.mark.parametrize("what", ["events", "items", "users"])
+def test_a_round_trip(what: What, suffix: str, data: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"all{suffix}"
+    seen: list[tuple[int, int]] = []
+    written = export(path, data, what, lambda done, total: seen.append((done, total)))
+    assert written == len(NEWEST[what])
+    assert seen[-1][0] == seen[-1][1]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    done = bulk.import_events(path, tmp_path / "copy", Config())
+    assert (done.appended, done.skipped) == (written, {})
+    assert content(tmp_path / "copy") == NEWEST[what]
+    if what == "events":
+        again = bulk.import_events(path, tmp_path / "copy", Config())
+        assert (again.appended, again.duplicate) == (0, written)
+
+
+def test_a_bad_line_is_skipped_and_counted(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    export(path, data, "events")
+    lines = path.read_bytes().splitlines()
+    lines[0] = b'{"entry": "event"'
+    lines[2] = lines[2].replace(b'"user_id":"u"', b'"user_id":""')
+    lines[4] = lines[4].replace(b'"event"', b'"story"')
+    path.write_bytes(b"\n".join(lines))
+    done = bulk.import_events(path, tmp_path / "copy", Config())
+    assert done.appended == len(EVENTS) - 3
+    assert done.skipped == {
+        "line is not a JSON object": 1,
+        "user_id is empty": 1,
+        "entry must be one of event, item, user": 1,
+    }
+
+
+@FORMATS
+def test_other_tools_read_it(suffix: str, data: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"events{suffix}"
+    export(path, data, "events")
+    frame = pl.read_parquet(path) if suffix == ".parquet" else pl.read_ndjson(path)
+    assert frame.height == len(EVENTS)
+    assert {"user_id", "item_id", "timestamp", "type"} <= set(frame.columns)
+    rows = read_interactions(path)
+    assert len(rows) == len(EVENTS) - 1  # a search is of no item
+    assert set(rows.type_names) == {"rating", "view"}
+
+
+def test_what_cannot_be_exported_says_so(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(HeadwaterError, match=r"\.jsonl.*\.parquet"):
+        export(tmp_path / "x.xlsx", data, "events")
+    with pytest.raises(HeadwaterError, match="can't be written"):
+        export(tmp_path / "nowhere" / "x.jsonl", data, "events")
+    with pytest.raises(LogError, match="no events log"):
+        export(tmp_path / "x.jsonl", tmp_path / "nothing", "events")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_the_commands(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "items.parquet"
+    for arguments in (
+        ("export", str(path), "--data", str(data), "--what", "items"),
+        ("import", str(path), "--data", str(tmp_path / "copy")),
+    ):
+        monkeypatch.setattr(sys, "argv", ["headwater", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert not caught.value.code
+    assert "2 items of" in capsys.readouterr().out
+    assert content(tmp_path / "copy") == NEWEST["items"]
