@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs clean
+.PHONY: help setup demo test lint format docs bench-quality clean
 
 help:
 	@echo "make setup    make .venv with everything pinned; PYTHON=... picks the interpreter"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint     ruff, mypy, import directions"
 	@echo "make format   let ruff format, and fix what it can"
 	@echo "make docs     write docs/configuration.md from the settings"
+	@echo "make bench-quality  figures of quality beside peers; ARGS='--limit 15000'"
 	@echo "make clean    remove .venv and every cache"
 
 setup: $(READY)
@@ -50,6 +51,9 @@ format: setup
 docs: setup
 	$(BIN)/python -c 'from headwater.config import configuration_markdown as page; print(page(), end="")' \
 	  > docs/configuration.md
+
+bench-quality: setup
+	$(BIN)/python -m benchmarks.quality $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

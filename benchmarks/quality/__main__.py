@@ -1,0 +1,142 @@
+"""``python -m benchmarks.quality``: every stream, ours and the peers, figures and goals."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks.quality.figures import draw, figures, goals
+from benchmarks.quality.peers import GRIDS
+from benchmarks.quality.running import Progress as Told
+from benchmarks.quality.running import ours, peer
+from benchmarks.quality.streams import SPECS, Spec, encode, read
+from headwater.errors import UnreadableFile
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def main(
+    streams: Annotated[str, typer.Option(help="Names, with commas between.")] = ",".join(SPECS),
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The first so many events; no goal is judged.")
+    ] = None,
+    only: Annotated[
+        Literal["ours"] | None, typer.Option(help="Runs no peer; kept results of peers are used.")
+    ] = None,
+) -> None:
+    """Measures, writes results/quality.json and .png; exit status 1 where a goal is missed."""
+    console = Console(highlight=False)
+    console.width = max(console.width, 110)
+    names = streams.split(",")
+    unknown = sorted(set(names) - set(SPECS))
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(unknown)}: name some of {', '.join(SPECS)}")
+    done: dict[str, dict[str, Any]] = {}
+    skipped: list[str] = []
+    RESULTS.mkdir(exist_ok=True)
+    for name in names:
+        try:
+            done[name] = _measure(SPECS[name], limit, only is None, console)
+        except UnreadableFile as error:
+            skipped.append(name)
+            console.print(f"SKIPPED {name}: {error}", style="bold yellow")
+            continue
+        console.print(_table(name, done[name]))
+        results = {"limit": limit, "skipped": skipped, "streams": done}
+        # Written after every stream, so that a run that is cut off has not run for nothing.
+        (RESULTS / "quality.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+    if done:
+        draw(RESULTS / "quality.png", done)
+    judged = [] if limit else [(s, goal) for s, one in done.items() for goal in one["goals"]]
+    for stream, goal in judged:
+        if not goal["met"]:
+            against = f" against {goal['against']}" if goal["against"] else ""
+            console.print(
+                f"MISSED {stream}: {goal['goal']}{against} is {goal['figure']:.4f}, "
+                f"asked is {goal['limit']:.4f}",
+                style="bold red",
+            )
+    print(_sentence(done, skipped, judged, limit))
+    sys.exit(any(not goal["met"] for _, goal in judged) or not done)
+
+
+def _measure(spec: Spec, limit: int | None, run_peers: bool, console: Console) -> dict[str, Any]:
+    interactions = read(spec, limit)
+    stream = encode(interactions, spec)
+    settings: dict[str, Any] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(20), TaskProgressColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task(spec.name)
+
+        def told(what: str, events: int, total: int) -> None:
+            bar.update(task, description=f"{spec.name}: {what}", completed=events, total=total)
+
+        progress: Told | None = told if run_peers else None
+        ranks, seconds = ours(interactions, stream, spec, told)
+        experts = [name for name in ranks if name != "headwater"]
+        for name in GRIDS:
+            found = peer(stream, name, progress)
+            if found is None:
+                console.print(f"{spec.name}: no kept result of {name}", style="yellow")
+                continue
+            # An expert may have the name of a peer.
+            ranks[f"peer {name}"] = found[0][name]
+            settings[f"peer {name}"] = found[1]
+    models = figures(ranks)
+    return {
+        "events": len(interactions),
+        "ties": "grouped" if spec.grouped else "order",
+        "repeats": spec.repeats,
+        "seconds": seconds,
+        "models": models,
+        "peers": settings,
+        "experts": experts,
+        "goals": goals(spec, models, experts, list(settings)),
+    }
+
+
+def _table(name: str, one: dict[str, Any]) -> Table:
+    n = one["models"]["headwater"]["n"]
+    table = Table(title=f"{name}, second half, {n:,} predictions", title_justify="left")
+    table.add_column("model", no_wrap=True)
+    for header in ("NDCG@10", "95 %", "HR@10", "ours ahead", "95 % paired"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for model, found in one["models"].items():
+        low, high = found["ndcg@10_interval"]
+        row = [f"{found['ndcg@10']:.4f}", f"{low:.4f}-{high:.4f}", f"{found['hit_rate@10']:.4f}"]
+        if "ours_ahead" in found:
+            low, high = found["ours_ahead_interval"]
+            row += [f"{found['ours_ahead']:+.1%}", f"{low:+.1%} to {high:+.1%}"]
+        table.add_row(f"expert {model}" if model in one["experts"] else model, *row)
+    return table
+
+
+def _sentence(
+    done: dict[str, dict[str, Any]],
+    skipped: list[str],
+    judged: list[tuple[str, dict[str, Any]]],
+    limit: int | None,
+) -> str:
+    parts = []
+    for name, one in done.items():
+        text = f"{name} {one['models']['headwater']['ndcg@10']:.4f}"
+        if one["peers"]:
+            best = max(one["peers"], key=lambda model: one["models"][model]["ndcg@10"])
+            text += f" ({best} {one['models'][best]['ndcg@10']:.4f})"
+        parts.append(text)
+    met = sum(goal["met"] for _, goal in judged)
+    verdict = f"no goal judged with --limit {limit}" if limit else f"{met} of {len(judged)} goals"
+    verdict += "" if limit else " met"
+    missing = f"; skipped {', '.join(skipped)}" if skipped else ""
+    return f"NDCG@10 of the second half: {', '.join(parts) or 'nothing'}; {verdict}{missing}."
+
+
+if __name__ == "__main__":
+    typer.run(main)
