@@ -38,7 +38,6 @@ ENV_PREFIX = "HEADWATER_"
 
 RESERVED_VARIABLES = {
     "HEADWATER_STREAMS": "folder of the streams that benchmarks read",
-    "HEADWATER_SUPERVISED": "set by `headwater serve` for the processes that it starts",
     "HEADWATER_URL": "address of a running system, for the commands that talk to one",
 }
 """Environment variables of that prefix which aren't settings."""
