@@ -25,8 +25,8 @@ _RESCALE_AT = 60.0
 """Half-lives past the landmark at which counts are rescaled: 2 ** 60 is far from overflow."""
 
 _RESPONSIBILITY_RATE = 0.002
-"""Step of the online EM, a memory of about 500 events: slow enough that one burst doesn't swing
-the mixture (0.0005 to 0.01 measured alike on film ratings)."""
+"""Step of the online EM, a memory of about 500 events, so that one burst doesn't swing the
+mixture. A first guess: no other value was tried."""
 
 
 class Popularity:
