@@ -129,8 +129,6 @@ class Learner:
             lesson = self._trainer.learn(batch, ranking, rates, gradient=gradient)
             losses = {"sequence": lesson.sequence_loss, "mixture": lesson.mixture_loss}
             changes = self._optimizer.observe(losses, len(outcomes), batch.end)
-            for change in changes:
-                log.info("setting changed", **msgspec.structs.asdict(change))
             self._settings += changes
             self._changes.extend(changes)
         if len(removed):
