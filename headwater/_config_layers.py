@@ -112,13 +112,20 @@ def _sets(values: Any, loc: tuple[int | str, ...]) -> bool:
     return True
 
 
-def sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """The settings that are tables of their own: name -> the model of the table."""
-    return {
-        name: field.annotation
-        for name, field in model.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-    }
+class Section(NamedTuple):
+    field: FieldInfo
+    table: type[BaseModel]
+
+
+def sections(model: type[BaseModel], above: str = "") -> dict[str, Section]:
+    """The settings that are tables of their own, those in tables too, by dotted name."""
+    found = {}
+    for name, field in model.model_fields.items():
+        table = field.annotation
+        if isinstance(table, type) and issubclass(table, BaseModel):
+            found[f"{above}{name}"] = Section(field, table)
+            found |= sections(table, f"{above}{name}.")
+    return found
 
 
 def named_tables(field: FieldInfo) -> type[BaseModel] | None:
@@ -132,10 +139,11 @@ def named_tables(field: FieldInfo) -> type[BaseModel] | None:
 def _remedy(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
     """What was meant by an unknown key: the same name elsewhere, or a close one beside it."""
     *parents, name = (str(part) for part in loc)
-    tables = sections(model)
+    tables = {section: table for section, (_, table) in sections(model).items()}
     around = model
     if parents:
-        around = tables.get(parents[0]) or named_tables(model.model_fields[parents[0]]) or model
+        named = named_tables(model.model_fields[parents[0]])
+        around = tables.get(".".join(parents)) or named or model
     meant = [f"{section}.{name}" for section, table in tables.items() if name in table.model_fields]
     if not meant:
         near = get_close_matches(name, list(around.model_fields), 1)

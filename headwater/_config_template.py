@@ -34,12 +34,10 @@ def annotated_toml(model: type[BaseModel], tables: Mapping[str, Mapping[str, Bas
             "(HEADWATER_SEQUENCE__LAYERS=3), flags win over both."
         )
     ]
-    for key, field in model.model_fields.items():
-        if key not in sections(model) and named_tables(field) is None:
-            parts.append(_key(key, field))
-    for section, table in sections(model).items():
-        lines = [_comment(_text(model.model_fields[section])), f"[{section}]"]
-        lines += [_key(key, field) for key, field in table.model_fields.items()]
+    parts += [_key(key, field) for key, field in _plain(model).items()]
+    for name, section in sections(model).items():
+        lines = [_comment(_text(section.field)), f"[{name}]"]
+        lines += [_key(key, field) for key, field in _plain(section.table).items()]
         parts.append("\n".join(lines))
     for name, field in model.model_fields.items():
         table_model = named_tables(field)
@@ -99,17 +97,11 @@ def configuration_markdown(
         "A variable's name is the key's in capitals, with two underscores for each dot: "
         "`sequence.layers` is `HEADWATER_SEQUENCE__LAYERS`, and the weight of a purchase is "
         "`HEADWATER_EVENTS__PURCHASE__WEIGHT`. Lists are written as JSON.",
-        _rows(
-            {
-                key: field
-                for key, field in model.model_fields.items()
-                if key not in sections(model) and named_tables(field) is None
-            }
-        ),
+        _rows(_plain(model)),
     ]
-    for section, table in sections(model).items():
-        parts += [f"## `[{section}]`", _text(model.model_fields[section])]
-        parts.append(_rows(table.model_fields))
+    for name, section in sections(model).items():
+        parts += [f"## `[{name}]`", _text(section.field)]
+        parts.append(_rows(_plain(section.table)))
     for name, field in model.model_fields.items():
         table_model = named_tables(field)
         if table_model is not None:
@@ -122,6 +114,15 @@ def configuration_markdown(
         _table(("variable", "what"), [(f"`{name}`", what) for name, what in reserved.items()]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _plain(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields that are no tables of their own."""
+    return {
+        key: field
+        for key, field in model.model_fields.items()
+        if key not in sections(model) and named_tables(field) is None
+    }
 
 
 def _rows(fields: Mapping[str, FieldInfo]) -> str:

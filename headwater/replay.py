@@ -40,6 +40,7 @@ class Replayed:
     report: Report
     results: dict[str, Any]
     positions: np.ndarray  # (n,) of each target in the interactions, in log order
+    cleaned: dict[str, int]  # events that taught nothing, by reason
 
 
 def replay(
@@ -97,7 +98,12 @@ def replay(
         "config": effective(config),
         **report.results(eligible),
     }
-    return Replayed(report, results, np.concatenate([*positions, np.zeros(0, np.int64)]))
+    return Replayed(
+        report,
+        results,
+        np.concatenate([*positions, np.zeros(0, np.int64)]),
+        learner.fold.preprocess.cleaning.counts,
+    )
 
 
 def run(
@@ -148,6 +154,9 @@ def run(
         f"{results['events_per_second']:,.0f} events/s, {results['seconds']:,.1f} s, "
         f"{results['peak_rss_mb']:,.0f} MB at most"
     )
+    for reason, n in replayed.cleaned.items():
+        if n:
+            console.print(f"{n:,} events taught nothing: {reason}")
     if json_path:
         json_path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
     if ranks_path:

@@ -40,7 +40,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="entry", 
 
     ``timestamp`` is the client's clock in seconds; the log adds the received
     and the stream time. ``source`` scopes ``event_id``: two sources may use the
-    same id for different events.
+    same id for different events. ``imported`` events were read from a file, so
+    that their times may be old, and coarse.
     """
 
     event_id: str
@@ -57,6 +58,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="entry", 
     context: dict[str, Any] | None = None
     anonymous: bool = False
     source: str = ""
+    imported: bool = False
 
 
 class Item(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="entry", tag="item"):
@@ -151,6 +153,7 @@ class Contexts:
     history_items: Ints  # (B, L)
     history_types: Bytes  # (B, L) event type codes
     history_times: Doubles  # (B, L)
+    history_cleaned: Flags  # (B, L) events that teach nothing, not by what came after either
     history_lengths: Longs  # (B,) all earlier events of the user, beyond the window too
     session_lengths: Ints  # (B,) events of the running session so far
     excluded_starts: Longs  # (B + 1,)
@@ -172,7 +175,7 @@ class Batch:
     offsets: Longs  # (B,)
     items: Ints  # (B,), NO_ROW where the event names none
     types: Bytes  # (B,)
-    weights: Floats  # (B,) training weight: the type's, 0 for unknown types
+    weights: Floats  # (B,) training weight: the type's, 0 for unknown types and where cleaned
     polarities: NDArray[np.int8]  # (B,) 1, 0 or -1
     targets: Flags  # (B,)
     item_events_before: Longs  # (B,) earlier events that named the item

@@ -40,6 +40,7 @@ STATUS = {
     "trainer": {
         "events_per_second": 812.5,
         "rates": {"sequence": 1.5},
+        "cleaned": {"duplicate": 1_200, "burst": 0, "hammered": 7},
     },
 }
 METRICS = [
@@ -357,8 +358,10 @@ def test_status_as_a_table(
         "0.2100 (0.2000 to 0.2200, newest 9)",
         "812 events/s",
         "1.50 of the configured one",
+        "1,200 duplicate, 7 hammered",
     ):
         assert part in out
+    assert "burst" not in out, "reasons that took nothing aren't named"
     assert "0.123" not in out, "the segments are in the JSON"
 
 

@@ -383,6 +383,7 @@ def test_only_wanted_events_are_targets_and_others_are_learned(folder: Folder) -
     assert done.ranks["index"].to_list() == wanted
     assert (done.results["events"], done.results["all"]["n"]) == (140, len(wanted))
     assert "event type waved at is unknown: 20 events are kept with weight 0" in done.output
+    assert "20 events taught nothing: unknown_type" in done.output
     only = folder.replay(folder.file("wanted.csv", [rows[k] for k in wanted], *VIEW, "event"))
     assert only.results["all"]["n"] == len(wanted)
     assert done.ranks["history_length"].to_list()[-1] > only.ranks["history_length"].to_list()[-1]

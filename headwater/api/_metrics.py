@@ -151,9 +151,15 @@ def _reported(report: Mapping[str, Any]) -> Iterator[Metric]:
     trainer = GaugeMetricFamily(
         "headwater_trainer", "Numbers of the trainer's newest report.", labels=["name"]
     )
-    for name, number in numbers(report):
+    for name, number in numbers({k: v for k, v in report.items() if k != "cleaned"}):
         trainer.add_metric([name], number)
     yield trainer
+    cleaned = CounterMetricFamily(
+        "headwater_cleaned_events", "Events that teach nothing, by reason.", labels=["reason"]
+    )
+    for reason, n in report.get("cleaned", {}).items():
+        cleaned.add_metric([reason], n)
+    yield cleaned
     labels = ["window", "segment", "metric"]
     value = GaugeMetricFamily("headwater_metric", "Predictions tested on events.", labels=labels)
     low = GaugeMetricFamily("headwater_metric_low", "Low end of 95 %.", labels=labels)

@@ -128,7 +128,9 @@ def _entry(row: dict[str, Any], event_types: Mapping[str, EventType], now: float
     if kind != "event":
         raise InvalidInput("entry", f"must be one of {', '.join(KINDS)}")
     row.pop("anonymous", None)  # the user's id says so
+    row.pop("imported", None)
     source = row.pop("source", "")
     if not isinstance(source, str):
         raise InvalidInput("source", "must be a string")
-    return checked_event(convert(row, WireEvent, "event"), now, event_types, source)
+    event = checked_event(convert(row, WireEvent, "event"), now, event_types, source)
+    return msgspec.structs.replace(event, imported=True)

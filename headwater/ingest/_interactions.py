@@ -92,6 +92,7 @@ class Interactions:
                 ),
                 anonymous=self.user_ids[user_code].startswith(ANONYMOUS),
                 source=source,
+                imported=True,
             )
             for (
                 index,

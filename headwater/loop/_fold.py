@@ -58,6 +58,7 @@ class Fold:
             "sequence.layers": sequence.layers,
             "sequence.heads": sequence.heads,
             "preprocess.history_length": self.config.preprocess.history_length,
+            "preprocess.cleaning.remembered": self.config.preprocess.cleaning.remembered,
             "transitions.width": self.config.transitions.width,
             "neighbours.width": self.config.neighbours.width,
             "content.tokens": self.config.content.tokens,

@@ -342,6 +342,7 @@ class Learner:
                 "events_per_second": round(self._speed.per_second(), 1),
                 "update_bytes": self._bytes,
                 "rates": {name: self._optimizer.rate(name) for name in _RATED},
+                "cleaned": self.fold.preprocess.cleaning.counts,
                 "settings": list(self._changes),
                 "metrics": self._evaluator.metrics("newest") + self._satisfaction.metrics(),
             }

@@ -4,7 +4,8 @@ Two experts are made of these: ``transitions`` (what came next, directed) and
 ``neighbours`` (what is used by the same people, undirected). A new event with
 item i adds w / d ** q to the association j -> i for the item j that the user had d
 events before, d = 1 .. window, and to i -> j as well where associations go both
-ways. The score of i for a history is
+ways. Events that were cleaned are in no association, and d doesn't count them. The
+score of i for a history is
 
     s(i) = sum_d d ** -q * T[j_d, i] / sqrt(sum_i' T[j_d, i'] + 0.5) / (n_i + 3) ** p
 
@@ -101,6 +102,7 @@ class Associations:
             batch.weights,
             batch.contexts.times,
             batch.contexts.history_items,
+            batch.contexts.history_cleaned,
             self._reach,
             self.both_ways,
             self.half_life,
@@ -211,6 +213,7 @@ def _add(
     event_weights: Floats,
     times: Doubles,
     history_items: Ints,
+    history_cleaned: Flags,
     reach: Doubles,
     both_ways: bool,
     half_life: float,
@@ -235,11 +238,15 @@ def _add(
             age = 0.0
         grown = 2.0**age * event_weights[b]
         events[item] += 1
-        for distance in range(1, min(len(reach), length) + 1):
-            before = history_items[b, length - distance]
-            if before < 0:
+        distance = 0
+        for column in range(length - 1, -1, -1):
+            before = history_items[b, column]
+            if before < 0 or distance == len(reach):
                 break
-            weight = grown * reach[distance - 1]
+            if history_cleaned[b, column]:
+                continue
+            weight = grown * reach[distance]
+            distance += 1
             _strengthen(before, item, weight, successors, weights, sums)
             if both_ways and before != item:
                 _strengthen(item, before, weight, successors, weights, sums)

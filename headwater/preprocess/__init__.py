@@ -14,6 +14,7 @@ import numpy as np
 
 from headwater.config import Config
 from headwater.preprocess._catalogue import Catalogue, Profiles
+from headwater.preprocess._cleaning import Cleaning
 from headwater.preprocess._histories import Histories, Steps
 from headwater.preprocess._tokens import CATEGORY, tokens_of
 from headwater.preprocess._vocabulary import Vocabulary
@@ -69,6 +70,7 @@ class Preprocessor:
         self.histories = Histories(
             config.preprocess.history_length, config.preprocess.session_gap_minutes * 60.0
         )
+        self.cleaning = Cleaning(config.preprocess.cleaning)
         self.item_events = np.zeros(0, np.int64)  # per item row, events that named it so far
         self.total_events = 0
         self._grouped = grouped
@@ -122,12 +124,15 @@ class Preprocessor:
         self.histories.grow(len(self.users))
         polarities = self._polarities[codes]
         targets = (items != NO_ROW) & (polarities > 0)
-        contexts = self._walk(users, items, codes, times, sessions, targets, hidden)
+        weights = self._weights[codes]
+        cleaned = self.cleaning.find(events, users, items, codes, weights, times)
+        weights[cleaned] = 0
+        contexts = self._walk(users, items, codes, times, sessions, cleaned, targets, hidden)
         batch = Batch(
             offsets=np.fromiter((record.offset for record, _ in events), np.int64, n),
             items=items,
             types=codes,
-            weights=self._weights[codes],
+            weights=weights,
             polarities=polarities,
             targets=targets,
             item_events_before=self._count(items),
@@ -151,6 +156,7 @@ class Preprocessor:
                 types=np.zeros(n, np.uint8),
                 times=np.full(n, now),
                 sessions=np.zeros(n, np.int64),
+                cleaned=np.zeros(n, np.bool_),
                 consumes=np.zeros(n, np.bool_),
                 clears=np.zeros(n, np.bool_),
             )
@@ -212,7 +218,7 @@ class Preprocessor:
         self.item_events = state["item_events"].copy()
         self.total_events = int(state["total_events"])
 
-    def _parts(self) -> dict[str, Vocabulary | Catalogue | Profiles | Histories]:
+    def _parts(self) -> dict[str, Vocabulary | Catalogue | Profiles | Histories | Cleaning]:
         return {
             "users": self.users,
             "items": self.items,
@@ -220,6 +226,7 @@ class Preprocessor:
             "catalogue": self.catalogue,
             "profiles": self.profiles,
             "histories": self.histories,
+            "cleaning": self.cleaning,
         }
 
     def _count(self, items: np.ndarray) -> np.ndarray:
@@ -243,6 +250,7 @@ class Preprocessor:
         codes: np.ndarray,
         times: np.ndarray,
         sessions: np.ndarray,
+        cleaned: np.ndarray,
         targets: np.ndarray,
         hidden: list[tuple[int, int]],
     ) -> Contexts:
@@ -250,7 +258,7 @@ class Preprocessor:
         consumes = self._consumes[codes] & remembered
         if self._grouped:
             order = self._grouped_order(
-                users, items, codes, times, sessions, remembered, targets, hidden
+                users, items, codes, times, sessions, cleaned, remembered, targets, hidden
             )
             return self.histories.walk(order)
         # A read and a push per event, interleaved; events that aren't remembered only read.
@@ -265,6 +273,7 @@ class Preprocessor:
             types=np.repeat(codes, 2)[kept],
             times=np.repeat(times, 2)[kept],
             sessions=np.repeat(sessions, 2)[kept],
+            cleaned=np.repeat(cleaned, 2)[kept],
             consumes=np.repeat(consumes, 2)[kept],
             clears=np.zeros(int(kept.sum()), np.bool_),
         )
@@ -278,6 +287,7 @@ class Preprocessor:
         codes: np.ndarray,
         times: np.ndarray,
         sessions: np.ndarray,
+        cleaned: np.ndarray,
         remembered: np.ndarray,
         targets: np.ndarray,
         hidden: list[tuple[int, int]],
@@ -286,7 +296,7 @@ class Preprocessor:
 
         Clears ``targets`` of the second and later rows of one item in a group.
         """
-        steps: list[tuple[bool, int, int, int, float, int]] = []
+        steps: list[_Step] = []
         places: list[int] = []
         waiting = list(hidden)
         for b in range(len(users) + 1):
@@ -302,14 +312,14 @@ class Preprocessor:
                 if group is not None:
                     steps.extend(group.pushes)
                 group = self._groups[user] = _Group(time)
-            event = (user, int(items[b]), int(codes[b]), time, int(sessions[b]))
+            event = (user, int(items[b]), int(codes[b]), time, int(sessions[b]), bool(cleaned[b]))
             steps.append((True, *event))
             if remembered[b]:
                 group.pushes.append((False, *event))
             if targets[b]:
                 targets[b] = items[b] not in group.targets
                 group.targets.add(int(items[b]))
-        columns = list(zip(*steps, strict=True)) if steps else [()] * 6
+        columns = list(zip(*steps, strict=True)) if steps else [()] * 7
         types = np.array(columns[3], np.uint8)
         ordered = Steps(
             reads=np.array(columns[0], np.bool_),
@@ -318,6 +328,7 @@ class Preprocessor:
             types=types,
             times=np.array(columns[4], np.float64),
             sessions=np.array(columns[5], np.int64),
+            cleaned=np.array(columns[6], np.bool_),
             consumes=self._consumes[types],
             clears=np.zeros(len(steps), np.bool_),
         )
@@ -336,9 +347,13 @@ class Preprocessor:
             (contexts.history_items, rows),
             (contexts.history_types, code),
             (contexts.history_times, now),
+            (contexts.history_cleaned, False),
         ):
             array[b, :-n] = array[b, n:].copy()
             array[b, -n:] = values
+
+
+_Step = tuple[bool, int, int, int, float, int, bool]
 
 
 class _Group:
@@ -348,7 +363,7 @@ class _Group:
 
     def __init__(self, time: float) -> None:
         self.time = time
-        self.pushes: list[tuple[bool, int, int, int, float, int]] = []
+        self.pushes: list[_Step] = []
         self.targets: set[int] = set()
 
 
@@ -372,6 +387,7 @@ def _with_clearings(steps: Steps, places: list[int], users: list[int]) -> Steps:
         types=np.insert(steps.types, places, 0),
         times=np.insert(steps.times, places, 0.0),
         sessions=np.insert(steps.sessions, places, 0),
+        cleaned=np.insert(steps.cleaned, places, False),
         consumes=np.insert(steps.consumes, places, False),
         clears=np.insert(steps.clears, places, True),
     )

@@ -34,6 +34,7 @@ class Steps:
     types: Bytes  # (S,)
     times: Doubles  # (S,)
     sessions: Longs  # (S,) hash of the client's session id, 0 for none
+    cleaned: Flags  # (S,) pushes: the event teaches nothing
     consumes: Flags  # (S,) pushes: the item is not to be recommended to the user again
     clears: Flags  # (S,) True: clear
 
@@ -52,6 +53,7 @@ class Histories:
         self._items = np.full((0, length), NO_ROW, np.int32)
         self._types = np.zeros((0, length), np.uint8)
         self._times = np.zeros((0, length), np.float64)
+        self._cleaned = np.zeros((0, length), np.bool_)
         self._counts = np.zeros(0, np.int64)
         self._last_times = np.zeros(0, np.float64)
         self._session_counts = np.zeros(0, np.int32)
@@ -69,6 +71,7 @@ class Histories:
             self._items = _grown(self._items, size, NO_ROW)
             self._types = _grown(self._types, size, 0)
             self._times = _grown(self._times, size, 0)
+            self._cleaned = _grown(self._cleaned, size, 0)
             self._counts = _grown(self._counts, size, 0)
             self._last_times = _grown(self._last_times, size, 0)
             self._session_counts = _grown(self._session_counts, size, 0)
@@ -92,6 +95,7 @@ class Histories:
             history_items=np.full((reads, self.length), NO_ROW, np.int32),
             history_types=np.zeros((reads, self.length), np.uint8),
             history_times=np.zeros((reads, self.length), np.float64),
+            history_cleaned=np.zeros((reads, self.length), np.bool_),
             history_lengths=np.zeros(reads, np.int64),
             session_lengths=np.zeros(reads, np.int32),
             excluded_starts=np.zeros(reads + 1, np.int64),
@@ -104,12 +108,14 @@ class Histories:
             steps.types,
             steps.times,
             steps.sessions,
+            steps.cleaned,
             steps.consumes,
             steps.clears,
             self.session_gap,
             self._items,
             self._types,
             self._times,
+            self._cleaned,
             self._counts,
             self._last_times,
             self._session_counts,
@@ -122,6 +128,7 @@ class Histories:
             contexts.history_items,
             contexts.history_types,
             contexts.history_times,
+            contexts.history_cleaned,
             contexts.history_lengths,
             contexts.session_lengths,
             contexts.excluded_starts,
@@ -146,6 +153,7 @@ class Histories:
             "items": self._items[:users],
             "types": self._types[:users],
             "times": self._times[:users],
+            "cleaned": self._cleaned[:users],
             "counts": self._counts[:users],
             "last_times": self._last_times[:users],
             "session_counts": self._session_counts[:users],
@@ -158,7 +166,8 @@ class Histories:
 
     def load(self, state: State) -> None:
         self._items, self._types = state["items"].copy(), state["types"].copy()
-        self._times, self._counts = state["times"].copy(), state["counts"].copy()
+        self._times, self._cleaned = state["times"].copy(), state["cleaned"].copy()
+        self._counts = state["counts"].copy()
         self._last_times = state["last_times"].copy()
         self._session_counts = state["session_counts"].copy()
         self._session_hashes = state["session_hashes"].copy()
@@ -182,12 +191,14 @@ def _walk(
     types: Bytes,
     times: Doubles,
     sessions: Longs,
+    cleaned: Flags,
     consumes: Flags,
     clears: Flags,
     session_gap: float,
     ring_items: Ints,
     ring_types: Bytes,
     ring_times: Doubles,
+    ring_cleaned: Flags,
     counts: Longs,
     last_times: Doubles,
     session_counts: Ints,
@@ -200,6 +211,7 @@ def _walk(
     out_items: Ints,
     out_types: Bytes,
     out_times: Doubles,
+    out_cleaned: Flags,
     out_lengths: Longs,
     out_session_lengths: Ints,
     out_starts: Longs,
@@ -224,6 +236,7 @@ def _walk(
             ring_items[user] = NO_ROW
             ring_types[user] = 0
             ring_times[user] = 0.0
+            ring_cleaned[user] = False
             counts[user] = 0
             last_times[user] = 0.0
             session_counts[user] = 0
@@ -243,6 +256,7 @@ def _walk(
                 out_items[row, column] = ring_items[user, place]
                 out_types[row, column] = ring_types[user, place]
                 out_times[row, column] = ring_times[user, place]
+                out_cleaned[row, column] = ring_cleaned[user, place]
             out_lengths[row] = count
             out_session_lengths[row] = 0 if fresh else session_counts[user]
             node = heads[user]
@@ -257,6 +271,7 @@ def _walk(
             ring_items[user, place] = items[step]
             ring_types[user, place] = types[step]
             ring_times[user, place] = times[step]
+            ring_cleaned[user, place] = cleaned[step]
             counts[user] = count + 1
             session_counts[user] = 1 if fresh else session_counts[user] + 1
             session_hashes[user] = sessions[step]

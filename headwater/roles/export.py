@@ -130,7 +130,7 @@ _STRINGS = (
 _TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(_STRINGS, pa.string()),
     **dict.fromkeys(("timestamp", "value", "price", "published_at"), pa.float64()),
-    **dict.fromkeys(("anonymous", "available"), pa.bool_()),
+    **dict.fromkeys(("anonymous", "imported", "available"), pa.bool_()),
     **dict.fromkeys(("categories", "tags"), pa.list_(pa.string())),
     "position": pa.int64(),
 }

@@ -233,6 +233,7 @@ class _Course:
             history_items=found.history_items[chosen],
             history_types=found.history_types[chosen],
             history_times=found.history_times[chosen],
+            history_cleaned=found.history_cleaned[chosen],
             history_lengths=found.history_lengths[chosen],
             session_lengths=found.session_lengths[chosen],
             excluded_starts=np.zeros(n + 1, np.int64),

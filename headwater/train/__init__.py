@@ -56,6 +56,7 @@ class Trainer:
                 "items": ((length,), np.int32),
                 "types": ((length,), np.uint8),
                 "gaps": ((length,), np.uint8),
+                "cleaned": ((length,), np.bool_),
                 "targets": ((), np.int32),
                 "weights": ((), np.float32),
             },
@@ -120,15 +121,16 @@ class Trainer:
             "items": contexts.history_items[usable],
             "types": contexts.history_types[usable],
             "gaps": gaps[usable],
+            "cleaned": contexts.history_cleaned[usable],
             "targets": batch.items[usable],
             "weights": batch.weights[usable],
         }
         settings = self.config.sequence
         wanted = round(settings.replay * len(fresh["targets"]))
         again = self._histories.take(self._histories.sample(wanted, random))
-        items, types, gaps, targets, weights = (
+        items, types, gaps, cleaned, targets, weights = (
             np.concatenate([fresh[name], again[name]])
-            for name in ("items", "types", "gaps", "targets", "weights")
+            for name in ("items", "types", "gaps", "cleaned", "targets", "weights")
         )
         n, length = items.shape
         earlier = settings.earlier_positions
@@ -145,7 +147,8 @@ class Trainer:
         share[:, 0] = weights
         # A history holds dislikes too; what came next is a goal only where it was wanted.
         kind = np.take_along_axis(types, np.minimum(at[:, 1:] + 1, length - 1), axis=1)
-        shown = (filled > 1) & self._taught[kind]
+        spoilt = np.take_along_axis(cleaned, np.minimum(at[:, 1:] + 1, length - 1), axis=1)
+        shown = (filled > 1) & self._taught[kind] & ~spoilt
         share[:, 1:] = np.where(shown, 0.5 * weights[:, None] / max(earlier, 1), 0.0)
         return Examples(items, types, gaps, at, goal, share), fresh
 

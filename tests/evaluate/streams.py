@@ -22,6 +22,7 @@ def contexts(history_lengths):
         history_items=np.full((size, 1), NO_ROW, np.int32),
         history_types=np.zeros((size, 1), np.uint8),
         history_times=np.zeros((size, 1)),
+        history_cleaned=np.zeros((size, 1), np.bool_),
         history_lengths=np.array(history_lengths, np.int64),
         session_lengths=np.zeros(size, np.int32),
         excluded_starts=np.zeros(size + 1, np.int64),

@@ -125,6 +125,7 @@ def test_rows_become_events(tmp_path: Path):
         item_id="b, c",
         value=4.5,
         source=rows.source,
+        imported=True,
     )
     assert last.item_id == "ü"
     assert rows.events(1, 3) == rows.events()[1:3]

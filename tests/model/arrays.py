@@ -61,6 +61,7 @@ def contexts(
         history_items=np.full((n, length), NO_ROW, np.int32),
         history_types=np.zeros((n, length), np.uint8),
         history_times=np.zeros((n, length)),
+        history_cleaned=np.zeros((n, length), np.bool_),
         history_lengths=np.array([len(history) for history in histories], np.int64),
         session_lengths=np.array([min(len(history), 3) for history in histories], np.int32),
         excluded_starts=np.cumsum([0, *(len(rows) for rows in excluded or [[]] * n)]),

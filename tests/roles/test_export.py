@@ -1,4 +1,4 @@
-"""What is exported comes back by import as it was: same entries, same order."""
+"""What is exported comes back by import as it was, marked: same entries, same order."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 
@@ -43,6 +44,10 @@ NEWEST: dict[What, list[Entry]] = {
     "items": [ITEM, Item("back", "Back")],
     "users": [USER, User("u2")],
 }
+IMPORTED: dict[What, list[Entry]] = {
+    **NEWEST,
+    "events": [msgspec.structs.replace(event, imported=True) for event in EVENTS],
+}
 
 FORMATS = pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 
@@ -72,10 +77,13 @@ def test_a_round_trip(what: What, suffix: str, data: Path, tmp_path: Path) -> No
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     done = bulk.import_events(path, tmp_path / "copy", Config())
     assert (done.appended, done.skipped) == (written, {})
-    assert content(tmp_path / "copy") == NEWEST[what]
+    assert content(tmp_path / "copy") == IMPORTED[what]
     if what == "events":
         again = bulk.import_events(path, tmp_path / "copy", Config())
         assert (again.appended, again.duplicate) == (0, written)
+        export(tmp_path / f"again{suffix}", tmp_path / "copy", what)
+        bulk.import_events(tmp_path / f"again{suffix}", tmp_path / "third", Config())
+        assert content(tmp_path / "third") == IMPORTED[what]
 
 
 def test_a_bad_line_is_skipped_and_counted(data: Path, tmp_path: Path) -> None:

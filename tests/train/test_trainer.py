@@ -13,7 +13,7 @@ from headwater.model import Examples
 from headwater.preprocess import Preprocessor
 from headwater.testing import checkerboard
 from headwater.train import Lesson, Trainer
-from headwater.types import NO_ROW, Batch, Ranking, State
+from headwater.types import NO_ROW, Batch, Event, Ranking, Record, State
 from tests.model.arrays import LENGTH, batches, copied, small, stream
 from tests.model.test_experts import Whole
 
@@ -249,6 +249,31 @@ def test_what_was_not_wanted_is_no_target_at_earlier_positions_either():
     assert all(types[kind].polarity > 0 for kind in kinds)
     in_histories = {names[code] for e in found.examples for code in np.unique(e.types)}
     assert {"dislike", "skip"} < in_histories, "they are seen, as what they are"
+
+
+@pytest.mark.parametrize("seconds", [10.0, 0.0])
+def test_what_was_cleaned_is_no_target_at_earlier_positions_either(seconds):
+    config = small(
+        preprocess={"history_length": LENGTH, "cleaning": {"duplicate_seconds": seconds}},
+        sequence={"earlier_positions": 60},
+    )
+    rows = [("a", 0.0), *(("b", 60.0 + k) for k in range(9)), ("c", 120.0)]
+    start = 1_700_000_000.0
+    records = [
+        Record(k, start + time, start + time, Event(f"e{k}", "view", "u", start + time, item))
+        for k, (item, time) in enumerate(rows, 1)
+    ]
+    (batch,), items = batches(config, records)
+    found = Recorded(config)
+    found.grow(len(items))
+    found.step(batch)
+    earlier = {
+        tuple(items[row] for row in examples.items[q, at : at + 2])
+        for examples in found.examples
+        for q, p in weighted(examples)
+        if (at := examples.at[q, p]) < LENGTH - 1
+    }
+    assert earlier == ({("a", "b")} if seconds else {("a", "b"), ("b", "b")})
 
 
 @pytest.mark.parametrize("type", ["unheard of", "impression", "search", "dislike"])

@@ -1,0 +1,274 @@
+"""Which events teach nothing: by rule, by reason, and against the same rules written plainly."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import accumulate
+from math import exp, inf
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater.config import Cleaning, Config, Preprocess
+from headwater.deploy import state_digest
+from headwater.preprocess import Preprocessor
+from headwater.types import Event, Record
+from tests.preprocess.plain import batch_words, cut
+
+NOW = 1_700_000_000.0
+DAY = 86_400.0
+OFF = {"max_age_days": 0.0, "duplicate_seconds": 0.0, "burst_events": 0, "hammered_events": 0}
+
+
+def config(**rules):
+    """Only the rules that are given, on few events and a short history."""
+    return Config(preprocess=Preprocess(history_length=4, cleaning=Cleaning(**OFF | rules)))
+
+
+def live(rows, late=0.0, imported=False):
+    """Records of (user, item, stream time, type?, seconds that the client's clock is behind?)."""
+    made = []
+    for offset, row in enumerate(rows, 1):
+        user, item, time = row[:3]
+        kind = row[3] if len(row) > 3 else "view"
+        behind = row[4] if len(row) > 4 else 0.0
+        event = Event(
+            f"e{offset}", kind, str(user), NOW + time - behind, str(item), imported=imported
+        )
+        made.append(Record(offset, NOW + time + late, NOW + time, event))
+    return made
+
+
+def folded(stream, rules, ends=()):
+    preprocessor = Preprocessor(rules)
+    return preprocessor, [preprocessor.batch(piece)[0] for piece in cut(stream, ends)]
+
+
+def taught(stream, rules, ends=()):
+    """Per event, whether it teaches, and the counts by reason that aren't 0."""
+    preprocessor, batches = folded(stream, rules, ends)
+    weights = np.concatenate([batch.weights for batch in batches])
+    counts = {reason: n for reason, n in preprocessor.cleaning.counts.items() if n}
+    return (weights > 0).tolist(), counts
+
+
+class Plain:
+    """The rules with a dictionary for each, which forgets nothing."""
+
+    def __init__(self, rules):
+        self.rules = rules.preprocess.cleaning
+        self.types = rules.event_types
+        self.acts: dict[Any, float] = {}
+        self.levels: dict[Any, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+
+    def reason(self, record):
+        event, now, rules = record.entry, record.stream_time, self.rules
+        if event.type not in self.types:
+            return "unknown_type"
+        if event.imported or record.received_at - now > DAY or not self.types[event.type].weight:
+            return None
+        act = (event.user_id, event.item_id, event.type)
+        since = now - self.acts.get(act, -inf)
+        self.acts[act] = now
+        hammered = self.count(act[:2], now, rules.hammered_hours * 3600.0)
+        burst = self.count(event.user_id, now, rules.burst_seconds)
+        if rules.max_age_days and now - event.timestamp > rules.max_age_days * DAY:
+            return "impossible_time"
+        if rules.duplicate_seconds and since <= rules.duplicate_seconds:
+            return "duplicate"
+        if rules.burst_events and burst > rules.burst_events:
+            return "burst"
+        if rules.hammered_events and hammered > rules.hammered_events:
+            return "hammered"
+        return None
+
+    def count(self, key, now, window):
+        level, time = self.levels[key]
+        level = level * exp((time - now) / window) + 1.0
+        self.levels[key] = (level, now)
+        return level
+
+
+RULES = st.builds(
+    config,
+    max_age_days=st.sampled_from([0.0, 2.0]),
+    duplicate_seconds=st.sampled_from([0.0, 10.0]),
+    burst_events=st.sampled_from([0, 3]),
+    hammered_events=st.sampled_from([0, 2]),
+)
+ROWS = st.tuples(
+    st.sampled_from("uv"),
+    st.sampled_from("ab"),
+    st.sampled_from([0.0, 1.0, 11.0, 3_000.0, 50_000.0]),
+    st.sampled_from(["view", "view", "purchase", "dislike", "impression", "teleported"]),
+    st.sampled_from([0.0, 0.0, 3 * DAY]),
+)
+LATE = st.sampled_from([0.0, 0.0, 2 * DAY])
+
+
+@st.composite
+def streams(draw):
+    rows = draw(st.lists(ROWS, max_size=60))
+    times = accumulate(row[2] for row in rows)
+    rows = [(*row[:2], time, *row[3:]) for row, time in zip(rows, times, strict=True)]
+    stream = live(rows, draw(LATE))
+    flags = draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))
+    return [
+        msgspec.structs.replace(r, entry=msgspec.structs.replace(r.entry, imported=flag))
+        if draw(st.integers(0, 3)) == 0
+        else r
+        for r, flag in zip(stream, flags, strict=True)
+    ]
+
+
+CUTS = st.lists(st.integers(0, 60), max_size=8)
+
+
+@settings(max_examples=150)
+@given(streams(), RULES, CUTS)
+def test_every_event_has_the_reason_that_the_plain_rules_give(stream, rules, ends):
+    plain = Plain(rules)
+    reasons = [plain.reason(record) for record in stream]
+    teaches, counts = taught(stream, rules, ends) if stream else ([], {})
+    types = rules.event_types
+    assert teaches == [
+        reason is None and types[record.entry.type].weight > 0
+        for reason, record in zip(reasons, stream, strict=True)
+    ]
+    assert counts == {reason: reasons.count(reason) for reason in set(reasons) - {None}}
+
+
+@settings(max_examples=50)
+@given(streams(), RULES, CUTS, CUTS)
+def test_where_batches_end_makes_no_difference(stream, rules, ends, other_ends):
+    (one, _), (other, _) = folded(stream, rules, ends), folded(stream, rules, other_ends)
+    assert state_digest(one.state()) == state_digest(other.state())
+
+
+@settings(max_examples=50)
+@given(streams(), RULES, st.integers(0, 60))
+def test_a_loaded_state_goes_on_as_the_one_that_was_saved(stream, rules, place):
+    one, other = Preprocessor(rules), Preprocessor(rules)
+    one.batch(stream[:place])
+    other.load({name: value.copy() for name, value in one.state().items()})
+    rest = stream[place:]
+    assert other.batch(rest)[0].weights.tolist() == one.batch(rest)[0].weights.tolist()
+    assert state_digest(other.state()) == state_digest(one.state())
+
+
+@settings(max_examples=50)
+@given(streams(), RULES, st.booleans())
+def test_histories_targets_and_counts_of_events_are_untouched(stream, rules, grouped):
+    """All that differs from a run without rules is weights, and the mark in histories."""
+    said: list[Any] = []
+    for used in (rules, config()):
+        preprocessor = Preprocessor(used, grouped=grouped)
+        batch, _ = preprocessor.batch(stream)
+        names = (list(preprocessor.users), list(preprocessor.items), preprocessor.type_names)
+        said.append([{**event, "weight": None} for event in batch_words(batch, *names)])
+        said.append(preprocessor.item_events.tolist())
+    assert said[:2] == said[2:]
+
+
+# --- by example ----------------------------------------------------------------------------------
+
+
+def test_the_same_again_within_seconds_is_a_duplicate():
+    rows: list[Any] = [("u", "a", 0.0), ("u", "a", 10.0), ("u", "a", 20.0), ("u", "a", 30.5)]
+    rows += [("u", "b", 30.5), ("v", "a", 30.5), ("u", "a", 30.5, "purchase")]
+    expected = [True, False, False, True, True, True, True]
+    assert taught(live(rows), config(duplicate_seconds=10.0)) == (expected, {"duplicate": 2})
+    assert taught(live(rows), config()) == ([True] * 7, {})
+
+
+@pytest.mark.parametrize(("days", "found"), [(1.9, 0), (2.1, 1)])
+def test_a_live_event_of_long_ago_has_an_impossible_time(days, found):
+    rows = [("u", "a", 0.0, "view", days * DAY), ("u", "b", 1.0)]
+    teaches, counts = taught(live(rows), config(max_age_days=2.0))
+    assert teaches == [not found, True]
+    assert counts == ({"impossible_time": 1} if found else {})
+    assert taught(live(rows), config())[1] == {}
+
+
+def test_a_user_faster_than_people_teaches_nothing_while_it_lasts():
+    fast = [("bot", f"i{n}", 0.01 * n) for n in range(500)]
+    person = [("u", f"i{n}", 5.0 + n) for n in range(30)]
+    again = [("bot", "i0", 200.0)]
+    teaches, counts = taught(live([*fast, *person, *again]), config(burst_events=100))
+    assert all(teaches[:100])
+    assert not any(teaches[110:500])
+    assert all(teaches[500:])
+    assert counts == {"burst": 500 - sum(teaches[:500])}
+
+
+def test_a_burst_that_goes_on_is_not_taught_from_again():
+    steady = [("bot", f"i{n % 97}", 0.05 * n) for n in range(4_000)]
+    teaches, _ = taught(live(steady), config(burst_events=100))
+    assert not any(teaches[500:])
+
+
+def test_one_item_again_and_again_is_hammered():
+    rows = [("u", "a", 60.0 * n) for n in range(30)]
+    rows += [("u", "b", 1_800.0), ("v", "a", 1_800.0), ("u", "a", 1_800.0 + 5 * DAY)]
+    teaches, counts = taught(live(rows), config(hammered_events=20))
+    assert teaches == [True] * 20 + [False] * 10 + [True] * 3
+    assert counts == {"hammered": 10}
+
+
+def test_an_unknown_type_is_counted_imported_or_not():
+    rows = [("u", "a", 0.0, "teleported"), ("u", "a", 1.0), ("u", "a", 2.0, "impression")]
+    for imported in (False, True):
+        stream = live(rows, imported=imported)
+        assert taught(stream, config()) == ([False, True, False], {"unknown_type": 1})
+
+
+NOISE = [("u", "a", 0.1 * n, "view", 30 * DAY * (n % 2)) for n in range(300)]
+
+
+@pytest.mark.parametrize(
+    "stream", [live(NOISE, imported=True), live(NOISE, late=1.1 * DAY)], ids=["imported", "old"]
+)
+def test_what_is_imported_and_what_is_history_sent_again_is_not_judged(stream):
+    assert taught(stream, Config()) == ([True] * 300, {})
+    assert sum(taught(live(NOISE), Config())[0]) == 1
+
+
+def test_impressions_are_no_burst_and_make_none():
+    rows = [("u", f"i{n}", 0.0, "impression") for n in range(500)] + [("u", "a", 0.0)]
+    assert taught(live(rows), Config())[1] == {}
+
+
+def test_a_history_marks_what_was_cleaned():
+    rows = [("u", "a", 0.0), ("u", "a", 1.0), ("u", "b", 30.0), ("u", "c", 60.0)]
+    preprocessor, (batch,) = folded(live(rows), config(duplicate_seconds=10.0))
+    last = batch.contexts
+    named = [list(preprocessor.items)[row] for row in last.history_items[3] if row >= 0]
+    assert named == ["a", "a", "b"]
+    assert last.history_cleaned[3].tolist() == [False, False, True, False]
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def test_memory_is_bounded_and_the_loud_are_remembered_before_the_quiet():
+    rules = config(hammered_events=20, burst_events=100, duplicate_seconds=10.0, remembered=64)
+    random = np.random.default_rng(3)
+    rows, time = [], 0.0
+    for n in range(3_000):
+        time += 20.0
+        rows.append((f"u{random.integers(5_000)}", f"i{random.integers(5_000)}", time))
+        if n % 10 == 0:
+            rows.append(("bot", "a", time))
+    stream = live(rows)
+    preprocessor = Preprocessor(rules)
+    size = sum(value.nbytes for value in preprocessor.cleaning.state().values())
+    batch, _ = preprocessor.batch(stream)
+    assert sum(value.nbytes for value in preprocessor.cleaning.state().values()) == size < 10_000
+    bots = [b for b, row in enumerate(rows) if row[0] == "bot"]
+    assert (batch.weights[bots] > 0).sum() == 20
+    others = np.delete(batch.weights, bots)
+    assert (others > 0).mean() > 0.99
