@@ -55,6 +55,10 @@ def test_file_under_environment_under_flags(loaded: Load):
     assert config.seed == 1
     assert (config.sequence.layers, config.sequence.dim, config.sequence.heads) == (3, 16, 1)
     assert config.sequence.replay == Config().sequence.replay
+    nested = "[preprocess.cleaning]\nburst_events = 7\nburst_seconds = 2.0"
+    config = loaded(nested, HEADWATER_PREPROCESS__CLEANING__BURST_EVENTS="8")
+    cleaning = config.preprocess.cleaning
+    assert (cleaning.burst_events, cleaning.burst_seconds) == (8, 2.0)
 
 
 def test_the_file_of_the_working_folder_is_read_where_none_is_named(
@@ -142,6 +146,12 @@ def test_settings_go_round(loaded: Load):
         ("[sequnce]\nlayers = 3", "sequnce: unknown setting; did you mean sequence?"),
         ("layers = 3", "layers: unknown setting; did you mean sequence.layers?"),
         ("[train]\nport = 3", "train.port: unknown setting; did you mean serve.port?"),
+        (
+            "[preprocess.cleaning]\nburst_event = 3",
+            "preprocess.cleaning.burst_event: unknown setting; "
+            "did you mean preprocess.cleaning.burst_events?",
+        ),
+        ("[preprocess]\nburst_events = 3", "did you mean preprocess.cleaning.burst_events?"),
         ("[train]\nzzz = 3", "train.zzz: unknown setting; known here: batch_events, "),
         ("[events.view]\nweigth = 3", "did you mean events.view.weight?"),
         ("[events.share]\nlayers = 3", "events.share.layers: unknown setting"),
@@ -181,6 +191,7 @@ def test_every_key_at_fault_has_a_line(loaded: Load):
     ("variable", "value", "line"),
     [
         ("HEADWATER_SEQUENCE__LAYRES", "3", "did you mean sequence.layers?"),
+        ("HEADWATER_PREPROCESS__CLEANING__BURST_EVENT", "3", "preprocess.cleaning.burst_events?"),
         ("HEADWATER_SEQUENCE_LAYERS", "3", "sequence_layers: unknown setting"),
         ("HEADWATER_SEDE", "3", "sede: unknown setting; did you mean seed?"),
         ("headwater_sede", "3", "sede: unknown setting; did you mean seed?"),
