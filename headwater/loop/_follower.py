@@ -27,6 +27,9 @@ from headwater.types import (
     RecommendedItem,
     Record,
     Request,
+    SimilarItems,
+    SimilarUser,
+    SimilarUsers,
     State,
 )
 
@@ -160,6 +163,47 @@ class Follower:
         rows, scores = self.fold.recommender.popular(n, self.fold.withheld())
         return self._answer(
             [self._item(row, score, None) for row, score in zip(rows, scores, strict=True)]
+        )
+
+    def similar_items(
+        self, item_id: str, n: int, exclude: frozenset[str] = frozenset()
+    ) -> SimilarItems | None:
+        """What goes with an item; ``None`` for one that is removed, or that nothing has named."""
+        fold = self.fold
+        row = fold.preprocess.items.find(item_id)
+        if row == NO_ROW or fold.preprocess.catalogue.is_removed(row):
+            return None
+        alone = Request(n=n, session_items=(item_id,), exclude=exclude | {item_id})
+        contexts = fold.preprocess.contexts([alone], self._clock[0])
+        found = fold.recommender.similar_items(contexts, fold.withheld(), n)
+        return SimilarItems(
+            item_id=item_id,
+            version=self.version,
+            sequence=self.sequence,
+            trained_through=self.trained_through,
+            items=[self._item(*of_item) for of_item in found],
+        )
+
+    def similar_users(self, user_id: str, n: int) -> SimilarUsers:
+        """Who is like a user, of those with the newest events; nobody is like an unknown user.
+
+        All are taken as they were at the newest event, so that the state alone decides.
+        """
+        fold, now = self.fold, self._clock[0]
+        row = fold.preprocess.users.find(user_id)
+        contexts = fold.preprocess.contexts([Request(n=n, user_id=user_id)], now)
+        active = fold.preprocess.active(self.config.recommend.active_users, now)
+        found = fold.recommender.similar_users(contexts, active, n + 1)
+        others = [(other, similarity) for other, similarity in found if other != row][:n]
+        return SimilarUsers(
+            user_id=user_id,
+            version=self.version,
+            sequence=self.sequence,
+            trained_through=self.trained_through,
+            users=[
+                SimilarUser(fold.preprocess.users.id(other), round(similarity, 6))
+                for other, similarity in others
+            ],
         )
 
     def _newest(self) -> tuple[State, Manifest] | None:

@@ -15,9 +15,10 @@ from headwater.model import EXPERTS, Model
 from headwater.recommend._candidates import propose
 from headwater.recommend._effects import feature_effects
 from headwater.recommend._features import Features
+from headwater.recommend._similar import similar_items, similar_users
 from headwater.types import NO_ROW, Contexts, FeatureEffect, Flags, Ranking, Reason
 
-__all__ = ["Features", "Recommender"]
+__all__ = ["Features", "Recommender", "similar_items", "similar_users"]
 
 
 class Recommender:
@@ -65,6 +66,28 @@ class Recommender:
         rows = np.lexsort((np.arange(len(scores)), -scores))[:n]
         rows = rows[scores[rows] > 0]
         return rows.tolist(), scores[rows].tolist()
+
+    def similar_items(
+        self, contexts: Contexts, withheld: Flags, n: int
+    ) -> list[tuple[int, float, list[Reason]]]:
+        """The n items that go best with the one that the only context's history holds.
+
+        Row, score from 0 to 1, and the experts that say so, whose contributions add up to it.
+        """
+        # The same for every n, or a shorter list wouldn't be the beginning of a longer one.
+        k = max(self.config.mixture.candidates, self.config.recommend.max_n)
+        return similar_items(self.model, contexts, withheld, k, n)
+
+    def similar_users(
+        self, contexts: Contexts, others: Contexts, n: int
+    ) -> list[tuple[int, float]]:
+        """The n others who are most similar to the user of the only context: row and cosine."""
+        if not len(others):
+            return []
+        user = self.model.sequence.encode(contexts)[0, :-1]
+        vectors = self.model.sequence.encode(others)[:, :-1]
+        found = similar_users(user, vectors, n)
+        return [(int(others.users[place]), similarity) for place, similarity in found]
 
     def reasons(
         self, contexts: Contexts, ranking: Ranking, n: int, item_id: Callable[[int], str]
