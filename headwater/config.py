@@ -242,6 +242,9 @@ class Serve(_Section):
     """Most events of one request; more are answered 413."""
     max_queue: int = Field(default=1_000, ge=1)
     """Requests waiting for the model thread; more are shed with 503."""
+    user_vectors_cached: int = Field(default=10_000, ge=0)
+    """Encoded users kept until the model changes, for those who ask again; about 11 MB at the
+    default ``history_length`` and ``dim``. 0 keeps none."""
 
 
 class Config(BaseSettings):

@@ -55,6 +55,13 @@ class Directory(Protocol):
     def listed_users(self, after: int, n: int) -> tuple[list[User], int | None]: ...
 
 
+class Counted(Protocol):
+    """How often a cache had what was asked for, and how often not; may be read from any thread."""
+
+    hits: int
+    misses: int
+
+
 class Follows(Protocol):
     """What the API asks of a ``headwater.loop.Follower``."""
 
@@ -63,6 +70,9 @@ class Follows(Protocol):
 
     @property
     def directory(self) -> Directory: ...
+
+    @property
+    def caches(self) -> Mapping[str, Counted]: ...
 
     epoch: int
     version: int
@@ -149,7 +159,8 @@ class Engine:
     ) -> None:
         self.standing = Standing()
         self.ready = False
-        self.popular_list = PopularList()
+        self.caches: dict[str, Counted] = {}
+        self._popular = PopularList()
         self._follower = follower
         self._events = events
         self._updates = updates
@@ -210,7 +221,7 @@ class Engine:
     async def popular(self, n: int) -> Recommendations:
         """What is popular now; raises like ``recommend``."""
         found: Recommendations = await self._ask(
-            lambda follower, now: self.popular_list.of(follower, n, now), "ranking by popularity"
+            lambda follower, now: self._popular.of(follower, n, now), "ranking by popularity"
         )
         return found
 
@@ -278,6 +289,7 @@ class Engine:
     def _run(self) -> None:
         try:
             follower = self._follower()
+            self.caches = {"popular": self._popular, **follower.caches}
             self._feedback.resume(self._events, follower.offset)
             start = self._events.end()
             retry = False

@@ -17,6 +17,7 @@ from headwater.errors import UpdateError
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
 from headwater.loop._fold import Fold, until_removal
 from headwater.preprocess import Preprocessor
+from headwater.recommend import UserVectors
 from headwater.types import (
     NO_ROW,
     Event,
@@ -56,6 +57,8 @@ class Follower:
         self._snapshots = Snapshots(snapshots, config.deploy.snapshots_kept) if snapshots else None
         self.report: dict[str, Any] = {}
         self._tried: list[Path] | None = None
+        self._vectors = UserVectors(config.serve.user_vectors_cached)
+        self.caches = {"user_vectors": self._vectors}
         self.fold = Fold(config)
         self._start(self._newest())
 
@@ -211,7 +214,8 @@ class Follower:
 
     def _start(self, found: tuple[State, Manifest] | None) -> None:
         """Empty, or as a snapshot has it."""
-        self.fold = Fold(self.config)
+        self._vectors.clear()
+        self.fold = Fold(self.config, vectors=self._vectors)
         self.epoch, self.version, self.sequence, self.trained_through = 1, 1, 0, 0
         self._clock = (0.0, 0.0)
         if found:
@@ -241,6 +245,7 @@ class Follower:
                 self.fold.model.count(batch)
             if len(removed):
                 self.fold.model.forget(removed)
+                self._vectors.clear()
             for record in records:
                 if isinstance(record.entry, Event):
                     self._clock = (record.stream_time, record.received_at)
@@ -258,6 +263,7 @@ class Follower:
         update = decode(stored.payload)
         records = self._fold_events(stored.trained_through)
         self.fold.model.put(update.tables, update.tombstones, update.dense)
+        self._vectors.clear()
         self.sequence, self.trained_through = update.sequence, update.trained_through
         if stored.report:
             with suppress(msgspec.DecodeError):

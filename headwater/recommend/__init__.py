@@ -16,18 +16,30 @@ from headwater.recommend._candidates import propose
 from headwater.recommend._effects import feature_effects
 from headwater.recommend._features import Features
 from headwater.recommend._similar import similar_items, similar_users
-from headwater.types import NO_ROW, Contexts, FeatureEffect, Flags, Ranking, Reason
+from headwater.recommend._vectors import UserVectors
+from headwater.types import NO_ROW, Contexts, FeatureEffect, Flags, Floats, Ranking, Reason
 
-__all__ = ["Features", "Recommender", "similar_items", "similar_users"]
+__all__ = ["Features", "Recommender", "UserVectors", "similar_items", "similar_users"]
 
 
 class Recommender:
-    """Ranks items for contexts with the model as it is."""
+    """Ranks items for contexts with the model as it is.
 
-    def __init__(self, config: Config, model: Model, features: Features) -> None:
+    Args:
+        vectors: keeps user vectors; it has to be cleared with every change of the model.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: Model,
+        features: Features,
+        vectors: UserVectors | None = None,
+    ) -> None:
         self.config = config
         self.model = model
         self.features = features
+        self._vectors = vectors
 
     def rank(self, contexts: Contexts, withheld: Flags, n: int = 0) -> Ranking:
         """Ranks the union of the experts' candidates for each context.
@@ -47,7 +59,7 @@ class Recommender:
                 expert_rows=dict.fromkeys(EXPERTS, nothing),
             )
         k = max(self.config.mixture.candidates, n)
-        candidates = propose(model, contexts, withheld, k)
+        candidates = propose(model, self._encode(contexts), contexts, withheld, k)
         features = self.features.fill(model, contexts, candidates)
         scores = model.mixture.scores(features)
         scores[candidates.rows == NO_ROW] = -np.inf
@@ -84,8 +96,8 @@ class Recommender:
         """The n others who are most similar to the user of the only context: row and cosine."""
         if not len(others):
             return []
-        user = self.model.sequence.encode(contexts)[0, :-1]
-        vectors = self.model.sequence.encode(others)[:, :-1]
+        user = self._encode(contexts)[0, :-1]
+        vectors = self._encode(others)[:, :-1]
         found = similar_users(user, vectors, n)
         return [(int(others.users[place]), similarity) for place, similarity in found]
 
@@ -127,3 +139,8 @@ class Recommender:
             feature_effects(self.model.mixture, ranking.features[b, :k], self.features.names)
             for b, k in enumerate(lengths)
         ]
+
+    def _encode(self, contexts: Contexts) -> Floats:
+        if self._vectors is None:
+            return self.model.sequence.encode(contexts)
+        return self._vectors.of(self.model.sequence, contexts)

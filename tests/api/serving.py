@@ -57,6 +57,7 @@ class CountingFollower:
     sequence: int = 7
     trained_through: int = 0
     report: dict[str, Any] = field(default_factory=dict)
+    caches: dict[str, Any] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     newest: dict[str, int] = field(default_factory=dict)
     of_user: dict[str, str] = field(default_factory=dict)
