@@ -206,17 +206,23 @@ def replay(
 def import_file(
     file: Annotated[Path, typer.Argument(help="Parquet, CSV, TSV, JSONL or RecBole atomic file.")],
     items: Annotated[bool, typer.Option("--items", help="The file holds items.")] = False,
+    users: Annotated[bool, typer.Option("--users", help="The file holds users.")] = False,
     data: DataOption = DEFAULT_DATA,
     mapping: MapOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Append a file of events, or of items, to the events log; a running server learns from it."""
+    """Append a file of events, items or users to the log; a running server learns from it."""
     from rich.console import Console
     from rich.progress import Progress
 
     from headwater import config as settings
     from headwater.roles import bulk
 
+    if items and users:
+        raise ConfigError("--items and --users: a file holds one of the two; import each by itself")
+    what, append = "events", bulk.import_events
+    if items or users:
+        what, append = ("items", bulk.import_items) if items else ("users", bulk.import_users)
     loaded, columns = settings.load(config), _pairs(mapping)
     console = Console(highlight=False, soft_wrap=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -225,11 +231,7 @@ def import_file(
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        if items:
-            done = bulk.import_items(file, data, loaded, columns, progress)
-        else:
-            done = bulk.import_events(file, data, loaded, columns, progress)
-    what = "items" if items else "events"
+        done = append(file, data, loaded, columns, progress)
     console.print(f"{file}: {done.appended:,} {what} appended to {data}", markup=False)
     if done.duplicate:
         console.print(f"{done.duplicate:,} duplicates: they were there already")

@@ -245,6 +245,9 @@ class Recommend(_Section):
     """``seen``: an item is recommended once an event has named it; ``all``: listed ones too."""
     max_n: int = Field(default=100, ge=1, le=1000)
     """Longest list that a request may ask for."""
+    active_users: int = Field(default=250, ge=1, le=100_000)
+    """Users with the newest events, among whom those similar to a user are looked for. They are
+    encoded together, while no other request is answered."""
     wait_seconds: float = Field(default=2.0, ge=0, le=60)
     """Longest that ``min_offset`` makes a request wait."""
 
@@ -264,6 +267,9 @@ class Serve(_Section):
     """Most events of one request; more are answered 413."""
     max_queue: int = Field(default=1_000, ge=1)
     """Requests waiting for the model thread; more are shed with 503."""
+    user_vectors_cached: int = Field(default=10_000, ge=0)
+    """Encoded users kept until the model changes, for those who ask again; about 11 MB at the
+    default ``history_length`` and ``dim``. 0 keeps none."""
 
 
 class Config(BaseSettings):

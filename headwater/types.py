@@ -350,6 +350,36 @@ class Recommendations(msgspec.Struct, frozen=True):
     items: list[RecommendedItem]
 
 
+class SimilarItems(msgspec.Struct, frozen=True):
+    """What goes with an item, best first, by one (version, sequence).
+
+    A score is from 0 to 1, and the contributions of its reasons add up to it.
+    """
+
+    item_id: str
+    version: int
+    sequence: int
+    trained_through: int
+    items: list[RecommendedItem]
+
+
+class SimilarUser(msgspec.Struct, frozen=True):
+    """``similarity`` is the cosine of the two users' vectors."""
+
+    user_id: str
+    similarity: float
+
+
+class SimilarUsers(msgspec.Struct, frozen=True):
+    """Who is like a user, most similar first, by one (version, sequence)."""
+
+    user_id: str
+    version: int
+    sequence: int
+    trained_through: int
+    users: list[SimilarUser]
+
+
 class HistoryEvent(msgspec.Struct, frozen=True):
     """An event of a user's history; ``weight`` is its share w_t of the user's taste."""
 

@@ -19,6 +19,7 @@ import headwater
 from headwater import cli, config
 from headwater.log.sqlite import SqliteEventsLog
 from headwater.roles import bulk
+from headwater.types import User
 
 STATUS = {
     "role": "api",
@@ -258,6 +259,31 @@ def test_import_of_items(
     assert (item.title, item.categories) == ("Alien", ("Horror", "Sci-Fi"))
 
 
+def test_import_of_users(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "people.csv").write_text("who,plan,age\nann,gold,41\n,none,7\nbob,,5\n")
+    mapped = ("--map", "user_id=who")
+    assert run(monkeypatch, "import", "people.csv", "--users", "--data", "data", *mapped) == 0
+    out = capsys.readouterr().out
+    assert "2 users appended to data" in out
+    assert "1 rows skipped: user_id is missing" in out
+    assert log_of(tmp_path / "data") == [
+        User("ann", {"plan": "gold", "age": 41.0}),
+        User("bob", {"age": 5.0}),
+    ]
+
+
+def test_import_of_users_that_were_exported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "people.csv").write_text("user_id,plan\nann,gold\nbob,none\n")
+    assert run(monkeypatch, "import", "people.csv", "--users", "--data", "one") == 0
+    assert run(monkeypatch, "export", "out.parquet", "--what", "users", "--data", "one") == 0
+    assert run(monkeypatch, "import", "out.parquet", "--users", "--data", "two") == 0
+    assert log_of(tmp_path / "two") == log_of(tmp_path / "one")
+
+
 def test_import_in_several_commits_keeps_the_order(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -283,6 +309,9 @@ def test_import_in_several_commits_keeps_the_order(
         (("events.csv",), "say which one it is with --map user_id="),
         (("events.csv", "--map", "user_id"), "write --map FIELD=COLUMN"),
         (("events.csv", "--map", "user=who"), "there is no field user"),
+        (("events.csv", "--users"), "say which one it is with --map user_id="),
+        (("events.csv", "--users", "--map", "item_id=who"), "there is no field item_id"),
+        (("events.csv", "--items", "--users"), "a file holds one of the two"),
     ],
 )
 def test_import_refuses_with_the_remedy(

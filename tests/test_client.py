@@ -116,7 +116,16 @@ def test_events_go_in_and_lists_come_out() -> None:
         assert [item.item_id for item in found.items] == ["mug"]
         assert [item.item_id for item in client.recommend_session(["pot"]).items] == ["mug"]
         assert [item.item_id for item in client.popular(1).items] == ["pot"]
-        assert client.status().end == served.events.end() == 3
+        assert [item.item_id for item in client.similar_items("pot", min_offset=3).items] == ["mug"]
+        assert client.similar_items("pot", 5, exclude=["mug", "a,b"]).items == []
+        assert client.similar_users("ada", min_offset=3).users == []
+        client.send(view("mug", "bob/../?"))
+        (like,) = client.similar_users("ada").users
+        assert (like.user_id, like.similarity) == ("bob/../?", 0.5)
+        assert client.similar_users(like.user_id).users[0].user_id == "ada"
+        with pytest.raises(HeadwaterError, match="there is no item nothing"):
+            client.similar_items("nothing")
+        assert client.status().end == served.events.end() == 4
 
 
 def test_an_event_arrives_as_it_was() -> None:
@@ -216,6 +225,8 @@ def test_the_asynchronous_client_does_the_same() -> None:
             assert [item.item_id for item in found.items] == ["mug"]
             assert (await client.recommend_session(["mug"])).items[0].item_id == "pot"
             assert (await client.popular(1)).items[0].item_id == "mug"
+            assert (await client.similar_items("mug")).items[0].item_id == "pot"
+            assert (await client.similar_users("ada")).user_id == "ada"
             assert (await client.status()).end == 2
 
     asyncio.run(scenario())

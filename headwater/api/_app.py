@@ -20,6 +20,7 @@ from headwater.api import (
     _operations,
     _problems,
     _recommendations,
+    _similar,
     _users,
 )
 from headwater.api._engine import Engine, Follows
@@ -34,6 +35,7 @@ from headwater.log import EventsLog, UpdatesLog
 HANDLERS = [
     *_events.HANDLERS,
     *_recommendations.HANDLERS,
+    *_similar.HANDLERS,
     *_explanation.HANDLERS,
     *_items.HANDLERS,
     *_users.HANDLERS,

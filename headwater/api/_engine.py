@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -22,7 +22,16 @@ from headwater.api._popular import PopularList
 from headwater.api._problems import Failed, Unavailable
 from headwater.feedback import Feedback
 from headwater.log import EventsLog, UpdatesLog
-from headwater.types import Explanation, Item, Recommendations, Record, Request, User
+from headwater.types import (
+    Explanation,
+    Item,
+    Recommendations,
+    Record,
+    Request,
+    SimilarItems,
+    SimilarUsers,
+    User,
+)
 
 T = TypeVar("T")
 
@@ -46,6 +55,13 @@ class Directory(Protocol):
     def listed_users(self, after: int, n: int) -> tuple[list[User], int | None]: ...
 
 
+class Counted(Protocol):
+    """How often a cache had what was asked for, and how often not; may be read from any thread."""
+
+    hits: int
+    misses: int
+
+
 class Follows(Protocol):
     """What the API asks of a ``headwater.loop.Follower``."""
 
@@ -54,6 +70,9 @@ class Follows(Protocol):
 
     @property
     def directory(self) -> Directory: ...
+
+    @property
+    def caches(self) -> Mapping[str, Counted]: ...
 
     epoch: int
     version: int
@@ -68,6 +87,12 @@ class Follows(Protocol):
     def popular(self, n: int, now: float) -> Recommendations: ...
 
     def explain(self, user_id: str, n: int, now: float) -> Explanation: ...
+
+    def similar_items(
+        self, item_id: str, n: int, exclude: frozenset[str]
+    ) -> SimilarItems | None: ...
+
+    def similar_users(self, user_id: str, n: int) -> SimilarUsers: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +118,17 @@ class Standing:
         )
 
 
+_Work = Callable[[Follows, float], Any]
+"""Answers by itself, at a time in seconds since 1970."""
+
+
 @dataclass(slots=True, eq=False)
 class _Ask:
-    request: Request
-    kind: Literal["recommend", "popular", "explain", "look"]
+    wanted: Request | _Work
+    """Requests that wait are answered together."""
+    doing: str
     min_offset: int
     answer: asyncio.Future[Any]
-    look: Callable[[Directory], Any] | None = None
 
 
 _Outcome = tuple[_Ask, Any]
@@ -130,7 +159,8 @@ class Engine:
     ) -> None:
         self.standing = Standing()
         self.ready = False
-        self.popular_list = PopularList()
+        self.caches: dict[str, Counted] = {}
+        self._popular = PopularList()
         self._follower = follower
         self._events = events
         self._updates = updates
@@ -185,43 +215,55 @@ class Engine:
             Unavailable: still starting, too many waiting, or ``min_offset`` not reached in time.
             Failed: the model raised an error.
         """
-        behind = min_offset > self.standing.offset
-        try:
-            async with asyncio.timeout(self._wait_seconds if behind else None):
-                found: Recommendations = await self._ask(request, "recommend", min_offset)
-                return found
-        except TimeoutError:
-            raise Unavailable(
-                "offset-not-reached",
-                f"min_offset {min_offset} was not reached within {self._wait_seconds:g} seconds: "
-                f"the state holds offset {self.standing.offset}; try again",
-            ) from None
+        found: Recommendations = await self._ask(request, "recommending", min_offset)
+        return found
 
     async def popular(self, n: int) -> Recommendations:
         """What is popular now; raises like ``recommend``."""
-        found: Recommendations = await self._ask(Request(n=n), "popular")
+        found: Recommendations = await self._ask(
+            lambda follower, now: self._popular.of(follower, n, now), "ranking by popularity"
+        )
         return found
 
     async def explain(self, user_id: str, n: int) -> Explanation:
         """What the user's list is made from, without counting it as shown; raises alike."""
-        found: Explanation = await self._ask(Request(n=n, user_id=user_id), "explain")
+        found: Explanation = await self._ask(
+            lambda follower, now: follower.explain(user_id, n, now), "explaining"
+        )
+        return found
+
+    async def similar_items(
+        self, item_id: str, n: int, exclude: frozenset[str], min_offset: int = 0
+    ) -> SimilarItems | None:
+        """What goes with an item, ``None`` where there is no such item; raises alike."""
+        found: SimilarItems | None = await self._ask(
+            lambda follower, _: follower.similar_items(item_id, n, exclude),
+            "looking for similar items",
+            min_offset,
+        )
+        return found
+
+    async def similar_users(self, user_id: str, n: int, min_offset: int = 0) -> SimilarUsers:
+        """Who is like a user; raises alike."""
+        found: SimilarUsers = await self._ask(
+            lambda follower, _: follower.similar_users(user_id, n),
+            "looking for similar users",
+            min_offset,
+        )
         return found
 
     async def look(self, look: Callable[[Directory], T]) -> tuple[T, int]:
         """What ``look`` finds, and the offset that it stands for; raises like ``recommend``."""
-        found: tuple[T, int] = await self._ask(Request(n=1), "look", look=look)
+        found: tuple[T, int] = await self._ask(
+            lambda follower, _: (look(follower.directory), follower.offset), "looking it up"
+        )
         return found
 
-    async def _ask(
-        self,
-        request: Request,
-        kind: Literal["recommend", "popular", "explain", "look"],
-        min_offset: int = 0,
-        look: Callable[[Directory], Any] | None = None,
-    ) -> Any:
+    async def _ask(self, wanted: Request | _Work, doing: str, min_offset: int = 0) -> Any:
         if self._open >= self._max_queue:
             raise Unavailable("queue-full", f"{self._open} requests wait already; try again later")
-        ask = _Ask(request, kind, min_offset, asyncio.get_running_loop().create_future(), look)
+        answer = asyncio.get_running_loop().create_future()
+        behind = min_offset > self.standing.offset
         self._open += 1
         try:
             with self._condition:
@@ -229,9 +271,16 @@ class Engine:
                     raise Unavailable(
                         "not-ready", "the log isn't folded yet; /readyz says when it is"
                     )
-                self._fresh.append(ask)
+                self._fresh.append(_Ask(wanted, doing, min_offset, answer))
                 self._condition.notify_all()
-            return await ask.answer
+            async with asyncio.timeout(self._wait_seconds if behind else None):
+                return await answer
+        except TimeoutError:
+            raise Unavailable(
+                "offset-not-reached",
+                f"min_offset {min_offset} was not reached within {self._wait_seconds:g} seconds: "
+                f"the state holds offset {self.standing.offset}; try again",
+            ) from None
         finally:
             self._open -= 1
 
@@ -240,6 +289,7 @@ class Engine:
     def _run(self) -> None:
         try:
             follower = self._follower()
+            self.caches = {"popular": self._popular, **follower.caches}
             self._feedback.resume(self._events, follower.offset)
             start = self._events.end()
             retry = False
@@ -289,13 +339,12 @@ class Engine:
         if later:
             self._wake()
         now = time.time()
-        outcomes = _recommend(follower, [ask for ask in batch if ask.kind == "recommend"], now)
-        outcomes += _one_by_one(
-            follower,
-            self.popular_list,
-            [ask for ask in batch if ask.kind != "recommend"],
-            now,
+        outcomes = _recommend(
+            follower, [(ask, ask.wanted) for ask in batch if isinstance(ask.wanted, Request)], now
         )
+        for ask in batch:
+            if not isinstance(ask.wanted, Request):
+                outcomes.append((ask, _worked(follower, ask.wanted, ask.doing, now)))
         self._deliver(outcomes)
         self._feed_back(records, outcomes, now)
         return True
@@ -306,7 +355,7 @@ class Engine:
         try:
             self._feedback.record(
                 [
-                    (answer, ask.request.user_id)
+                    (answer, ask.wanted.user_id if isinstance(ask.wanted, Request) else None)
                     for ask, answer in outcomes
                     if isinstance(answer, Recommendations)
                 ],
@@ -339,41 +388,25 @@ class Engine:
             self._condition.notify_all()
 
 
-def _recommend(follower: Follows, asks: list[_Ask], now: float) -> list[_Outcome]:
+def _recommend(follower: Follows, asks: list[tuple[_Ask, Request]], now: float) -> list[_Outcome]:
     if not asks:
         return []
     try:
-        answers = follower.recommend([ask.request for ask in asks], now)
-        return [(ask, answer) for ask, answer in zip(asks, answers, strict=True)]
+        answers = follower.recommend([request for _, request in asks], now)
+        return [(ask, answer) for (ask, _), answer in zip(asks, answers, strict=True)]
     except Exception as error:
         if len(asks) == 1:
-            return [(asks[0], _failed("recommending", error))]
+            ask = asks[0][0]
+            return [(ask, _failed(ask.doing, error))]
     # One request that can't be answered must not take its neighbours with it.
-    return [outcome for ask in asks for outcome in _recommend(follower, [ask], now)]
+    return [outcome for one in asks for outcome in _recommend(follower, [one], now)]
 
 
-def _one_by_one(
-    follower: Follows, popular: PopularList, asks: list[_Ask], now: float
-) -> list[_Outcome]:
-    outcomes: list[_Outcome] = []
-    for ask in asks:
-        request = ask.request
-        try:
-            if ask.look is not None:
-                outcomes.append((ask, (ask.look(follower.directory), follower.offset)))
-            elif ask.kind == "explain":
-                assert request.user_id is not None
-                outcomes.append((ask, follower.explain(request.user_id, request.n, now)))
-            else:
-                outcomes.append((ask, popular.of(follower, request.n, now)))
-        except Exception as error:
-            doing = {
-                "explain": "explaining",
-                "look": "looking it up",
-                "popular": "ranking by popularity",
-            }[ask.kind]
-            outcomes.append((ask, _failed(doing, error)))
-    return outcomes
+def _worked(follower: Follows, work: _Work, doing: str, now: float) -> Any:
+    try:
+        return work(follower, now)
+    except Exception as error:
+        return _failed(doing, error)
 
 
 def _failed(what: str, error: Exception) -> Failed:

@@ -133,12 +133,13 @@ class StateCollector(Collector):
             clicked.add_metric([str(row.version)], row.clicked)
         yield served
         yield clicked
-        popular = CounterMetricFamily(
-            "headwater_popular", "Popular lists, kept ones and new ones.", labels=["answer"]
-        )
-        popular.add_metric(["kept"], service.engine.popular_list.hits)
-        popular.add_metric(["new"], service.engine.popular_list.misses)
-        yield popular
+        hits = CounterMetricFamily("headwater_cache_hits", "Found kept.", labels=["cache"])
+        misses = CounterMetricFamily("headwater_cache_misses", "Made anew.", labels=["cache"])
+        for name, cache in service.engine.caches.items():
+            hits.add_metric([name], cache.hits)
+            misses.add_metric([name], cache.misses)
+        yield hits
+        yield misses
         yield from _reported(standing.report)
 
 

@@ -29,9 +29,19 @@ from headwater.client._exchange import (
     recommending,
     sending,
     setting,
+    similar_items,
+    similar_users,
 )
 from headwater.errors import Rejected
-from headwater.types import Appended, Explanation, Item, Recommendations, Status
+from headwater.types import (
+    Appended,
+    Explanation,
+    Item,
+    Recommendations,
+    SimilarItems,
+    SimilarUsers,
+    Status,
+)
 
 __all__ = ["AsyncClient", "Client"]
 
@@ -102,6 +112,16 @@ class Client(Exchange):
     def explain(self, user_id: str, n: int = 10) -> Explanation:
         """What a user's list is made from: the history, its weights, every expert's share."""
         return self._call(explaining(user_id, n))
+
+    def similar_items(
+        self, item_id: str, n: int = 10, exclude: Collection[str] = (), min_offset: int = 0
+    ) -> SimilarItems:
+        """What goes with an item; ``HeadwaterError`` where there is no such item."""
+        return self._call(similar_items(item_id, n, exclude, min_offset))
+
+    def similar_users(self, user_id: str, n: int = 10, min_offset: int = 0) -> SimilarUsers:
+        """Who is like a user, of those with the newest events; an unknown user is like nobody."""
+        return self._call(similar_users(user_id, n, min_offset))
 
     def put_item(self, item: Item) -> Appended:
         """Sets an item of the catalogue; raises like ``send``."""
@@ -188,6 +208,16 @@ class AsyncClient(Exchange):
     async def explain(self, user_id: str, n: int = 10) -> Explanation:
         """See ``Client.explain``."""
         return await self._call(explaining(user_id, n))
+
+    async def similar_items(
+        self, item_id: str, n: int = 10, exclude: Collection[str] = (), min_offset: int = 0
+    ) -> SimilarItems:
+        """See ``Client.similar_items``."""
+        return await self._call(similar_items(item_id, n, exclude, min_offset))
+
+    async def similar_users(self, user_id: str, n: int = 10, min_offset: int = 0) -> SimilarUsers:
+        """See ``Client.similar_users``."""
+        return await self._call(similar_users(user_id, n, min_offset))
 
     async def put_item(self, item: Item) -> Appended:
         """See ``Client.put_item``."""

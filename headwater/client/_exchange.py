@@ -16,7 +16,16 @@ import httpx
 import msgspec
 
 from headwater.errors import HeadwaterError, Rejected, Unreachable
-from headwater.types import Appended, Event, Explanation, Item, Recommendations, Status
+from headwater.types import (
+    Appended,
+    Event,
+    Explanation,
+    Item,
+    Recommendations,
+    SimilarItems,
+    SimilarUsers,
+    Status,
+)
 
 ENTRIES_PER_REQUEST = 1_000
 """Events or items sent at a time, far below what a server takes by default: a batch that has to be
@@ -44,7 +53,7 @@ class Call(Generic[T]):
     method: str
     path: str
     read: Callable[[bytes], T]
-    params: Mapping[str, str | int] = field(default_factory=dict)
+    params: Mapping[str, str | int | list[str]] = field(default_factory=dict)
     body: bytes | None = None
 
 
@@ -138,7 +147,7 @@ def recommending(
 ) -> Call[Recommendations]:
     # By body rather than by path: an id may hold anything, and a proxy decodes paths.
     body = {**wanted, "exclude": list(exclude)} if exclude else wanted
-    params = {"min_offset": min_offset} if min_offset else {}
+    params = _from(min_offset)
     encoded = msgspec.json.encode(body)
     return Call("POST", "/v1/recommendations", _read_list, params=params, body=encoded)
 
@@ -152,12 +161,41 @@ def explaining(user_id: str, n: int) -> Call[Explanation]:
     return Call("GET", path, _read_explanation, params={"n": n})
 
 
+def similar_items(
+    item_id: str, n: int, exclude: Collection[str], min_offset: int
+) -> Call[SimilarItems]:
+    path = f"/v1/items/{quote(item_id, safe='')}/similar"
+    return Call(
+        "GET",
+        path,
+        _read_similar_items,
+        params={"n": n, "exclude": list(exclude), **_from(min_offset)},
+    )
+
+
+def similar_users(user_id: str, n: int, min_offset: int) -> Call[SimilarUsers]:
+    path = f"/v1/users/{quote(user_id, safe='')}/similar"
+    return Call("GET", path, _read_similar_users, params={"n": n, **_from(min_offset)})
+
+
+def _from(min_offset: int) -> dict[str, int]:
+    return {"min_offset": min_offset} if min_offset else {}
+
+
 def _read_list(body: bytes) -> Recommendations:
     return msgspec.json.decode(body, type=Recommendations)
 
 
 def _read_explanation(body: bytes) -> Explanation:
     return msgspec.json.decode(body, type=Explanation)
+
+
+def _read_similar_items(body: bytes) -> SimilarItems:
+    return msgspec.json.decode(body, type=SimilarItems)
+
+
+def _read_similar_users(body: bytes) -> SimilarUsers:
+    return msgspec.json.decode(body, type=SimilarUsers)
 
 
 def _read_status(body: bytes) -> Status:

@@ -21,6 +21,7 @@ from headwater.ingest._fields import Refused, identifier
 from headwater.ingest._interactions import Interactions, read_interactions
 from headwater.ingest._items import WireItem, decode_item, decode_items
 from headwater.ingest._patches import patch_item, patch_user
+from headwater.ingest._profiles import Users, read_users
 from headwater.ingest._requests import DEFAULT_N, WireRequest, build_request, decode_request
 from headwater.ingest._users import WireUser, decode_user, decode_users
 
@@ -32,6 +33,7 @@ __all__ = [
     "Interactions",
     "Items",
     "Refused",
+    "Users",
     "WireEvent",
     "WireItem",
     "WireRequest",
@@ -51,4 +53,5 @@ __all__ = [
     "read_exported",
     "read_interactions",
     "read_items",
+    "read_users",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +10,11 @@ from typing import Any
 
 import polars as pl
 
-from headwater.errors import InvalidInput, UnreadableFile
 from headwater.ingest import _columns
-from headwater.ingest._broken import FAULT, NOT_JSON
+from headwater.ingest._described import NESTED, checked_rows, described_rows
 from headwater.ingest._fields import convert
 from headwater.ingest._items import WireItem, checked_item
-from headwater.ingest._tables import (
-    Table,
-    assign,
-    is_json_lines,
-    json_lines,
-    listed,
-    open_table,
-    readable,
-    require,
-)
+from headwater.ingest._tables import Table
 from headwater.types import Item
 
 _FIELDS: dict[str, tuple[str, ...]] = {
@@ -39,12 +28,10 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "available": (),
 }
 _LABELS = ("categories", "tags")
-_NESTED = ("attributes", "vectors")
 
 _NO_GENRES = "(no genres listed)"
 """What MovieLens writes in place of none."""
 
-_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
 _NO = ("false", "f", "no", "n", "0")
 
 
@@ -80,61 +67,14 @@ def read_items(path: Path, *, mapping: Mapping[str, str] | None = None) -> Items
             use; the message says what would help.
         InvalidInput: ``mapping`` names no field.
     """
-    rows, found = _json_rows(path, mapping) if is_json_lines(path) else _table_rows(path, mapping)
-    items: list[Item] = []
-    skipped: Counter[str] = Counter()
-    for row in rows:
-        if fault := row.pop(FAULT, None):
-            skipped[fault] += 1
-            continue
-        try:
-            items.append(checked_item(convert(_wire_form(row, found), WireItem, "item"), None))
-        except InvalidInput as error:
-            skipped[str(error)] += 1
-    if skipped and not items:
-        raise UnreadableFile(f"{path} has no row to use ({listed(skipped)})")
-    return Items(items, dict(skipped))
-
-
-def _json_rows(
-    path: Path, mapping: Mapping[str, str] | None
-) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
-    rows = [{FAULT: NOT_JSON} if row is None else row for row in json_lines(path)]
-    columns = list(dict.fromkeys(name for row in rows for name in row if name != FAULT))
-    found = assign(path, columns, _FIELDS, mapping)
-    require(path, columns, found, "item_id")
-    return rows, found
-
-
-def _table_rows(
-    path: Path, mapping: Mapping[str, str] | None
-) -> tuple[Iterator[dict[str, Any]], dict[str, list[str]]]:
-    table = open_table(path, ())
-    found = assign(path, list(table.columns), _FIELDS, mapping)
-    require(path, list(table.columns), found, "item_id")
-    field_of = {name: field for field, names in found.items() for name in names}
-    with readable(path):
-        names = list(table.columns)
-        raw = table.read({name: name for name in names})
-        numeric = _numeric(raw, [name for name in names if name not in field_of], table)
-        parsed = {
-            name: _field(name, dtype, field_of[name], table)
-            if name in field_of
-            else _attribute(name, dtype, name in numeric)
-            for name, dtype in raw.schema.items()
-            if name != FAULT
-        }
-        known = {name: values for name, values in parsed.items() if values is not None}
-        return raw.select(FAULT, **known).iter_rows(named=True), found
-
-
-def _numeric(raw: pl.DataFrame, names: Sequence[str], table: Table) -> frozenset[str]:
-    """The columns of text that hold numbers only, written as one writes numbers."""
-    if not table.textual or not names:
-        return frozenset()
-    given = pl.col(names)
-    tests = raw.select(pl.when(given != "").then(given).str.contains(_NUMBER).all())
-    return frozenset(name for name, all_numbers in tests.row(0, named=True).items() if all_numbers)
+    rows, found = described_rows(path, _FIELDS, mapping, _field)
+    return Items(
+        *checked_rows(
+            path,
+            rows,
+            lambda row: checked_item(convert(_wire_form(row, found), WireItem, "item"), None),
+        )
+    )
 
 
 def _field(name: str, dtype: pl.DataType, field: str, table: Table) -> pl.Expr:
@@ -157,22 +97,6 @@ def _field(name: str, dtype: pl.DataType, field: str, table: Table) -> pl.Expr:
     return _columns.id_text(name, dtype, table.path)
 
 
-def _attribute(name: str, dtype: pl.DataType, numeric: bool) -> pl.Expr | None:
-    """A column without a field of its own; none for types that neither attribute nor vector has."""
-    column = pl.col(name)
-    if dtype.is_numeric() or numeric:
-        number = column.cast(pl.Float64, strict=False)
-        return pl.when(number.is_finite()).then(number)
-    if isinstance(dtype, pl.List | pl.Array):
-        inner: pl.DataType = pl.Float64() if dtype.inner.is_numeric() else pl.String()
-        return column.cast(pl.List(inner))
-    if dtype == pl.Boolean or name in _NESTED:
-        return column
-    if dtype.is_temporal() or dtype in (pl.String, pl.Categorical) or isinstance(dtype, pl.Enum):
-        return column.cast(pl.String)
-    return None
-
-
 def _wire_form(row: Mapping[str, Any], found: Mapping[str, list[str]]) -> dict[str, Any]:
     """The row as an item on the wire, what has no field of its own among the attributes."""
     sent: dict[str, Any] = {
@@ -185,7 +109,7 @@ def _wire_form(row: Mapping[str, Any], found: Mapping[str, list[str]]) -> dict[s
     for name, value in row.items():
         if name in used or value is None or value == "" or value == []:
             continue
-        if name in _NESTED and isinstance(value, dict):
+        if name in NESTED and isinstance(value, dict):
             (attributes if name == "attributes" else vectors).update(value)
         elif isinstance(value, list) and not any(isinstance(one, str) for one in value):
             vectors[name] = value

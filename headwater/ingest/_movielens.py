@@ -1,4 +1,5 @@
-"""The MovieLens files that have no header: ``u.data``, ``u.item``, ``ratings.dat``, ``movies.dat``.
+"""The MovieLens files that have no header: ``u.data``, ``u.item``, ``u.user``, ``ratings.dat``,
+``movies.dat`` and ``users.dat``.
 
 The sets from 20M on are plain CSV (``ratings.csv``, ``movies.csv``).
 """
@@ -15,6 +16,8 @@ from headwater.ingest._broken import FAULT, RAGGED
 
 _RATINGS = ("user_id", "item_id", "rating", "timestamp")
 _MOVIES = ("item_id", "title", "genres")
+_USERS_100K = ("user_id", "age", "gender", "occupation", "zip_code")
+_USERS_1M = ("user_id", "gender", "age", "occupation", "zip_code")
 
 # The columns of u.item from the sixth on, as its README has them.
 _GENRES = (
@@ -27,18 +30,20 @@ _MONTHS = {name: number for number, name in enumerate(_NAMES, 1)}
 
 
 def is_movielens(path: Path) -> bool:
-    """Told by the name alone: no other format has these extensions."""
-    return path.suffix in (".dat", ".data") or path.name == "u.item"
+    """Told by the name alone: RecBole names a file after its data set, never ``u``."""
+    return path.suffix in (".dat", ".data") or path.name in ("u.item", "u.user")
 
 
 def open_movielens(path: Path) -> pl.LazyFrame:
     """The rows as text, under the names that other files have in their header.
 
     Raises:
-        UnreadableFile: a ``.dat`` file that holds neither ratings nor films.
+        UnreadableFile: a ``.dat`` file that holds neither ratings, films nor users.
     """
     if path.name == "u.item":
         return _films(path)
+    if path.name == "u.user":
+        return _split(path, "|", _USERS_100K)
     if path.suffix == ".data":
         return _split(path, "\t", _RATINGS)
     with path.open("rb") as file:
@@ -47,9 +52,11 @@ def open_movielens(path: Path) -> pl.LazyFrame:
         return _split(path, "::", _RATINGS)
     if fields == len(_MOVIES):
         return _titles(path)
+    if fields == len(_USERS_1M):
+        return _split(path, "::", _USERS_1M)
     raise UnreadableFile(
-        f"{path} has {fields} fields separated by ::; ratings.dat has {len(_RATINGS)}, and "
-        f"movies.dat {len(_MOVIES)}"
+        f"{path} has {fields} fields separated by ::; ratings.dat has {len(_RATINGS)}, "
+        f"movies.dat {len(_MOVIES)}, and users.dat {len(_USERS_1M)}"
     )
 
 

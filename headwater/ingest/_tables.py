@@ -19,8 +19,8 @@ from headwater.ingest import _broken
 from headwater.ingest._broken import FAULT
 from headwater.ingest._movielens import is_movielens, open_movielens
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}
-_ATOMIC = (".inter", ".item")
+_ATOMIC = (".inter", ".item", ".user")
+_SEPARATORS = {".csv": ",", ".tsv": "\t", **dict.fromkeys(_ATOMIC, "\t")}
 _PARQUET = (".parquet", ".pq")
 _JSON_LINES = (".jsonl", ".ndjson")
 _COMPRESSED = ".gz"

@@ -9,7 +9,7 @@ import numpy as np
 from headwater.config import Config
 from headwater.model import Model
 from headwater.preprocess import CATEGORY, Preprocessor
-from headwater.recommend import Features, Recommender
+from headwater.recommend import Features, Recommender, UserVectors
 from headwater.types import (
     NO_ROW,
     Batch,
@@ -22,15 +22,22 @@ from headwater.types import (
 
 
 class Fold:
-    """What both roles remember of the events: ids, histories, catalogue, counts."""
+    """What both roles remember of the events: ids, histories, catalogue, counts.
 
-    def __init__(self, config: Config, *, grouped: bool = False) -> None:
+    Args:
+        grouped: see ``Preprocessor``.
+        vectors: see ``Recommender``.
+    """
+
+    def __init__(
+        self, config: Config, *, grouped: bool = False, vectors: UserVectors | None = None
+    ) -> None:
         self.config = config
         self.preprocess = Preprocessor(config, grouped=grouped)
         features = Features(config)
         self.n_features = len(features)
         self.model = Model(config, self.preprocess.consuming_types, features.mixture(config))
-        self.recommender = Recommender(config, self.model, features)
+        self.recommender = Recommender(config, self.model, features, vectors)
         self.offset = 0
         self._is_category = np.zeros(0, np.bool_)
 

@@ -17,6 +17,7 @@ from headwater.errors import UpdateError
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
 from headwater.loop._fold import Fold, until_removal
 from headwater.preprocess import Preprocessor
+from headwater.recommend import UserVectors
 from headwater.types import (
     NO_ROW,
     Event,
@@ -27,6 +28,9 @@ from headwater.types import (
     RecommendedItem,
     Record,
     Request,
+    SimilarItems,
+    SimilarUser,
+    SimilarUsers,
     State,
 )
 
@@ -53,6 +57,8 @@ class Follower:
         self._snapshots = Snapshots(snapshots, config.deploy.snapshots_kept) if snapshots else None
         self.report: dict[str, Any] = {}
         self._tried: list[Path] | None = None
+        self._vectors = UserVectors(config.serve.user_vectors_cached)
+        self.caches = {"user_vectors": self._vectors}
         self.fold = Fold(config)
         self._start(self._newest())
 
@@ -162,12 +168,54 @@ class Follower:
             [self._item(row, score, None) for row, score in zip(rows, scores, strict=True)]
         )
 
+    def similar_items(
+        self, item_id: str, n: int, exclude: frozenset[str] = frozenset()
+    ) -> SimilarItems | None:
+        """What goes with an item; ``None`` for one that is removed, or that nothing has named."""
+        fold = self.fold
+        row = fold.preprocess.items.find(item_id)
+        if row == NO_ROW or fold.preprocess.catalogue.is_removed(row):
+            return None
+        alone = Request(n=n, session_items=(item_id,), exclude=exclude | {item_id})
+        contexts = fold.preprocess.contexts([alone], self._clock[0])
+        found = fold.recommender.similar_items(contexts, fold.withheld(), n)
+        return SimilarItems(
+            item_id=item_id,
+            version=self.version,
+            sequence=self.sequence,
+            trained_through=self.trained_through,
+            items=[self._item(*of_item) for of_item in found],
+        )
+
+    def similar_users(self, user_id: str, n: int) -> SimilarUsers:
+        """Who is like a user, of those with the newest events; nobody is like an unknown user.
+
+        All are taken as they were at the newest event, so that the state alone decides.
+        """
+        fold, now = self.fold, self._clock[0]
+        row = fold.preprocess.users.find(user_id)
+        contexts = fold.preprocess.contexts([Request(n=n, user_id=user_id)], now)
+        active = fold.preprocess.active(self.config.recommend.active_users, now)
+        found = fold.recommender.similar_users(contexts, active, n + 1)
+        others = [(other, similarity) for other, similarity in found if other != row][:n]
+        return SimilarUsers(
+            user_id=user_id,
+            version=self.version,
+            sequence=self.sequence,
+            trained_through=self.trained_through,
+            users=[
+                SimilarUser(fold.preprocess.users.id(other), round(similarity, 6))
+                for other, similarity in others
+            ],
+        )
+
     def _newest(self) -> tuple[State, Manifest] | None:
         return self._snapshots.newest(self.fold.shape) if self._snapshots else None
 
     def _start(self, found: tuple[State, Manifest] | None) -> None:
         """Empty, or as a snapshot has it."""
-        self.fold = Fold(self.config)
+        self._vectors.clear()
+        self.fold = Fold(self.config, vectors=self._vectors)
         self.epoch, self.version, self.sequence, self.trained_through = 1, 1, 0, 0
         self._clock = (0.0, 0.0)
         if found:
@@ -197,6 +245,7 @@ class Follower:
                 self.fold.model.count(batch)
             if len(removed):
                 self.fold.model.forget(removed)
+                self._vectors.clear()
             for record in records:
                 if isinstance(record.entry, Event):
                     self._clock = (record.stream_time, record.received_at)
@@ -214,6 +263,7 @@ class Follower:
         update = decode(stored.payload)
         records = self._fold_events(stored.trained_through)
         self.fold.model.put(update.tables, update.tombstones, update.dense)
+        self._vectors.clear()
         self.sequence, self.trained_through = update.sequence, update.trained_through
         if stored.report:
             with suppress(msgspec.DecodeError):

@@ -147,20 +147,8 @@ class Preprocessor:
             [NO_ROW if r.user_id is None else self.users.find(r.user_id) for r in requests],
             np.int32,
         )
+        contexts = self._read(users, now)
         n = len(requests)
-        contexts = self.histories.walk(
-            Steps(
-                reads=np.ones(n, np.bool_),
-                users=users,
-                items=np.full(n, NO_ROW, np.int32),
-                types=np.zeros(n, np.uint8),
-                times=np.full(n, now),
-                sessions=np.zeros(n, np.int64),
-                cleaned=np.zeros(n, np.bool_),
-                consumes=np.zeros(n, np.bool_),
-                clears=np.zeros(n, np.bool_),
-            )
-        )
         excluded = [
             contexts.excluded[contexts.excluded_starts[b] : contexts.excluded_starts[b + 1]]
             for b in range(n)
@@ -178,6 +166,10 @@ class Preprocessor:
         contexts.excluded = np.concatenate([*excluded, np.zeros(0, np.int32)])
         contexts.excluded_starts = np.cumsum([0, *map(len, excluded)]).astype(np.int64)
         return contexts
+
+    def active(self, n: int, now: float) -> Contexts:
+        """The n users with the newest events, newest first, as they are at ``now``."""
+        return self._read(self.histories.newest(n), now)
 
     def item(self, item_id: str) -> Item | None:
         """The item as the catalogue has it."""
@@ -228,6 +220,22 @@ class Preprocessor:
             "histories": self.histories,
             "cleaning": self.cleaning,
         }
+
+    def _read(self, users: np.ndarray, now: float) -> Contexts:
+        n = len(users)
+        return self.histories.walk(
+            Steps(
+                reads=np.ones(n, np.bool_),
+                users=users,
+                items=np.full(n, NO_ROW, np.int32),
+                types=np.zeros(n, np.uint8),
+                times=np.full(n, now),
+                sessions=np.zeros(n, np.int64),
+                cleaned=np.zeros(n, np.bool_),
+                consumes=np.zeros(n, np.bool_),
+                clears=np.zeros(n, np.bool_),
+            )
+        )
 
     def _count(self, items: np.ndarray) -> np.ndarray:
         """Counts the items of a batch in order; returns each one's count before its event."""

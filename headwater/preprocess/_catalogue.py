@@ -93,6 +93,9 @@ class Catalogue(_Newest[Item]):
         super().remove(row)
         self._withheld.add(row)
 
+    def is_removed(self, row: int) -> bool:
+        return row in self._withheld and row not in self._newest
+
     def title(self, row: int) -> str | None:
         item = self.get(row)
         return item.title if item else None

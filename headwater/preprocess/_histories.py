@@ -137,6 +137,15 @@ class Histories:
         contexts.excluded = contexts.excluded[: contexts.excluded_starts[-1]]
         return contexts
 
+    def newest(self, n: int) -> Ints:
+        """The n users whose last events are newest, newest first, users of a moment by row."""
+        users = np.flatnonzero(self._counts[: self._users])
+        if len(users) > n:
+            times = self._last_times[users]
+            users = users[times >= np.partition(times, -n)[-n]]
+        order = np.lexsort((users, -self._last_times[users]))[:n]
+        return users[order].astype(np.int32)
+
     def _excluded_limit(self, steps: Steps) -> int:
         """An upper bound of the exclusions that the reads will list."""
         known = steps.users != NO_ROW

@@ -15,18 +15,31 @@ from headwater.model import EXPERTS, Model
 from headwater.recommend._candidates import propose
 from headwater.recommend._effects import feature_effects
 from headwater.recommend._features import Features
-from headwater.types import NO_ROW, Contexts, FeatureEffect, Flags, Ranking, Reason
+from headwater.recommend._similar import similar_items, similar_users
+from headwater.recommend._vectors import UserVectors
+from headwater.types import NO_ROW, Contexts, FeatureEffect, Flags, Floats, Ranking, Reason
 
-__all__ = ["Features", "Recommender"]
+__all__ = ["Features", "Recommender", "UserVectors", "similar_items", "similar_users"]
 
 
 class Recommender:
-    """Ranks items for contexts with the model as it is."""
+    """Ranks items for contexts with the model as it is.
 
-    def __init__(self, config: Config, model: Model, features: Features) -> None:
+    Args:
+        vectors: keeps user vectors; it has to be cleared with every change of the model.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: Model,
+        features: Features,
+        vectors: UserVectors | None = None,
+    ) -> None:
         self.config = config
         self.model = model
         self.features = features
+        self._vectors = vectors
 
     def rank(self, contexts: Contexts, withheld: Flags, n: int = 0) -> Ranking:
         """Ranks the union of the experts' candidates for each context.
@@ -46,7 +59,7 @@ class Recommender:
                 expert_rows=dict.fromkeys(EXPERTS, nothing),
             )
         k = max(self.config.mixture.candidates, n)
-        candidates = propose(model, contexts, withheld, k)
+        candidates = propose(model, self._encode(contexts), contexts, withheld, k)
         features = self.features.fill(model, contexts, candidates)
         scores = model.mixture.scores(features)
         scores[candidates.rows == NO_ROW] = -np.inf
@@ -65,6 +78,28 @@ class Recommender:
         rows = np.lexsort((np.arange(len(scores)), -scores))[:n]
         rows = rows[scores[rows] > 0]
         return rows.tolist(), scores[rows].tolist()
+
+    def similar_items(
+        self, contexts: Contexts, withheld: Flags, n: int
+    ) -> list[tuple[int, float, list[Reason]]]:
+        """The n items that go best with the one that the only context's history holds.
+
+        Row, score from 0 to 1, and the experts that say so, whose contributions add up to it.
+        """
+        # The same for every n, or a shorter list wouldn't be the beginning of a longer one.
+        k = max(self.config.mixture.candidates, self.config.recommend.max_n)
+        return similar_items(self.model, contexts, withheld, k, n)
+
+    def similar_users(
+        self, contexts: Contexts, others: Contexts, n: int
+    ) -> list[tuple[int, float]]:
+        """The n others who are most similar to the user of the only context: row and cosine."""
+        if not len(others):
+            return []
+        user = self._encode(contexts)[0, :-1]
+        vectors = self._encode(others)[:, :-1]
+        found = similar_users(user, vectors, n)
+        return [(int(others.users[place]), similarity) for place, similarity in found]
 
     def reasons(
         self, contexts: Contexts, ranking: Ranking, n: int, item_id: Callable[[int], str]
@@ -104,3 +139,8 @@ class Recommender:
             feature_effects(self.model.mixture, ranking.features[b, :k], self.features.names)
             for b, k in enumerate(lengths)
         ]
+
+    def _encode(self, contexts: Contexts) -> Floats:
+        if self._vectors is None:
+            return self.model.sequence.encode(contexts)
+        return self._vectors.of(self.model.sequence, contexts)

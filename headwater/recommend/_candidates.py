@@ -25,13 +25,13 @@ class Candidates:
     users: Floats  # (B, D + 1) vectors of the sequence expert
 
 
-def propose(model: Model, contexts: Contexts, withheld: Flags, k: int) -> Candidates:
+def propose(model: Model, users: Floats, contexts: Contexts, withheld: Flags, k: int) -> Candidates:
     """The best k items of each expert for each context, none of them withheld or excluded.
 
     Args:
+        users: (B, D + 1) the sequence expert's vectors of the contexts.
         withheld: (N,) rows that nobody may be shown.
     """
-    users = model.sequence.encode(contexts)
     lists, list_scores = {}, {}
     lists["popularity"], list_scores["popularity"] = _popular(model, contexts, withheld, k)
     for name, expert in model.from_history.items():

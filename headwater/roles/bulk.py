@@ -18,6 +18,7 @@ from headwater.ingest import (
     read_exported,
     read_interactions,
     read_items,
+    read_users,
 )
 from headwater.log.sqlite import SqliteEventsLog
 from headwater.types import DeadLetter, Entry
@@ -80,9 +81,35 @@ def import_items(
     if not mapping and is_exported(path):
         return _import_exported(path, data, config, progress)
     rows = read_items(path, mapping=mapping)
-    chunks = (rows.items[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
-    done = _append(chunks, len(rows), data, progress)
-    done.skipped = rows.skipped
+    return _import_described(rows.items, rows.skipped, data, progress)
+
+
+def import_users(
+    path: Path,
+    data: Path,
+    config: Config,
+    mapping: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Imported:
+    """Sets the users of a file; one that is known already is replaced, not the history.
+
+    Arguments and errors are those of ``import_events``.
+    """
+    if not mapping and is_exported(path):
+        return _import_exported(path, data, config, progress)
+    rows = read_users(path, mapping=mapping)
+    return _import_described(rows.users, rows.skipped, data, progress)
+
+
+def _import_described(
+    entries: Sequence[Entry],
+    skipped: dict[str, int],
+    data: Path,
+    progress: Callable[[int, int], None],
+) -> Imported:
+    chunks = (entries[start : start + CHUNK] for start in range(0, len(entries), CHUNK))
+    done = _append(chunks, len(entries), data, progress)
+    done.skipped = skipped
     return done
 
 

@@ -34,6 +34,9 @@ from headwater.types import (
     RecommendedItem,
     Record,
     Request,
+    SimilarItems,
+    SimilarUser,
+    SimilarUsers,
 )
 
 
@@ -54,6 +57,7 @@ class CountingFollower:
     sequence: int = 7
     trained_through: int = 0
     report: dict[str, Any] = field(default_factory=dict)
+    caches: dict[str, Any] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     newest: dict[str, int] = field(default_factory=dict)
     of_user: dict[str, str] = field(default_factory=dict)
@@ -114,6 +118,29 @@ class CountingFollower:
                 ExplainedItem(one.item_id, self.titles.get(one.item_id), one.score, one.reasons, [])
                 for one in found.items
             ],
+        )
+
+    def similar_items(self, item_id: str, n: int, exclude: frozenset[str]) -> SimilarItems | None:
+        self.threads.add(threading.get_ident())
+        if item_id not in self.counts:
+            return None
+        return SimilarItems(
+            item_id=item_id,
+            version=self.version,
+            sequence=self.sequence,
+            trained_through=self.trained_through,
+            items=self._answer(n, exclude | {item_id}).items,
+        )
+
+    def similar_users(self, user_id: str, n: int) -> SimilarUsers:
+        self.threads.add(threading.get_ident())
+        others = sorted(set(self.of_user.values()) - {user_id})
+        return SimilarUsers(
+            user_id=user_id,
+            version=self.version,
+            sequence=self.sequence,
+            trained_through=self.trained_through,
+            users=[SimilarUser(other, 0.5) for other in others][:n],
         )
 
     def _answer(self, n: int, exclude: frozenset[str]) -> Recommendations:

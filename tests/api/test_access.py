@@ -22,6 +22,8 @@ INGEST, SERVE, ADMIN = {"ingest", "admin"}, {"serve", "admin"}, {"admin"}
 OPEN_TO = {
     ("POST", "/v1/events"): INGEST,
     ("GET", "/v1/users/{user_id}/recommendations"): SERVE,
+    ("GET", "/v1/users/{user_id}/similar"): SERVE,
+    ("GET", "/v1/items/{item_id}/similar"): SERVE,
     ("GET", "/v1/users/{user_id}/explanation"): ADMIN,
     ("POST", "/v1/recommendations"): SERVE,
     ("GET", "/v1/popular"): SERVE,

@@ -210,6 +210,8 @@ ROUTES = [
     ("POST", "/v1/recommendations"),
     ("GET", "/v1/popular"),
     ("GET", "/v1/users/u/explanation"),
+    ("GET", "/v1/items/a/similar"),
+    ("GET", "/v1/users/u/similar"),
     ("PUT", "/v1/items/a"),
     ("DELETE", "/v1/items/a"),
     ("POST", "/v1/items"),

@@ -66,6 +66,6 @@ def test_what_was_acknowledged_is_in_the_next_list_and_the_share_is_counted() ->
                 items = client.get("/v1/popular?n=1").json()["items"]
                 assert [item["item_id"] for item in items] == [f"i{k}"]
         text = client.get("/metrics").text
-        counts = dict(re.findall(r'headwater_popular_total\{answer="(\w+)"\} (\d+)', text))
-        assert counts == {"kept": "5", "new": "5"}
+        counts = dict(re.findall(r'headwater_cache_(\w+)_total\{cache="popular"\} (\d+)', text))
+        assert counts == {"hits": "5", "misses": "5"}
         until(lambda: shown(client) == 10)

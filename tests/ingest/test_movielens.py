@@ -72,6 +72,6 @@ def test_a_ragged_film_is_skipped_alone(name: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_dat_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "users.dat").write_bytes(b"1::F::1::10::48067\n")
-    with pytest.raises(UnreadableFile, match=r"5 fields.*ratings\.dat has 4"):
+    (tmp_path / "users.dat").write_bytes(b"1::F::1::10::48067::more\n")
+    with pytest.raises(UnreadableFile, match=r"6 fields.*ratings\.dat has 4"):
         read_interactions(tmp_path / "users.dat")

@@ -1,0 +1,138 @@
+"""Files of items or users: some columns have a field of their own, every other is an attribute."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import polars as pl
+
+from headwater.errors import InvalidInput, UnreadableFile
+from headwater.ingest._broken import FAULT, NOT_JSON
+from headwater.ingest._tables import (
+    Table,
+    assign,
+    is_json_lines,
+    json_lines,
+    listed,
+    open_table,
+    readable,
+    require,
+)
+
+NESTED = ("attributes", "vectors")
+"""Columns whose names are the attributes, or the vectors, of a row."""
+
+_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
+
+T = TypeVar("T")
+
+Row = dict[str, Any]
+
+
+def described_rows(
+    path: Path,
+    fields: Mapping[str, tuple[str, ...]],
+    mapping: Mapping[str, str] | None,
+    column: Callable[[str, pl.DataType, str, Table], pl.Expr],
+) -> tuple[Iterable[Row], dict[str, list[str]]]:
+    """The rows of a file, column -> value, and the columns of each field.
+
+    Args:
+        path: the extension tells the format.
+        fields: each field with its aliases; the first one is the id, and must be there.
+        mapping: field -> column, over names and aliases.
+        column: how a column of a type is read that holds a field.
+
+    Raises:
+        UnreadableFile: the file isn't there, is corrupt, or has no column of ids.
+        InvalidInput: ``mapping`` names no field.
+    """
+    if is_json_lines(path):
+        return _json_rows(path, fields, mapping)
+    return _table_rows(path, fields, mapping, column)
+
+
+def checked_rows(
+    path: Path, rows: Iterable[Row], check: Callable[[Row], T]
+) -> tuple[list[T], dict[str, int]]:
+    """What ``check`` makes of every row, and how many it refused, by reason.
+
+    Raises:
+        UnreadableFile: it refused all.
+    """
+    found: list[T] = []
+    skipped: Counter[str] = Counter()
+    for row in rows:
+        if fault := row.pop(FAULT, None):
+            skipped[fault] += 1
+            continue
+        try:
+            found.append(check(row))
+        except InvalidInput as error:
+            skipped[str(error)] += 1
+    if skipped and not found:
+        raise UnreadableFile(f"{path} has no row to use ({listed(skipped)})")
+    return found, dict(skipped)
+
+
+def _json_rows(
+    path: Path, fields: Mapping[str, tuple[str, ...]], mapping: Mapping[str, str] | None
+) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+    rows = [{FAULT: NOT_JSON} if row is None else row for row in json_lines(path)]
+    columns = list(dict.fromkeys(name for row in rows for name in row if name != FAULT))
+    found = assign(path, columns, fields, mapping)
+    require(path, columns, found, next(iter(fields)))
+    return rows, found
+
+
+def _table_rows(
+    path: Path,
+    fields: Mapping[str, tuple[str, ...]],
+    mapping: Mapping[str, str] | None,
+    column: Callable[[str, pl.DataType, str, Table], pl.Expr],
+) -> tuple[Iterator[dict[str, Any]], dict[str, list[str]]]:
+    table = open_table(path, ())
+    found = assign(path, list(table.columns), fields, mapping)
+    require(path, list(table.columns), found, next(iter(fields)))
+    field_of = {name: field for field, names in found.items() for name in names}
+    with readable(path):
+        names = list(table.columns)
+        raw = table.read({name: name for name in names})
+        numeric = _numeric(raw, [name for name in names if name not in field_of], table)
+        parsed = {
+            name: column(name, dtype, field_of[name], table)
+            if name in field_of
+            else _attribute(name, dtype, name in numeric)
+            for name, dtype in raw.schema.items()
+            if name != FAULT
+        }
+        known = {name: values for name, values in parsed.items() if values is not None}
+        return raw.select(FAULT, **known).iter_rows(named=True), found
+
+
+def _numeric(raw: pl.DataFrame, names: Sequence[str], table: Table) -> frozenset[str]:
+    """The columns of text that hold numbers only, written as one writes numbers."""
+    if not table.textual or not names:
+        return frozenset()
+    given = pl.col(names)
+    tests = raw.select(pl.when(given != "").then(given).str.contains(_NUMBER).all())
+    return frozenset(name for name, all_numbers in tests.row(0, named=True).items() if all_numbers)
+
+
+def _attribute(name: str, dtype: pl.DataType, numeric: bool) -> pl.Expr | None:
+    """A column without a field of its own; none for types that neither attribute nor vector has."""
+    column = pl.col(name)
+    if dtype.is_numeric() or numeric:
+        number = column.cast(pl.Float64, strict=False)
+        return pl.when(number.is_finite()).then(number)
+    if isinstance(dtype, pl.List | pl.Array):
+        inner: pl.DataType = pl.Float64() if dtype.inner.is_numeric() else pl.String()
+        return column.cast(pl.List(inner))
+    if dtype == pl.Boolean or name in NESTED:
+        return column
+    if dtype.is_temporal() or dtype in (pl.String, pl.Categorical) or isinstance(dtype, pl.Enum):
+        return column.cast(pl.String)
+    return None

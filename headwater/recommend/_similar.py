@@ -1,0 +1,85 @@
+"""What is like an item, and who is like a user: nearest neighbours, as the experts know them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headwater.model import Model
+from headwater.types import NO_ROW, Contexts, Flags, Floats, Ints, Reason
+
+RANK_OFFSET = 60
+"""The k of reciprocal rank fusion, as its paper has it."""
+
+
+def similar_items(
+    model: Model, contexts: Contexts, withheld: Flags, k: int, n: int
+) -> list[tuple[int, float, list[Reason]]]:
+    """The n items that go best with one: row, score, and what each expert has to do with it.
+
+    Every expert that relates items to each other lists its own k nearest: ``transitions``,
+    ``neighbours`` and ``content`` by their scores for a history of that item alone, ``sequence``
+    by the cosine of the rows it learned. The lists are fused by reciprocal rank (Cormack,
+    Clarke and Büttcher, SIGIR 2009), as the experts' units can't be compared,
+
+        score(i) = (1 / E) * sum over the experts e that list i of  61 / (60 + place of i in e)
+
+    with places from 1 and E experts: 1 for an item that is everybody's first. The terms are the
+    reasons, largest first. Items of equal scores stand in order of row.
+
+    Args:
+        contexts: one, whose history is the item alone and which excludes what may not be listed.
+        withheld: (N,) item rows that may not be shown to anyone.
+    """
+    lists = {
+        name: expert.candidates(contexts, withheld, k)[0][0]
+        for name, expert in model.from_history.items()
+    }
+    lists["sequence"] = _nearest(model, contexts, withheld, k)
+    reasons: dict[int, list[Reason]] = {}
+    for name, rows in lists.items():
+        for place, row in enumerate(rows[rows != NO_ROW].tolist()):
+            share = (RANK_OFFSET + 1) / (RANK_OFFSET + 1 + place) / len(lists)
+            reasons.setdefault(row, []).append(Reason(name, round(share, 6)))
+    scores = {row: sum(one.contribution for one in said) for row, said in reasons.items()}
+    best = sorted(scores, key=lambda row: (-scores[row], row))[:n]
+    return [
+        (row, scores[row], sorted(reasons[row], key=lambda one: -one.contribution)) for row in best
+    ]
+
+
+def similar_users(user: Floats, others: Floats, n: int) -> list[tuple[int, float]]:
+    """The n most similar of the others, by cosine: index and similarity, above 0.
+
+    Args:
+        user: (D,) the vector of a user.
+        others: (A, D) the vectors of others; equal similarities stay in their order.
+    """
+    similarity = _cosines(user, others)
+    best = np.argsort(-similarity, kind="stable")[:n]
+    return [(int(one), float(similarity[one])) for one in best if similarity[one] > 0]
+
+
+def _nearest(model: Model, contexts: Contexts, withheld: Flags, k: int) -> Ints:
+    """The rows nearest to the item by what the sequence expert learned, nearest first.
+
+    A row that no event has named holds what it was initialised with, and is near to nothing.
+    """
+    item = int(contexts.history_items[0, -1])
+    if item == NO_ROW or not model.popularity.events[item]:
+        return np.zeros(0, np.int32)
+    vectors = model.sequence.rows.values[: len(withheld), :-1]
+    similarity = _cosines(vectors[item], vectors)
+    similarity[withheld | ~model.popularity.eligible()[: len(withheld)]] = 0.0
+    similarity[contexts.excluded] = 0.0
+    near = np.flatnonzero(similarity > 0)
+    if len(near) > k:
+        near = near[similarity[near] >= np.partition(similarity[near], -k)[-k]]
+    order = np.lexsort((near, -similarity[near]))[:k]
+    return near[order].astype(np.int32)
+
+
+def _cosines(vector: Floats, vectors: Floats) -> Floats:
+    """(N,) cosine of the angle to each of (N, D) vectors; 0 where one of the two is 0."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors) * (vector @ vector))
+    cosines: Floats = np.where(lengths > 0, vectors @ vector / np.maximum(lengths, 1e-12), 0.0)
+    return cosines
