@@ -182,8 +182,8 @@ class Mixture(_Section):
     """Newest lists that replay draws from."""
     members: int = Field(default=1, ge=1, le=16)
     """Networks whose scores are averaged (EasyEnsemble; Liu, Wu and Zhou, 2009), each of which
-    keeps its own draw of what ``keep`` and ``imbalance.item_share`` thin. Ranking and
-    learning cost as many times."""
+    keeps its own draw of what ``keep`` and ``imbalance.item_share`` thin. The mixture's part
+    of ranking, learning and updates costs as many times."""
 
 
 class Imbalance(_Section):
@@ -196,7 +196,8 @@ class Imbalance(_Section):
     rare_types: float = Field(default=0.0, ge=0, le=2)
     """Likewise with its event type's share of the replay buffer."""
     rare_at_most: float = Field(default=10.0, ge=1, le=1000)
-    """Times that the rarest example may be as likely as the commonest."""
+    """Times that the rarest example may be as likely as the commonest. A first guess: no other
+    value was tried."""
     item_share: float = Field(default=1.0, gt=0, le=1)
     """Examples of an item with a larger share of the events are kept with a probability of
     √(``item_share`` / share), and the loss is corrected by it; 1 keeps all."""
@@ -298,7 +299,8 @@ class Config(BaseSettings):
     mixture: Mixture = Mixture()
     """How the experts are combined."""
     imbalance: Imbalance = Imbalance()
-    """How often what is rare, and what is frequent, is learned from."""
+    """How often what is rare, and what is frequent, is learned from. Nothing is changed by
+    default, for no setting was better on all streams (docs/decisions/0009-imbalance.md)."""
     train: Train = Train()
     """Micro-batches and publishing."""
     evaluate: Evaluate = Evaluate()
