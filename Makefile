@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench-quality clean
+.PHONY: help setup demo test lint format docs bench-quality bench-imbalance clean
 
 help:
 	@echo "make setup    make .venv with everything pinned; PYTHON=... picks the interpreter"
@@ -14,6 +14,7 @@ help:
 	@echo "make format   let ruff format, and fix what it can"
 	@echo "make docs     write docs/configuration.md from the settings"
 	@echo "make bench-quality  figures of quality beside peers; ARGS='--limit 15000'"
+	@echo "make bench-imbalance  what each setting against imbalance does; ARGS='--limit 5000'"
 	@echo "make clean    remove .venv and every cache"
 
 setup: $(READY)
@@ -54,6 +55,9 @@ docs: setup
 
 bench-quality: setup
 	$(BIN)/python -m benchmarks.quality $(ARGS)
+
+bench-imbalance: setup
+	$(BIN)/python -m benchmarks.imbalance $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

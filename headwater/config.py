@@ -65,6 +65,9 @@ class EventType(_Section):
     """1: wanted; -1: not wanted (learned from, never a target); 0: says neither."""
     repeats: bool = True
     """Whether an item may be recommended again after such an event of the same user."""
+    keep: float = Field(default=1.0, gt=0, le=1)
+    """Share of such events that gradient steps learn from. A kept one weighs 1 / ``keep``, so
+    that the same is learned from fewer; all are counted, remembered and measured."""
 
     @field_validator("polarity", mode="before")
     @classmethod
@@ -202,6 +205,27 @@ class Mixture(_Section):
     """Replayed lists per new one."""
     replay_buffer: int = Field(default=4_000, ge=0)
     """Newest lists that replay draws from."""
+    members: int = Field(default=1, ge=1, le=16)
+    """Networks whose scores are averaged (EasyEnsemble; Liu, Wu and Zhou, 2009), each of which
+    keeps its own draw of what ``keep`` and ``imbalance.item_share`` thin. The mixture's part
+    of ranking, learning and updates costs as many times."""
+
+
+class Imbalance(_Section):
+    by: Literal["weight", "resample"] = "weight"
+    """What the weight of an example is in a gradient step: a factor on its loss, or how often
+    it is drawn, out of as many draws as there are examples."""
+    rare_items: float = Field(default=0.0, ge=0, le=2)
+    """Replay draws an example in proportion to (events of its item) to the power of minus this:
+    0 draws all alike."""
+    rare_types: float = Field(default=0.0, ge=0, le=2)
+    """Likewise with its event type's share of the replay buffer."""
+    rare_at_most: float = Field(default=10.0, ge=1, le=1000)
+    """Times that the rarest example may be as likely as the commonest. A first guess: no other
+    value was tried."""
+    item_share: float = Field(default=1.0, gt=0, le=1)
+    """Examples of an item with a larger share of the events are kept with a probability of
+    √(``item_share`` / share), and the loss is corrected by it; 1 keeps all."""
 
 
 class Train(_Section):
@@ -305,6 +329,9 @@ class Config(BaseSettings):
     """The ``sequence`` expert: a causal transformer over the history."""
     mixture: Mixture = Mixture()
     """How the experts are combined."""
+    imbalance: Imbalance = Imbalance()
+    """How often what is rare, and what is frequent, is learned from. Nothing is changed by
+    default, for no setting was better on all streams (docs/decisions/0009-imbalance.md)."""
     train: Train = Train()
     """Micro-batches and publishing."""
     evaluate: Evaluate = Evaluate()

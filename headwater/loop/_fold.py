@@ -72,6 +72,7 @@ class Fold:
             "content.postings": self.config.content.postings,
             "popularity.half_lives": len(self.config.popularity.half_lives_hours),
             "mixture.hidden": self.config.mixture.hidden,
+            "mixture.members": self.config.mixture.members,
             "mixture.features": self.n_features,
             "event_types": len(self.preprocess.type_names),
         }

@@ -6,7 +6,8 @@ the item (count, age, time since its last event) and of the request (history and
 session length, the experts' own recent hit rates), and is trained listwise: the
 softmax cross-entropy of the list in which the next item was one of the
 candidates. The linear part starts as the sum of the experts' log shares, so an
-untrained mixture is a product of experts already.
+untrained mixture is a product of experts already. With several members, networks that
+are trained on other draws of the same lists, the score is their mean.
 
 An expert's contribution to a score is its exact Shapley value (Lundberg and Lee,
 NeurIPS 2017): with E experts, 2 ** E evaluations in which the experts outside of a
@@ -50,7 +51,7 @@ class Mixture:
     """Scores lists of candidates from features.
 
     Args:
-        settings: hidden units, learning rate.
+        settings: hidden units, members, learning rate.
         linear: (F,) initial weights of the linear part.
         groups: expert name -> the feature columns it speaks through.
         silence: (F,) value of each feature when its expert says nothing.
@@ -70,36 +71,51 @@ class Mixture:
         self.silence = silence
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = Network(len(linear), settings.hidden, linear)
-        self.dense = DenseWeights("mixture", self.network, settings.learning_rate)
+            self.members = nn.ModuleList(
+                Network(len(linear), settings.hidden, linear) for _ in range(settings.members)
+            )
+        self.dense = DenseWeights("mixture", self.members, settings.learning_rate)
 
     def scores(self, features: Floats) -> Floats:
         """(...) scores of (..., F) features."""
         with torch.inference_mode():
-            scores: Floats = self.network(torch.from_numpy(features)).numpy()
+            scores: Floats = self._scores(torch.from_numpy(features)).mean(0).numpy()
         return scores
 
     def learn(
-        self, features: Floats, valid: Flags, targets: Ints, weights: Floats, rate: float
+        self,
+        features: Floats,
+        valid: Flags,
+        targets: Ints,
+        weights: Floats,
+        rate: float,
+        correction: Floats | None = None,
     ) -> float:
         """One step on M lists; returns the mean loss in nats.
+
+        The loss of a list is the cross-entropy of softmax(score - correction).
 
         Args:
             features: (M, C, F).
             valid: (M, C) bool, the places that hold a candidate.
             targets: (M,) place of the item that came next.
-            weights: (M,) weight of each list.
+            weights: (M, members) weight of each list for each member.
             rate: factor on the learning rate.
+            correction: (M, C) what sampling adds to the log odds of each candidate to be the
+                answer, so that the scores are those of the stream; ``None`` for nothing.
         """
-        scores = self.network(torch.from_numpy(features))
+        scores = self._scores(torch.from_numpy(features))  # (members, M, C)
+        if correction is not None:
+            scores = scores - torch.from_numpy(correction)
         scores = scores.masked_fill(~torch.from_numpy(valid), -1e9)
-        losses = nn.functional.cross_entropy(
-            scores, torch.from_numpy(targets.astype(np.int64)), reduction="none"
-        )
-        weight = torch.from_numpy(weights)
-        loss = (losses * weight).sum() / weight.sum()
+        places = torch.from_numpy(targets.astype(np.int64)).repeat(len(self.members))
+        losses = nn.functional.cross_entropy(scores.flatten(0, 1), places, reduction="none")
+        weight = torch.from_numpy(weights).T  # (members, M)
+        # A draw may have left a member nothing.
+        mean = (losses.view_as(weight) * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+        loss = mean.sum()
         self.dense.descend(loss, rate)
-        return float(loss.detach())
+        return float(loss.detach()) / len(self.members)
 
     def contributions(self, features: Floats) -> dict[str, Floats]:
         """Expert name -> (...) exact Shapley share of the scores of (..., F) features.
@@ -130,6 +146,10 @@ class Mixture:
                 share += weight * (value[others | {name}] - score)
             shares[name] = share
         return shares
+
+    def _scores(self, features: Tensor) -> Tensor:
+        """(members, ...) scores of (..., F) features."""
+        return torch.stack([member(features) for member in self.members])
 
     def state(self) -> State:
         return self.dense.state()

@@ -148,7 +148,7 @@ class SequenceExpert:
         self,
         examples: Examples,
         negatives: Ints,
-        log_q: Callable[[Ints], Floats] | None,
+        correction: Callable[[Ints], Floats] | None,
         rate: float,
     ) -> float:
         """One gradient step; returns the mean loss in nats.
@@ -156,8 +156,8 @@ class SequenceExpert:
         Args:
             examples: Q histories.
             negatives: (M,) distinct item rows to rank the targets among.
-            log_q: log probability with which each of given rows gets among the candidates;
-                ``None`` where all items are.
+            correction: what sampling adds to the logits of given rows, taken off again; with
+                the log probability of being a candidate it is logQ. ``None`` for nothing.
             rate: factor on both learning rates.
         """
         wanted = examples.weights > 0
@@ -173,8 +173,8 @@ class SequenceExpert:
         queries = users[picked]  # (T, D)
         chosen = values[torch.from_numpy(np.searchsorted(rows, candidates))]
         logits = queries @ chosen[:, :-1].T + chosen[:, -1]
-        if log_q is not None:
-            logits = logits - torch.from_numpy(log_q(candidates))
+        if correction is not None:
+            logits = logits - torch.from_numpy(correction(candidates))
         mask = _consumed_mask(
             examples.items,
             examples.types,

@@ -15,8 +15,9 @@ import numpy as np
 
 from headwater.config import Config
 from headwater.model import Examples, Model, gap_buckets, single_threaded
+from headwater.train._imbalance import log_keep, replay_chances, resampled, uniforms
 from headwater.train._replay import Replay
-from headwater.types import Batch, Flags, Floats, Ints, Ranking, State
+from headwater.types import Batch, Doubles, Flags, Floats, Ints, Ranking, State
 
 __all__ = ["Lesson", "Replay", "Trainer"]
 
@@ -32,11 +33,29 @@ class Lesson:
     mixture_loss: float
 
 
+@dataclass(slots=True)
+class _Positives:
+    """Where the targets of a step come from."""
+
+    taught: Flags  # (Q, P)
+    new: Flags  # (Q,)
+    mean_keep: float  # over the stream's targets, for their items' sake
+    chances: Doubles | None  # of replay, None where it draws all alike
+
+    @property
+    def like_the_stream(self) -> int:
+        return int(self.taught.sum()) - self.by_chance
+
+    @property
+    def by_chance(self) -> int:
+        return 0 if self.chances is None else int(self.taught[~self.new].sum())
+
+
 class Trainer:
     """Learns batches into a model.
 
     Args:
-        config: negatives, replay, rates.
+        config: negatives, replay, imbalance, rates.
         model: what is trained.
         n_features: F, of the mixture's lists.
     """
@@ -49,6 +68,8 @@ class Trainer:
         # Per type code, 0 being that of an unknown type: whether such an event is a goal.
         kinds = config.event_types.values()
         self._taught = np.array([False, *(k.polarity > 0 and k.weight > 0 for k in kinds)])
+        self._keep = np.array([1.0, *(kind.keep for kind in kinds)], np.float32)
+        self._members = config.mixture.members
         self._histories = Replay(
             settings.replay_buffer,
             settings.replay_cap,
@@ -58,6 +79,7 @@ class Trainer:
                 "gaps": ((length,), np.uint8),
                 "cleaned": ((length,), np.bool_),
                 "targets": ((), np.int32),
+                "kinds": ((), np.uint8),
                 "weights": ((), np.float32),
             },
         )
@@ -67,8 +89,11 @@ class Trainer:
             {
                 "features": ((_LIST_LENGTH, n_features), np.float16),
                 "lengths": ((), np.int32),
+                "correction": ((_LIST_LENGTH,), np.float16),
                 "targets": ((), np.int32),
-                "weights": ((), np.float32),
+                "items": ((), np.int32),
+                "kinds": ((), np.uint8),
+                "weights": ((self._members,), np.float32),
             },
         )
         # The two gradient steps share nothing, so they run side by side.
@@ -90,10 +115,15 @@ class Trainer:
             return Lesson(float("nan"), float("nan"))
         random = np.random.Generator(np.random.Philox(key=[self.config.seed, batch.end]))
         taught = batch.targets & (batch.weights > 0)
-        lists = self._sampled_lists(batch, ranking, taught, random)
-        examples, fresh = self._sampled_histories(batch, taught, random)
+        kept = taught[:, None] & self._kept(batch)
+        lists = self._sampled_lists(batch, ranking, kept, random)
+        chances = self._chances(self._histories, "targets")
+        examples, fresh, new = self._sampled_histories(batch, kept[:, 0], chances, random)
+        keep = np.exp(self._log_keep(batch.items[taught]))
+        mean_keep = float(keep.sum()) / max(len(keep), 1)
+        positives = _Positives(examples.weights > 0, new, mean_keep, chances)
         mixture = self._beside.submit(self._learn_lists, lists, rates["mixture"])
-        sequence_loss = self._learn_histories(examples, random, rates["sequence"])
+        sequence_loss = self._learn_histories(examples, positives, random, rates["sequence"])
         mixture_loss = mixture.result()
         self.model.count(batch)
         self._histories.add(fresh)
@@ -109,28 +139,66 @@ class Trainer:
         self._histories.load({k[10:]: v for k, v in state.items() if k.startswith("histories.")})
         self._lists.load({k[6:]: v for k, v in state.items() if k.startswith("lists.")})
 
+    def _kept(self, batch: Batch) -> Flags:
+        """(B, members) events that each draw keeps; the sequence expert takes the first draw."""
+        keep = self._keep[batch.types] * np.exp(self._log_keep(batch.items))
+        return uniforms(self.config.seed, batch.offsets, self._members) < keep[:, None]
+
+    def _log_keep(self, rows: Ints) -> Floats:
+        """(...) log probability that an example of each item is kept for the item's sake; that of
+        ``NO_ROW`` means nothing.
+        """
+        if self.config.imbalance.item_share == 1.0:
+            return np.zeros(rows.shape, np.float32)
+        shares = self.model.popularity.shares(np.maximum(rows, 0)).mean(axis=-1)
+        return log_keep(shares, self.config.imbalance.item_share)
+
+    def _chances(self, buffer: Replay, items: str) -> Doubles | None:
+        """(len(buffer),) of being drawn for replay, ``None`` for all alike."""
+        settings = self.config.imbalance
+        if not len(buffer) or settings.rare_items == settings.rare_types == 0.0:
+            return None
+        events = self.model.popularity.events[buffer.column(items)]
+        found = replay_chances(events, buffer.column("kinds"), settings)
+        return np.where(buffer.spent(), 0.0, found)
+
+    def _by_weight(
+        self, examples: dict[str, np.ndarray], random: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """The examples as they are, or those that are drawn, weighing as often as they are."""
+        if self.config.imbalance.by == "weight":
+            return examples
+        weights = examples["weights"]
+        counts = resampled(weights, random.random(weights.shape[1:]))
+        drawn = counts.any(axis=tuple(range(1, counts.ndim)))
+        examples = {**examples, "weights": counts}
+        return {name: column[drawn] for name, column in examples.items()}
+
     def _sampled_histories(
-        self, batch: Batch, taught: Flags, random: np.random.Generator
-    ) -> tuple[Examples, dict[str, np.ndarray]]:
-        """New examples with replayed ones behind them, and the new ones for the buffer."""
+        self, batch: Batch, kept: Flags, chances: Doubles | None, random: np.random.Generator
+    ) -> tuple[Examples, dict[str, np.ndarray], Flags]:
+        """New and replayed examples, the new ones for the buffer, and which are new."""
         contexts = batch.contexts
         gaps = gap_buckets(contexts.history_times, contexts.history_items, contexts.times)
         # An empty history says nothing that a gradient could use.
-        usable = taught & (contexts.history_lengths > 0)
+        usable = kept & (contexts.history_lengths > 0)
         fresh: dict[str, np.ndarray] = {
             "items": contexts.history_items[usable],
             "types": contexts.history_types[usable],
             "gaps": gaps[usable],
             "cleaned": contexts.history_cleaned[usable],
             "targets": batch.items[usable],
-            "weights": batch.weights[usable],
+            "kinds": batch.types[usable],
+            "weights": batch.weights[usable] / self._keep[batch.types[usable]],
         }
         settings = self.config.sequence
         wanted = round(settings.replay * len(fresh["targets"]))
-        again = self._histories.take(self._histories.sample(wanted, random))
-        items, types, gaps, cleaned, targets, weights = (
-            np.concatenate([fresh[name], again[name]])
-            for name in ("items", "types", "gaps", "cleaned", "targets", "weights")
+        again = self._histories.take(self._histories.sample(wanted, random, chances))
+        both = {name: np.concatenate([fresh[name], again[name]]) for name in fresh}
+        both["new"] = np.arange(len(both["targets"])) < len(fresh["targets"])
+        both = self._by_weight(both, random)
+        items, types, cleaned, targets, weights = (
+            both[name] for name in ("items", "types", "cleaned", "targets", "weights")
         )
         n, length = items.shape
         earlier = settings.earlier_positions
@@ -150,61 +218,89 @@ class Trainer:
         spoilt = np.take_along_axis(cleaned, np.minimum(at[:, 1:] + 1, length - 1), axis=1)
         shown = (filled > 1) & self._taught[kind] & ~spoilt
         share[:, 1:] = np.where(shown, 0.5 * weights[:, None] / max(earlier, 1), 0.0)
-        return Examples(items, types, gaps, at, goal, share), fresh
+        if self.config.imbalance.item_share < 1.0:
+            # Kept for their own item's sake, and not for that of the event that brought them.
+            share[:, 1:] *= np.exp(-self._log_keep(targets))[:, None]
+            share[random.random(share.shape) >= np.exp(self._log_keep(goal))] = 0.0
+            share[:, 0] = weights
+        return Examples(items, types, both["gaps"], at, goal, share), fresh, both["new"]
 
     def _learn_histories(
-        self, examples: Examples, random: np.random.Generator, rate: float
+        self,
+        examples: Examples,
+        positives: _Positives,
+        random: np.random.Generator,
+        rate: float,
     ) -> float:
         n_items = len(self.model.sequence.rows)
         if not len(examples.items):
             return float("nan")
         wanted = self.config.sequence.negatives
         if n_items <= wanted:
-            # Every item is a candidate: the softmax is exact and needs no correction.
-            return self.model.sequence.learn(
-                examples, np.arange(n_items, dtype=np.int32), None, rate
-            )
+            # Every item is a candidate: the softmax is exact and needs no logQ.
+            rows = np.arange(n_items, dtype=np.int32)
+            thinned = self.config.imbalance.item_share < 1.0
+            correction = (lambda rows: -self._log_keep(rows)) if thinned else None
+            return self.model.sequence.learn(examples, rows, correction, rate)
         negatives = np.unique(random.integers(0, n_items, wanted)).astype(np.int32)
-        positives = int((examples.weights > 0).sum())
 
-        def log_q(rows: Ints) -> Floats:
-            """Log probability that a row is among the candidates, drawn or as a positive."""
+        def favour(rows: Ints) -> Floats:
+            """Log probability of being a candidate, drawn or as a positive, less that of being
+            kept as a positive.
+            """
+            log_kept = self._log_keep(rows)
             popular = self.model.popularity.shares(rows).mean(axis=-1)
-            drawn = (1.0 - 1.0 / n_items) ** wanted
-            logs: Floats = np.log1p(-drawn * (1.0 - np.minimum(popular, 0.999)) ** positives)
-            return logs
+            popular = popular * np.exp(log_kept) / positives.mean_keep
+            absent = (1.0 - 1.0 / n_items) ** wanted
+            absent = absent * (1.0 - np.minimum(popular, 0.999)) ** positives.like_the_stream
+            if positives.chances is not None:
+                targets = self._histories.column("targets")
+                total = max(float(positives.chances.sum()), 1e-300)
+                drawn = np.bincount(targets, positives.chances / total, n_items)[rows]
+                absent = absent * (1.0 - np.minimum(drawn, 0.999)) ** positives.by_chance
+            logs: Floats = np.log1p(-absent).astype(np.float32)
+            return logs - log_kept
 
-        return self.model.sequence.learn(examples, negatives, log_q, rate)
+        return self.model.sequence.learn(examples, negatives, favour, rate)
 
     def _sampled_lists(
-        self, batch: Batch, ranking: Ranking, taught: Flags, random: np.random.Generator
+        self, batch: Batch, ranking: Ranking, kept: Flags, random: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """The lists that hold their answer, cut to length, with replayed ones behind them."""
-        hit = (ranking.rows == batch.items[:, None]) & taught[:, None]
+        hit = (ranking.rows == batch.items[:, None]) & kept.any(axis=1, keepdims=True)
         rows = np.flatnonzero(hit.any(axis=1))
         place = np.argmax(hit[rows], axis=1)
         lengths = (ranking.rows[rows] >= 0).sum(axis=1)
+        length = min(_LIST_LENGTH, ranking.rows.shape[1])
+        # An answer further down takes the last place.
+        last = length - 1
+        shown = np.tile(np.arange(length), (len(rows), 1))
+        shown[:, last] = np.maximum(place, last)
         features = np.zeros((len(rows), _LIST_LENGTH, ranking.features.shape[2]), np.float16)
-        kept = min(_LIST_LENGTH, ranking.rows.shape[1])
-        features[:, :kept] = ranking.features[rows, :kept]
-        # An answer further down takes the last kept place.
-        last = kept - 1
-        deep = np.flatnonzero(place > last)
-        features[deep, last] = ranking.features[rows[deep], place[deep]]
+        features[:, :length] = ranking.features[rows[:, None], shown]
+        correction = np.zeros((len(rows), _LIST_LENGTH), np.float16)
+        correction[:, :length] = -self._log_keep(ranking.rows[rows[:, None], shown])
+        kinds = batch.types[rows]
         fresh = {
             "features": features,
-            "lengths": np.minimum(lengths, kept).astype(np.int32),
+            "lengths": np.minimum(lengths, length).astype(np.int32),
+            "correction": correction,
             "targets": np.minimum(place, last).astype(np.int32),
-            "weights": batch.weights[rows],
+            "items": batch.items[rows],
+            "kinds": kinds,
+            "weights": (batch.weights[rows] / self._keep[kinds])[:, None] * kept[rows],
         }
         wanted = round(self.config.mixture.replay * len(rows))
-        again = self._lists.take(self._lists.sample(wanted, random))
+        chances = self._chances(self._lists, "items")
+        again = self._lists.take(self._lists.sample(wanted, random, chances))
         self._lists.add(fresh)
-        return {name: np.concatenate([fresh[name], again[name]]) for name in fresh}
+        both = {name: np.concatenate([fresh[name], again[name]]) for name in fresh}
+        return self._by_weight(both, random)
 
     def _learn_lists(self, lists: dict[str, np.ndarray], rate: float) -> float:
         if not len(lists["targets"]):
             return float("nan")
+        thinned = self.config.imbalance.item_share < 1.0
         valid = np.arange(_LIST_LENGTH) < lists["lengths"][:, None]
         return self.model.mixture.learn(
             lists["features"].astype(np.float32),
@@ -212,4 +308,5 @@ class Trainer:
             lists["targets"],
             lists["weights"],
             rate,
+            lists["correction"].astype(np.float32) if thinned else None,
         )

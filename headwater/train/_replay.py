@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.types import Ints, Longs, State
+from headwater.types import Doubles, Flags, Ints, Longs, State
 
 
 class Replay:
@@ -49,14 +49,35 @@ class Replay:
         self._uses[places] = 0
         self._added += n
 
-    def sample(self, n: int, random: np.random.Generator) -> Ints:
-        """Places of about n examples that may still be replayed, fewer where few are left."""
+    def sample(self, n: int, random: np.random.Generator, chances: Doubles | None = None) -> Ints:
+        """Places of about n examples that may still be replayed, fewer where few are left.
+
+        Args:
+            n: draws; an example that is drawn twice is taken once.
+            random: of the draws.
+            chances: (len(self),) how likely each example is drawn, up to a common factor;
+                ``None`` for all alike.
+        """
         if not len(self) or not n:
             return np.zeros(0, np.int32)
-        places = np.unique(random.integers(0, len(self), n)).astype(np.int32)
+        if chances is None:
+            drawn = random.integers(0, len(self), n)
+        else:
+            until = np.cumsum(chances)
+            drawn = np.searchsorted(until[:-1], random.random(n) * until[-1], side="right")
+        places = np.unique(drawn).astype(np.int32)
         places = places[self._uses[places] < self.cap]
         self._uses[places] += 1
         return places
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One column of all examples, a view."""
+        return self._columns[name][: len(self)]
+
+    def spent(self) -> Flags:
+        """(len(self),) whether an example was replayed as often as it may be."""
+        spent: Flags = self._uses[: len(self)] >= self.cap
+        return spent
 
     def take(self, places: Ints) -> dict[str, NDArray[Any]]:
         """The examples at ``places``, per column."""

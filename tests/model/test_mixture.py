@@ -4,6 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
 
 from headwater.config import Mixture as Settings
 from headwater.deploy import state_digest
@@ -17,9 +18,9 @@ A, B, SWITCH = 0, 1, 2
 SILENCE = np.array([-1.0, -2.0, 0.0], np.float32)
 
 
-def mixture(seed=0, learning_rate=0.01, linear=(1.0, 1.0, 0.0)):
+def mixture(seed=0, learning_rate=0.01, linear=(1.0, 1.0, 0.0), members=1):
     return Mixture(
-        Settings(hidden=16, learning_rate=learning_rate),
+        Settings(hidden=16, learning_rate=learning_rate, members=members),
         np.array(linear, np.float32),
         {"a": np.array([A], np.int32), "b": np.array([B], np.int32)},
         SILENCE,
@@ -38,7 +39,8 @@ def lists(m, seed, right):
     targets = rng.integers(0, 10, m)
     features[np.arange(m), targets, right] = 3.0
     features[:, :, SWITCH] = np.where(right == A, 1.0, -1.0)[:, None]
-    return features, np.ones((m, 10), np.bool_), targets.astype(np.int32), np.ones(m, np.float32)
+    weights = np.ones((m, 1), np.float32)
+    return features, np.ones((m, 10), np.bool_), targets.astype(np.int32), weights
 
 
 def hit_rate(found, lesson):
@@ -150,6 +152,74 @@ def test_a_wild_list_moves_the_weights_no_further_than_a_step():
     found.learn(features * 1e6, valid, targets, weights, 1.0)
     moved = [np.abs(value - before[name]).max() for name, value in found.dense.values().items()]
     assert max(moved) < 0.011
+
+
+def test_what_sampling_added_is_not_learned():
+    """Every answer of one expert's column is 1.0 likelier than its score says, by sampling."""
+    one, other = mixture(), mixture()
+    for step in range(100):
+        lesson = lists(50, step, always(A))
+        one.learn(*lesson, 1.0, np.zeros((50, 10), np.float32))
+        other.learn(*lesson, 1.0, 0.5 * lesson[0][:, :, A])
+    features = lists(50, 0, always(A))[0]
+    slope = [
+        np.polyfit(features[..., A].ravel(), m.scores(features).ravel(), 1)[0] for m in (one, other)
+    ]
+    assert slope[1] - slope[0] == pytest.approx(0.5, abs=0.15)
+
+
+# --- members -------------------------------------------------------------------------------------
+
+
+def drawn(step, members=3, m=50):
+    """Lists of which each member gets another half."""
+    features, valid, targets, _ = lists(m, step, either(step, m))
+    weights = np.random.default_rng(step).integers(0, 2, (m, members)).astype(np.float32)
+    return features, valid, targets, weights
+
+
+def ensemble():
+    found = mixture(members=3)
+    for step in range(40):
+        found.learn(*drawn(step), 1.0)
+    return found
+
+
+def test_a_score_is_the_mean_of_the_members_scores():
+    found, features = ensemble(), candidates()
+    own = [member(torch.from_numpy(features)).detach().numpy() for member in found.members]
+    np.testing.assert_allclose(found.scores(features), np.mean(own, axis=0), atol=1e-5)
+    assert np.abs(own[0] - own[1]).max() > 0.01
+
+
+def test_the_contributions_of_several_members_add_up_too():
+    found, features = ensemble(), candidates()
+    total = sum(found.contributions(features).values())
+    expected = found.scores(features) - found.scores(said_by(features, ""))
+    np.testing.assert_allclose(total, expected, atol=1e-5)
+    assert np.abs(expected).max() > 0.1
+
+
+def test_a_member_learns_its_own_draw_only():
+    one, other = mixture(members=2), mixture(members=2)
+    features, valid, targets, weights = drawn(0, members=2)
+    one.learn(features, valid, targets, weights, 1.0)
+    weights[:, 1] = 0.0
+    other.learn(features, valid, targets, weights, 1.0)
+    before = mixture(members=2).dense.values()
+    for name, value in other.dense.values().items():
+        if name.startswith("mixture.1."):
+            np.testing.assert_array_equal(value, before[name])
+    moved = [name for name, v in one.dense.values().items() if (v != before[name]).any()]
+    assert {name.split(".")[1] for name in moved} == {"0", "1"}
+
+
+def test_several_members_that_are_loaded_go_on_bit_for_bit():
+    one, other = ensemble(), mixture(seed=5, members=3)
+    other.load(copied(one.state()))
+    for step in range(3):
+        assert one.learn(*drawn(step), 1.5) == other.learn(*drawn(step), 1.5)
+    assert state_digest(one.state()) == state_digest(other.state())
 
 
 # --- contributions -------------------------------------------------------------------------------

@@ -136,3 +136,21 @@ def test_a_state_holds_what_is_there_and_no_more():
     found = replay(capacity=1000)
     add(found, 1, 2, 3)
     assert len(found.state()["column.ids"]) == len(found.state()["uses"]) == 3
+
+
+def test_an_example_is_drawn_as_its_chance_says():
+    found = replay(capacity=4, cap=10**6)
+    add(found, *range(4))
+    random, chances = seeded(), np.array([0.0, 1.0, 1.0, 8.0])
+    drawn = np.bincount(
+        np.concatenate([found.sample(1, random, chances) for _ in range(2000)]), minlength=4
+    )
+    np.testing.assert_allclose(drawn / 2000, [0.0, 0.1, 0.1, 0.8], atol=0.04)
+
+
+def test_where_nothing_has_a_chance_nothing_is_drawn():
+    found = replay(cap=1)
+    add(found, *range(3))
+    found.sample(100, seeded())
+    assert found.spent().all()
+    assert len(found.sample(5, seeded(), np.where(found.spent(), 0.0, 1.0))) == 0

@@ -369,12 +369,13 @@ def test_the_mixture_learns_the_lists_that_hold_their_answer():
     found.grow(200)
     batch, ranking = list_batch([0, 7, 150, 63], len(found.recommender.features))
     found.trainer.learn(batch, ranking, RATES)
-    features, valid, targets, weights, rate = found.lists[0]
+    features, valid, targets, weights, rate, correction = found.lists[0]
     assert targets.tolist() == [0, 7, 63]
     assert features[[0, 1, 2], targets, 0].tolist() == [0.0, 7.0, 63.0]
     assert valid.all()
-    assert weights.tolist() == [1.0] * 3
+    assert weights.tolist() == [[1.0]] * 3
     assert rate == 1.0
+    assert correction is None
 
 
 def test_an_answer_further_down_takes_the_last_place():
@@ -383,7 +384,7 @@ def test_an_answer_further_down_takes_the_last_place():
     found.grow(200)
     batch, ranking = list_batch([90, 80], len(found.recommender.features))
     found.trainer.learn(batch, ranking, RATES)
-    features, valid, targets, _, _ = found.lists[0]
+    features, valid, targets, *_ = found.lists[0]
     last = features.shape[1] - 1
     assert targets.tolist() == [last, last]
     assert features[:, last, 0].tolist() == [90.0, 80.0]
@@ -398,7 +399,7 @@ def test_what_stands_past_the_end_of_a_list_is_not_valid():
     batch, ranking = list_batch([3, 4], len(found.recommender.features), longest=20)
     ranking.rows[0, 12:] = NO_ROW
     found.trainer.learn(batch, ranking, RATES)
-    _, valid, _, _, _ = found.lists[0]
+    _, valid, *_ = found.lists[0]
     assert valid.sum(axis=1).tolist() == [12, 20]
     assert valid[0, :12].all()
 
@@ -424,7 +425,7 @@ def test_lists_are_learned_with_the_features_that_they_were_ranked_by():
         .tolist()
     }
     found.trainer.learn(batch, ranking, RATES)
-    features, valid, _, _, _ = found.lists[-1]
+    features, valid, *_ = found.lists[-1]
     assert {tuple(row) for row in features[valid].astype(np.float16).tolist()} <= kept
 
 
