@@ -156,6 +156,17 @@ class Neighbours(_Section):
     """Time in which what was learned loses half of its weight."""
 
 
+class Precedents(_Section):
+    events: int = Field(default=1_000_000, ge=100)
+    """Newest events of everybody that are kept, 32 bytes each."""
+    window: int = Field(default=10, ge=1, le=100)
+    """Newest events of a history whose precedents are looked up."""
+    occurrences: int = Field(default=100, ge=1, le=10_000)
+    """Newest events on an item that count as its precedents."""
+    reach: int = Field(default=8, ge=1, le=100)
+    """Events after, and before, a precedent that are proposed."""
+
+
 class Content(_Section):
     window: int = Field(default=20, ge=1, le=100)
     """Newest events of a history that make up what the user goes for."""
@@ -323,6 +334,8 @@ class Config(BaseSettings):
     """The ``transitions`` expert: what follows what."""
     neighbours: Neighbours = Neighbours()
     """The ``neighbours`` expert: what is used by the same people."""
+    precedents: Precedents = Precedents()
+    """The ``precedents`` expert: what others did in the same place."""
     content: Content = Content()
     """The ``content`` expert: what items are about."""
     sequence: Sequence = Sequence()

@@ -12,10 +12,12 @@ from typing import Protocol
 import torch
 
 from headwater.config import Config
+from headwater.model._opinion import Opinion
 from headwater.model.content import Content
 from headwater.model.mixture import Mixture
 from headwater.model.neighbours import Neighbours
 from headwater.model.popularity import Popularity
+from headwater.model.precedents import Precedents
 from headwater.model.sequence import Examples, SequenceExpert, gap_buckets
 from headwater.model.tables import Table
 from headwater.model.transitions import Transitions
@@ -29,7 +31,9 @@ __all__ = [
     "Mixture",
     "Model",
     "Neighbours",
+    "Opinion",
     "Popularity",
+    "Precedents",
     "SequenceExpert",
     "Table",
     "Transitions",
@@ -37,7 +41,7 @@ __all__ = [
     "single_threaded",
 ]
 
-EXPERTS = ("popularity", "transitions", "neighbours", "content", "sequence")
+EXPERTS = ("popularity", "transitions", "neighbours", "precedents", "content", "sequence")
 """Names of the experts, in the order in which they stand everywhere."""
 
 
@@ -65,9 +69,7 @@ class HistoryExpert(Stateful, Protocol):
 
     def grow(self, n_items: int) -> None: ...
 
-    def candidates(self, contexts: Contexts, withheld: Flags, k: int) -> tuple[Ints, Floats]: ...
-
-    def scores(self, contexts: Contexts, rows: Ints) -> Floats: ...
+    def weigh(self, contexts: Contexts) -> Opinion: ...
 
     def sources(self, contexts: Contexts, rows: Ints) -> Ints: ...
 
@@ -86,10 +88,14 @@ class Model:
     def __init__(self, config: Config, consuming_types: Flags, mixture: Mixture) -> None:
         single_threaded()
         self.popularity = Popularity(config.popularity)
-        self.associations = (Transitions(config.transitions), Neighbours(config.neighbours))
+        self.counting = (
+            Transitions(config.transitions),
+            Neighbours(config.neighbours),
+            Precedents(config.precedents),
+        )
         self.content = Content(config.content)
         self.from_history: dict[str, HistoryExpert] = {
-            expert.name: expert for expert in (*self.associations, self.content)
+            expert.name: expert for expert in (*self.counting, self.content)
         }
         self.sequence = SequenceExpert(
             config.sequence, config.preprocess.history_length, consuming_types, config.seed
@@ -106,7 +112,7 @@ class Model:
     def count(self, batch: Batch) -> None:
         """The counting experts learn a batch: the part of learning that both roles do."""
         self.popularity.learn(batch)
-        for expert in self.associations:
+        for expert in self.counting:
             expert.learn(batch)
 
     def forget(self, gone: Ints) -> None:

@@ -21,12 +21,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from headwater.model._opinion import SparseOpinion, emptied
 from headwater.types import (
     NO_ROW,
     Batch,
     Contexts,
     Doubles,
-    Flags,
     Floats,
     Ints,
     Longs,
@@ -77,6 +77,7 @@ class Associations:
         self._sums = np.zeros(0, np.float32)
         self._events = np.zeros(0, np.float32)
         self._clock = np.zeros(2, np.float64)  # landmark of the weights, newest event
+        self._scratch(0)
 
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
@@ -91,6 +92,7 @@ class Associations:
             events[: len(self._sums)] = self._events
             self._events = events
             self._successors, self._weights, self._sums = successors, weights, sums
+            self._scratch(size)
         self.n_items = max(self.n_items, n_items)
 
     def learn(self, batch: Batch) -> None:
@@ -113,18 +115,10 @@ class Associations:
             self._clock,
         )
 
-    def candidates(self, contexts: Contexts, withheld: np.ndarray, k: int) -> tuple[Ints, Floats]:
-        """The best k items for each history, best first: rows and scores, (B, k) each.
-
-        ``withheld`` (N,) marks rows that may not be proposed to anyone.
-        """
-        rows = np.full((len(contexts), k), NO_ROW, np.int32)
-        scores = np.zeros((len(contexts), k), np.float32)
-        _best(
+    def weigh(self, contexts: Contexts) -> SparseOpinion:
+        """The scores s(i) of every item that is associated with one of a history."""
+        starts, rows, values = _weigh(
             contexts.history_items,
-            contexts.excluded_starts,
-            contexts.excluded,
-            withheld,
             self._reach,
             self._units(),
             self.popularity_power,
@@ -132,27 +126,10 @@ class Associations:
             self._weights,
             self._sums,
             self._events,
-            rows,
-            scores,
+            self._totals,
+            self._touched,
         )
-        return rows, scores
-
-    def scores(self, contexts: Contexts, rows: Ints) -> Floats:
-        """(B, C) scores of given candidates."""
-        out = np.zeros(rows.shape, np.float32)
-        _score(
-            contexts.history_items,
-            rows,
-            self._reach,
-            self._units(),
-            self.popularity_power,
-            self._successors,
-            self._weights,
-            self._sums,
-            self._events,
-            out,
-        )
-        return out
+        return SparseOpinion(contexts, starts, rows, values)
 
     def sources(self, contexts: Contexts, rows: Ints) -> Ints:
         """(B, C) for each candidate, the history item that its score comes from most;
@@ -199,6 +176,12 @@ class Associations:
         for name, value in state.items():
             setattr(self, "_" + name, value.copy())
         self.n_items = len(self._sums)
+        self._scratch(self.n_items)
+
+    def _scratch(self, size: int) -> None:
+        """Of a walk; kept, because a request must not cost more as the catalogue grows."""
+        self._totals = np.zeros(size, np.float32)
+        self._touched = np.zeros(size, np.int32)
 
     def _units(self) -> float:
         """How large a weight of 1 is now: weights grow with stream time instead of decaying."""
@@ -312,11 +295,8 @@ def _accumulate(
 
 
 @njit(cache=True, nogil=True)
-def _best(
+def _weigh(
     history_items: Ints,
-    excluded_starts: Longs,
-    excluded: Ints,
-    withheld: Flags,
     reach: Doubles,
     units: float,
     popularity_power: float,
@@ -324,14 +304,14 @@ def _best(
     weights: Floats,
     sums: Floats,
     events: Floats,
-    rows: Ints,
-    scores: Floats,
-) -> None:
-    n_items = len(sums)
-    k = rows.shape[1]
-    totals = np.zeros(n_items, np.float32)
-    touched = np.zeros(n_items, np.int32)
-    for b in range(len(history_items)):
+    totals: Floats,
+    touched: Ints,
+) -> tuple[Longs, Ints, Floats]:
+    batch = len(history_items)
+    starts = np.zeros(batch + 1, np.int64)
+    rows, values = np.empty(64 * batch, np.int32), np.empty(64 * batch, np.float32)
+    filled = 0
+    for b in range(batch):
         n_touched = _accumulate(
             history_items[b],
             reach,
@@ -344,71 +324,6 @@ def _best(
             totals,
             touched,
         )
-        for e in range(excluded_starts[b], excluded_starts[b + 1]):
-            if totals[excluded[e]] > 0:
-                totals[excluded[e]] = -1.0
-        filled = 0
-        for t in range(n_touched):
-            item = touched[t]
-            score = totals[item]
-            totals[item] = 0
-            if score <= 0 or withheld[item]:
-                continue
-            # Insertion into the short sorted list; ties stay in order of row.
-            if filled == k and not _before(score, item, scores[b, k - 1], rows[b, k - 1]):
-                continue
-            place = filled if filled < k else k - 1
-            while place > 0 and _before(score, item, scores[b, place - 1], rows[b, place - 1]):
-                scores[b, place] = scores[b, place - 1]
-                rows[b, place] = rows[b, place - 1]
-                place -= 1
-            scores[b, place] = score
-            rows[b, place] = item
-            if filled < k:
-                filled += 1
-
-
-@njit(cache=True, nogil=True)
-def _before(
-    score: float,
-    row: int,
-    other_score: float,
-    other_row: int,
-) -> bool:
-    return score > other_score or (score == other_score and row < other_row)
-
-
-@njit(cache=True, nogil=True)
-def _score(
-    history_items: Ints,
-    rows: Ints,
-    reach: Doubles,
-    units: float,
-    popularity_power: float,
-    successors: Ints,
-    weights: Floats,
-    sums: Floats,
-    events: Floats,
-    out: Floats,
-) -> None:
-    n_items = len(sums)
-    totals = np.zeros(n_items, np.float32)
-    touched = np.zeros(n_items, np.int32)
-    for b in range(len(history_items)):
-        n_touched = _accumulate(
-            history_items[b],
-            reach,
-            units,
-            popularity_power,
-            successors,
-            weights,
-            sums,
-            events,
-            totals,
-            touched,
-        )
-        for c in range(rows.shape[1]):
-            if rows[b, c] >= 0:
-                out[b, c] = totals[rows[b, c]]
-        for t in range(n_touched):
-            totals[touched[t]] = 0
+        rows, values, filled = emptied(totals, touched, n_touched, rows, values, filled)
+        starts[b + 1] = filled
+    return starts, rows[:filled], values[:filled]

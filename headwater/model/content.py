@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 
 from headwater.config import Content as Settings
+from headwater.model._opinion import keep_best
 from headwater.types import NO_ROW, Contexts, Flags, Floats, Ints, Longs, State
 
 
@@ -66,31 +67,9 @@ class Content:
         """(..., T) tokens of items, ``NO_ROW`` past the end and for what isn't an item."""
         return np.where((rows == NO_ROW)[..., None], NO_ROW, self._tokens[rows]).astype(np.int32)
 
-    def candidates(self, contexts: Contexts, withheld: Flags, k: int) -> tuple[Ints, Floats]:
-        """The best k items for each history, best first: rows and scores, (B, k) each."""
-        rows = np.full((len(contexts), k), NO_ROW, np.int32)
-        scores = np.zeros((len(contexts), k), np.float32)
-        if self.n_tokens:
-            _best(
-                contexts.history_items,
-                contexts.excluded_starts,
-                contexts.excluded,
-                withheld,
-                self.window,
-                self._weights(),
-                self._tokens,
-                self._postings,
-                rows,
-                scores,
-            )
-        return rows, scores
-
-    def scores(self, contexts: Contexts, rows: Ints) -> Floats:
-        """(B, C) scores of given candidates."""
-        out = np.zeros(rows.shape, np.float32)
-        if self.n_tokens:
-            _score(contexts.history_items, rows, self.window, self._weights(), self._tokens, out)
-        return out
+    def weigh(self, contexts: Contexts) -> Tastes:
+        """How like the tastes of histories items are."""
+        return Tastes(contexts, self.window, self._weights(), self._tokens, self._postings)
 
     def sources(self, contexts: Contexts, rows: Ints) -> Ints:
         """(B, C) for each candidate, the history item that is most like it; ``NO_ROW`` where
@@ -137,6 +116,52 @@ class Content:
                 grown[: len(getattr(self, name))] = getattr(self, name)
                 setattr(self, name, grown)
         self.n_tokens = max(self.n_tokens, n_tokens)
+
+
+class Tastes:
+    """The opinion of ``content``: as good as any item's, so nothing is worked out beforehand.
+
+    Args:
+        contexts: B of them.
+        window: newest events of a history that count.
+        weights: (V,) of the tokens.
+        tokens: (N, T) of items.
+        postings: (V, P) newest items of each token.
+    """
+
+    def __init__(
+        self, contexts: Contexts, window: int, weights: Floats, tokens: Ints, postings: Ints
+    ) -> None:
+        self._contexts = contexts
+        self._window = window
+        self._weights = weights
+        self._tokens = tokens
+        self._postings = postings
+
+    def best(self, withheld: Flags, k: int) -> tuple[Ints, Floats]:
+        rows = np.full((len(self._contexts), k), NO_ROW, np.int32)
+        scores = np.zeros((len(self._contexts), k), np.float32)
+        if len(self._weights):
+            _best(
+                self._contexts.history_items,
+                self._contexts.excluded_starts,
+                self._contexts.excluded,
+                withheld,
+                self._window,
+                self._weights,
+                self._tokens,
+                self._postings,
+                rows,
+                scores,
+            )
+        return rows, scores
+
+    def scores(self, rows: Ints) -> Floats:
+        out = np.zeros(rows.shape, np.float32)
+        if len(self._weights):
+            history = self._contexts.history_items
+            _score(history, rows, self._window, self._weights, self._tokens, out)
+        return out
 
 
 @njit(cache=True, nogil=True)
@@ -235,7 +260,6 @@ def _best(
     scores: Floats,
 ) -> None:
     n_items = len(withheld)
-    k = rows.shape[1]
     profile = np.zeros(len(weights), np.float32)
     used = np.zeros(min(window, history_items.shape[1]) * tokens.shape[1], np.int32)
     seen = np.full(n_items, -1, np.int32)
@@ -254,19 +278,8 @@ def _best(
                     continue
                 seen[item] = b
                 score = np.float32(_likeness(item, weights, tokens, profile))
-                if withheld[item] or score <= 0:
-                    continue
-                if filled == k and score <= scores[b, k - 1]:
-                    continue
-                place = filled if filled < k else k - 1
-                while place > 0 and score > scores[b, place - 1]:
-                    scores[b, place] = scores[b, place - 1]
-                    rows[b, place] = rows[b, place - 1]
-                    place -= 1
-                scores[b, place] = score
-                rows[b, place] = item
-                if filled < k:
-                    filled += 1
+                if not withheld[item] and score > 0:
+                    filled = keep_best(rows[b], scores[b], filled, item, float(score))
         for u in range(n_used):
             profile[used[u]] = 0
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from headwater.model import Model
+from headwater.model import Model, Opinion
 from headwater.types import NO_ROW, Contexts, Flags, Floats, Ints, Longs
 
 
@@ -22,6 +22,7 @@ class Candidates:
     lists: dict[str, Ints]  # name -> (B, K)
     list_scores: dict[str, Floats]  # name -> (B, K), in the expert's own units
     places: dict[str, Ints]  # name -> (B, C)
+    opinions: dict[str, Opinion]  # name -> of each expert that scores from histories
     users: Floats  # (B, D + 1) vectors of the sequence expert
 
 
@@ -34,8 +35,9 @@ def propose(model: Model, users: Floats, contexts: Contexts, withheld: Flags, k:
     """
     lists, list_scores = {}, {}
     lists["popularity"], list_scores["popularity"] = _popular(model, contexts, withheld, k)
-    for name, expert in model.from_history.items():
-        lists[name], list_scores[name] = expert.candidates(contexts, withheld, k)
+    opinions = {name: expert.weigh(contexts) for name, expert in model.from_history.items()}
+    for name, opinion in opinions.items():
+        lists[name], list_scores[name] = opinion.best(withheld, k)
     lists["sequence"], list_scores["sequence"] = model.sequence.candidates(
         users, contexts, withheld, k
     )
@@ -46,6 +48,7 @@ def propose(model: Model, users: Floats, contexts: Contexts, withheld: Flags, k:
         lists=lists,
         list_scores=list_scores,
         places={name: places[e][:, :longest] for e, name in enumerate(lists)},
+        opinions=opinions,
         users=users,
     )
 

@@ -79,7 +79,7 @@ class Features:
             if expert == "popularity":
                 log_share = _log_share(mixed)
             elif expert != "sequence":
-                scores = model.from_history[expert].scores(contexts, rows)
+                scores = candidates.opinions[expert].scores(rows)
                 total = candidates.list_scores[expert].sum(axis=1, keepdims=True)
                 log_share = _log_share(scores / np.maximum(total, 1e-9))
             else:

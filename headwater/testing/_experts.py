@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from headwater.config import Config, Mixture, Preprocess, Sequence
+from headwater.config import Config, Mixture, Precedents, Preprocess, Sequence
 from headwater.deploy import state_digest
 from headwater.preprocess import Preprocessor
 from headwater.types import (
@@ -62,7 +62,7 @@ class ExpertContract:
                 return Transitions(config.transitions)
 
             def rank(self, expert, contexts, withheld, k):
-                return expert.candidates(contexts, withheld, k)[0]
+                return expert.weigh(contexts).best(withheld, k)[0]
     """
 
     floor = 0.9
@@ -185,6 +185,7 @@ class _Course:
     def __init__(self, contract: ExpertContract, events: int) -> None:
         self.config = Config(
             preprocess=Preprocess(history_length=10),
+            precedents=Precedents(events=500),
             sequence=Sequence(dim=16, layers=1, negatives=64, replay_buffer=500),
             mixture=Mixture(candidates=20, hidden=8, replay_buffer=200),
         )

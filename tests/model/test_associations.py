@@ -94,7 +94,7 @@ def test_scores_are_those_of_the_formula(pause, seed, kind):
     expert, items = taught(rows, ends=range(0, 300, 37), kind=kind)
     plain = Plain(rows, kind)
     asked = contexts(HISTORIES)
-    found = expert.scores(asked, np.tile(np.arange(len(items), dtype=np.int32), (5, 1)))
+    found = expert.weigh(asked).scores(np.tile(np.arange(len(items), dtype=np.int32), (5, 1)))
     expected = [
         [plain.score([items[j] for j in history], item) for item in items] for history in HISTORIES
     ]
@@ -107,7 +107,7 @@ def test_the_streams_of_that_test_cross_the_rescale_boundary():
 
 def test_a_pause_of_years_leaves_numbers_that_can_be_used():
     expert, _ = taught([("u", 0, 1e9), ("u", 1, 1e9), ("v", 2, 1.3e9), ("v", 0, 1.3e9)])
-    found = expert.scores(contexts([[0], [2]]), np.array([[1], [0]], np.int32))
+    found = expert.weigh(contexts([[0], [2]])).scores(np.array([[1], [0]], np.int32))
     assert found[0, 0] == 0.0
     assert found[1, 0] == pytest.approx(1.0 / np.sqrt(1.0 + SMOOTHING))
 
@@ -122,9 +122,9 @@ def test_candidates_are_the_best_scores_in_order_and_ties_in_order_of_row(kind):
     asked = contexts(HISTORIES, excluded=[[], [0], [1, 2, 3], [5, 5, 11], []])
     withheld = np.zeros(n, np.bool_)
     withheld[[4, 6]] = True
-    every = expert.scores(asked, np.tile(np.arange(n, dtype=np.int32), (5, 1)))
+    every = expert.weigh(asked).scores(np.tile(np.arange(n, dtype=np.int32), (5, 1)))
     for k in (1, 4, 20):
-        rows, scores = expert.candidates(asked, withheld, k)
+        rows, scores = expert.weigh(asked).best(withheld, k)
         assert rows.shape == scores.shape == (5, k)
         for b in range(5):
             start, stop = asked.excluded_starts[b : b + 2]
@@ -141,19 +141,19 @@ def test_ties_are_broken_by_row_whichever_came_first():
     for user, successor in (("v", "z"), ("w", "y"), ("x", "x")):
         rows += [(user, "a", 1e9), (user, successor, 1e9)]
     expert, items = taught(rows)
-    found, scores = expert.candidates(contexts([[0]]), np.zeros(4, np.bool_), 3)
+    found, scores = expert.weigh(contexts([[0]])).best(np.zeros(4, np.bool_), 3)
     assert scores[0, 0] == scores[0, 1] == scores[0, 2] > 0
     assert found.tolist() == [[1, 2, 3]]
     assert [items[row] for row in found[0]] == ["z", "y", "x"]
-    assert expert.candidates(contexts([[0]]), np.zeros(4, np.bool_), 2)[0].tolist() == [[1, 2]]
+    assert expert.weigh(contexts([[0]])).best(np.zeros(4, np.bool_), 2)[0].tolist() == [[1, 2]]
 
 
 def test_asking_changes_nothing():
     expert, items = taught(random_rows(100))
     before = state_digest(expert.state())
     asked = contexts(HISTORIES, excluded=[[0]] * 5)
-    expert.candidates(asked, np.zeros(len(items), np.bool_), 5)
-    expert.scores(asked, np.zeros((5, 3), np.int32))
+    expert.weigh(asked).best(np.zeros(len(items), np.bool_), 5)
+    expert.weigh(asked).scores(np.zeros((5, 3), np.int32))
     expert.sources(asked, np.zeros((5, 3), np.int32))
     assert state_digest(expert.state()) == before
 
@@ -224,7 +224,7 @@ def test_a_forgotten_item_goes_with_nothing(kind):
     for pair in [pair for pair in plain.weights if {*pair} & {"1", "3"}]:
         del plain.weights[pair]
     every = np.tile(np.arange(len(items), dtype=np.int32), (len(items), 1))
-    found = expert.scores(contexts([[j] for j in range(len(items))]), every)
+    found = expert.weigh(contexts([[j] for j in range(len(items))])).scores(every)
     expected = [[plain.score([j], item) for item in items] for j in items]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-9)
     assert not np.isin(expert.state()["successors"], gone).any()
@@ -237,7 +237,7 @@ def test_what_is_left_after_the_loudest_successor_still_speaks():
     expert, items = taught(rows)
     expert.forget(np.array([items.index("loud")], np.int32))
     asked = contexts([[items.index("a")]])
-    found, scores = expert.candidates(asked, np.zeros(3, np.bool_), 3)
+    found, scores = expert.weigh(asked).best(np.zeros(3, np.bool_), 3)
     assert found[0].tolist() == [items.index("quiet"), -1, -1]
     plain = Plain(rows)
     del plain.weights["a", "loud"]
@@ -271,7 +271,7 @@ def learned(make, rows, **own):
 
 
 def proposed(expert, items, item):
-    rows, _ = expert.candidates(contexts([[items.index(item)]]), np.zeros(len(items), "?"), 5)
+    rows, _ = expert.weigh(contexts([[items.index(item)]])).best(np.zeros(len(items), "?"), 5)
     return [items[row] for row in rows[0] if row >= 0]
 
 
@@ -316,6 +316,6 @@ def test_a_loaded_state_goes_on_as_the_one_that_was_saved(make):
 def test_nothing_goes_with_anything_before_the_first_event(make):
     expert = make()
     expert.grow(2)
-    rows, scores = expert.candidates(contexts([[], [1]]), np.zeros(2, np.bool_), 3)
+    rows, scores = expert.weigh(contexts([[], [1]])).best(np.zeros(2, np.bool_), 3)
     assert rows.tolist() == [[-1] * 3] * 2
     assert not scores.any()

@@ -70,7 +70,9 @@ def test_scores_are_those_of_the_formula(seed):
     items = random_items(20, seed)
     found, plain = described(items), Plain(items)
     expected = [[plain.score(history, row) for row in range(20)] for history in HISTORIES]
-    np.testing.assert_allclose(found.scores(contexts(HISTORIES), every(20)), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        found.weigh(contexts(HISTORIES)).scores(every(20)), expected, atol=1e-5
+    )
 
 
 def test_a_new_description_replaces_the_old_one():
@@ -79,7 +81,9 @@ def test_a_new_description_replaces_the_old_one():
     found, plain = described(items), Plain(changed.items())
     put(found, [(3, [7]), (5, []), (3, [0, 1]), (6, [8])])
     expected = [[plain.score(history, row) for row in range(20)] for history in HISTORIES]
-    np.testing.assert_allclose(found.scores(contexts(HISTORIES), every(20)), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        found.weigh(contexts(HISTORIES)).scores(every(20)), expected, atol=1e-5
+    )
 
 
 def test_a_forgotten_item_is_like_nothing():
@@ -88,8 +92,10 @@ def test_a_forgotten_item_is_like_nothing():
     found.forget(np.array([1, 6], np.int32))
     plain = Plain([(row, [] if row in (1, 6) else tokens) for row, tokens in items])
     expected = [[plain.score(history, row) for row in range(20)] for history in HISTORIES]
-    np.testing.assert_allclose(found.scores(contexts(HISTORIES), every(20)), expected, atol=1e-5)
-    rows, _ = found.candidates(contexts(HISTORIES), np.zeros(20, np.bool_), 20)
+    np.testing.assert_allclose(
+        found.weigh(contexts(HISTORIES)).scores(every(20)), expected, atol=1e-5
+    )
+    rows, _ = found.weigh(contexts(HISTORIES)).best(np.zeros(20, np.bool_), 20)
     assert not np.isin(rows, [1, 6]).any()
 
 
@@ -99,9 +105,9 @@ def test_candidates_are_the_best_scores_in_order():
     asked = contexts(HISTORIES, excluded=[[], [0], [1, 2, 3], [5, 5, 11], []])
     withheld = np.zeros(20, np.bool_)
     withheld[[4, 6]] = True
-    scores = found.scores(asked, every(20))
+    scores = found.weigh(asked).scores(every(20))
     for k in (1, 4, 30):
-        rows, best = found.candidates(asked, withheld, k)
+        rows, best = found.weigh(asked).best(withheld, k)
         assert rows.shape == best.shape == (5, k)
         for b in range(5):
             start, stop = asked.excluded_starts[b : b + 2]
@@ -117,7 +123,7 @@ def test_candidates_are_the_best_scores_in_order():
 
 def test_candidates_are_the_newest_items_of_a_token():
     found = described([(row, [0]) for row in range(10)], postings=3)
-    rows, _ = found.candidates(contexts([[0]]), np.zeros(10, np.bool_), 10)
+    rows, _ = found.weigh(contexts([[0]])).best(np.zeros(10, np.bool_), 10)
     assert {row for row in rows[0].tolist() if row >= 0} == {7, 8, 9}
 
 
@@ -125,7 +131,7 @@ def test_an_item_that_is_put_again_and_again_takes_no_others_place():
     found = described([(row, [0]) for row in range(4)], postings=4)
     for _ in range(10):
         put(found, [(2, [0, 1])])
-    rows, _ = found.candidates(contexts([[0]]), np.zeros(4, np.bool_), 10)
+    rows, _ = found.weigh(contexts([[0]])).best(np.zeros(4, np.bool_), 10)
     assert {row for row in rows[0].tolist() if row >= 0} == {0, 1, 2, 3}
 
 
@@ -146,9 +152,9 @@ def test_a_source_is_the_history_item_that_most_of_the_score_comes_from():
 def test_without_descriptions_nothing_is_like_anything():
     found = described([(row, []) for row in range(5)])
     asked = contexts([[1], []])
-    rows, _ = found.candidates(asked, np.zeros(5, np.bool_), 3)
+    rows, _ = found.weigh(asked).best(np.zeros(5, np.bool_), 3)
     assert (rows == -1).all()
-    assert not found.scores(asked, every(5)[:2]).any()
+    assert not found.weigh(asked).scores(every(5)[:2]).any()
     assert (found.sources(asked, every(5)[:2]) == -1).all()
 
 
@@ -156,8 +162,8 @@ def test_asking_changes_nothing():
     found = described(random_items(20))
     before = state_digest(found.state())
     asked = contexts(HISTORIES, excluded=[[0]] * 5)
-    found.candidates(asked, np.zeros(20, np.bool_), 5)
-    found.scores(asked, every(20))
+    found.weigh(asked).best(np.zeros(20, np.bool_), 5)
+    found.weigh(asked).scores(every(20))
     found.sources(asked, every(20))
     assert state_digest(found.state()) == before
 

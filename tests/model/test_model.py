@@ -80,9 +80,9 @@ def test_a_forgotten_item_is_forgotten_by_every_expert():
     for name in ("events", "first_times"):
         assert getattr(found.popularity, name)[[3, 5]].tolist() == [0, 0]
     every = np.arange(ITEMS, dtype=np.int32)[None]
-    for associations in found.associations:
+    for expert in found.counting:
         asked = contexts([[3], [5]])
-        assert not associations.scores(asked, np.repeat(every, 2, axis=0)).any()
+        assert not expert.weigh(asked).scores(np.repeat(every, 2, axis=0)).any()
     np.testing.assert_array_equal(
         found.sequence.rows.values[[3, 5]], fresh.sequence.rows.values[[3, 5]]
     )
@@ -127,6 +127,6 @@ def test_growing_makes_room_in_every_expert(items):
     found.grow(items)
     found.grow(1)
     assert len(found.popularity.scores()) == len(found.sequence.rows) == items
-    for associations in found.associations:
-        rows, _ = associations.candidates(contexts([[items - 1]]), np.zeros(items, "?"), 2)
+    for expert in found.counting:
+        rows, _ = expert.weigh(contexts([[items - 1]])).best(np.zeros(items, "?"), 2)
         assert rows.tolist() == [[-1, -1]]

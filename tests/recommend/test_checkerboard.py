@@ -22,6 +22,7 @@ FLOORS = {
     "mixture": 0.95,
     "transitions": 0.95,
     "neighbours": 0.95,
+    "precedents": 0.95,
     "content": 0.95,
     "sequence": 0.9,
 }
@@ -105,8 +106,8 @@ class WithoutCounts(Learner):
 
     def _restore(self):
         super()._restore()
-        for associations in self.fold.model.associations:
-            associations.learn = lambda batch: None  # type: ignore[method-assign]
+        for expert in self.fold.model.counting:
+            expert.learn = lambda batch: None  # type: ignore[method-assign]
 
 
 class WithoutDescriptions(Learner):
@@ -122,7 +123,7 @@ class WithoutDescriptions(Learner):
     [
         (Shuffled, set(FLOORS)),
         (WithoutGradient, {"sequence"}),
-        (WithoutCounts, {"transitions", "neighbours"}),
+        (WithoutCounts, {"transitions", "neighbours", "precedents"}),
         (WithoutDescriptions, {"content"}),
     ],
 )

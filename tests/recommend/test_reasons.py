@@ -9,7 +9,7 @@ from headwater.types import NO_ROW
 from tests.recommend.learned import NOW, learned, requests
 
 N = 8
-ASSOCIATING = ("transitions", "neighbours", "content")
+ASSOCIATING = ("transitions", "neighbours", "precedents", "content")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,9 @@ def test_an_expert_that_had_nothing_to_say_contributed_nothing(explained):
     (nobody,) = np.flatnonzero((contexts.history_lengths == 0) & (np.arange(6) == 2))
     for of_item in reasons[nobody]:
         silent = [reason for reason in of_item if reason.expert in ASSOCIATING]
-        assert [(reason.contribution, reason.because_of) for reason in silent] == [(0.0, None)] * 3
+        assert [(reason.contribution, reason.because_of) for reason in silent] == [
+            (0.0, None)
+        ] * len(ASSOCIATING)
 
 
 def test_the_reasons_of_one_list_are_the_same_alone(fold, explained):
