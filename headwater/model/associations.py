@@ -27,6 +27,7 @@ from headwater.types import (
     Batch,
     Contexts,
     Doubles,
+    Flags,
     Floats,
     Ints,
     Longs,

@@ -17,9 +17,9 @@ def similar_items(
     """The n items that go best with one: row, score, and what each expert has to do with it.
 
     Every expert that relates items to each other lists its own k nearest: ``transitions``,
-    ``neighbours`` and ``content`` by their scores for a history of that item alone, ``sequence``
-    by the cosine of the rows it learned. The lists are fused by reciprocal rank (Cormack,
-    Clarke and Büttcher, SIGIR 2009), as the experts' units can't be compared,
+    ``neighbours``, ``precedents`` and ``content`` by their scores for a history of that item
+    alone, ``sequence`` by the cosine of the rows it learned. The lists are fused by reciprocal
+    rank (Cormack, Clarke and Büttcher, SIGIR 2009), as the experts' units can't be compared,
 
         score(i) = (1 / E) * sum over the experts e that list i of  61 / (60 + place of i in e)
 
@@ -31,7 +31,7 @@ def similar_items(
         withheld: (N,) item rows that may not be shown to anyone.
     """
     lists = {
-        name: expert.candidates(contexts, withheld, k)[0][0]
+        name: expert.weigh(contexts).best(withheld, k)[0][0]
         for name, expert in model.from_history.items()
     }
     lists["sequence"] = _nearest(model, contexts, withheld, k)

@@ -38,7 +38,7 @@ def test_lists_are_fused_by_reciprocal_rank(fold):
     k = fold.config.recommend.max_n
     assert k > n_items
     lists = {
-        name: [row for row in expert.candidates(contexts, withheld, k)[0][0] if row != NO_ROW]
+        name: [row for row in expert.weigh(contexts).best(withheld, k)[0][0] if row != NO_ROW]
         for name, expert in model.from_history.items()
     }
     vectors = model.sequence.rows.values[:n_items, :-1]
