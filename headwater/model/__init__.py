@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from headwater.config import Config
 from headwater.model._opinion import Opinion
@@ -46,12 +47,13 @@ EXPERTS = ("popularity", "transitions", "neighbours", "precedents", "content", "
 
 
 def single_threaded() -> None:
-    """Keeps torch on one intra-op thread in the calling thread; torch counts them per thread.
+    """Keeps torch, in the calling thread, and numpy's linear algebra on one thread.
 
     A second one makes small steps slower, up to 100 times under load, and its sums
-    depend on the schedule.
+    depend on the schedule. torch counts its threads per calling thread.
     """
     torch.set_num_threads(1)
+    threadpool_limits(limits=1, user_api="blas")
 
 
 class Stateful(Protocol):
