@@ -118,7 +118,7 @@ class Model:
             expert.learn(batch)
 
     def forget(self, gone: Ints) -> None:
-        """Clears everything learned of removed items."""
+        """Clears everything learned of items that are removed or expired."""
         self.popularity.forget(gone)
         for expert in self.from_history.values():
             expert.forget(gone)

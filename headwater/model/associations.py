@@ -152,16 +152,10 @@ class Associations:
 
     def forget(self, rows: Ints) -> None:
         """Clears the rows of items and every association with them."""
-        self._successors[rows] = NO_ROW
-        self._weights[rows] = 0
-        self._sums[rows] = 0
+        gone = np.zeros(self.n_items, np.bool_)
+        gone[rows] = True
         self._events[rows] = 0
-        into = np.isin(self._successors[: self.n_items], rows)
-        self._weights[: self.n_items][into] = 0
-        self._successors[: self.n_items][into] = NO_ROW
-        # Summed anew: taking the largest weights off a sum would leave little but rounding.
-        changed = np.flatnonzero(into.any(axis=1))
-        self._sums[changed] = self._weights[changed].sum(axis=1)
+        _forget(gone, self._successors, self._weights, self._sums)
 
     def state(self) -> State:
         n = self.n_items
@@ -255,6 +249,22 @@ def _strengthen(
         successors[row, place] = item
     weights[row, place] += weight
     sums[row] += weight
+
+
+@njit(cache=True, nogil=True)
+def _forget(gone: Flags, successors: Ints, weights: Floats, sums: Floats) -> None:
+    width = successors.shape[1]
+    for row in range(len(gone)):
+        changed = False
+        for w in range(width):
+            item = successors[row, w]
+            if item >= 0 and (gone[row] or gone[item]):
+                successors[row, w] = NO_ROW
+                weights[row, w] = 0
+                changed = True
+        # Summed anew: taking the largest weights off a sum would leave little but rounding.
+        if changed:
+            sums[row] = weights[row].sum()
 
 
 @njit(cache=True, nogil=True)

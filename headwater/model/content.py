@@ -81,9 +81,16 @@ class Content:
         return out
 
     def forget(self, rows: Ints) -> None:
-        """Clears items' tokens; their postings are passed over from then on."""
+        """Clears items' tokens and postings."""
         nothing = np.full((len(rows), self._tokens.shape[1]), NO_ROW, np.int32)
         self.describe(rows, nothing)
+
+    def forget_unused(self) -> Ints:
+        """Clears the tokens that no item has, and returns their rows: others may have them."""
+        unused = np.flatnonzero(self._frequencies[: self.n_tokens] == 0).astype(np.int32)
+        self._postings[unused] = NO_ROW
+        self._posted[unused] = 0
+        return unused
 
     def state(self) -> State:
         return {
@@ -193,8 +200,29 @@ def _describe(
             if token not in before:
                 postings[token, posted[token] % postings.shape[1]] = row
                 posted[token] += 1
+        for token in before:
+            if token >= 0 and token not in tokens[row]:
+                _take_off(row, token, postings, posted)
         if tokens[row, 0] >= 0:
             described[0] += 1
+
+
+@njit(cache=True, nogil=True)
+def _take_off(row: int, token: int, postings: Ints, posted: Longs) -> None:
+    """Takes an item off a token's ring; the others keep their order."""
+    width = postings.shape[1]
+    n = min(posted[token], width)
+    oldest = posted[token] - n
+    in_order = np.empty(n, np.int32)
+    for k in range(n):
+        in_order[k] = postings[token, (oldest + k) % width]
+    left = 0
+    postings[token] = NO_ROW
+    for item in in_order:
+        if item != row:
+            postings[token, left] = item
+            left += 1
+    posted[token] = left
 
 
 @njit(cache=True, nogil=True)

@@ -76,11 +76,13 @@ class Table:
 
     def clear(self, rows: Ints) -> None:
         """Back to the initial values: the row's item is gone."""
-        for row in rows.tolist():
-            self._values[row] = self._initial_block(row // _BLOCK)[row % _BLOCK]
-            self._accumulators[row] = 0
-            self._dirty[row] = False
-            self._cleared.add(row)
+        blocks = rows // _BLOCK
+        for block in np.unique(blocks).tolist():
+            of_block = rows[blocks == block]
+            self._values[of_block] = self._initial_block(block)[of_block % _BLOCK]
+        self._accumulators[rows] = 0
+        self._dirty[rows] = False
+        self._cleared.update(rows.tolist())
 
     def take_changes(self) -> tuple[TableRows, Ints]:
         """The rows that changed and the rows that were cleared since the last call."""

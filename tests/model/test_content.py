@@ -184,3 +184,31 @@ def test_a_loaded_state_goes_on_as_the_one_that_was_saved():
     for found in (one, other):
         put(found, items[15:])
     assert state_digest(one.state()) == state_digest(other.state())
+
+
+def test_a_row_that_another_item_has_now_is_posted_under_its_own_tokens_alone():
+    found = described([(row, [0, 1]) for row in range(4)], postings=4)
+    found.forget(np.array([1, 3], np.int32))
+    put(found, [(1, [1, 2])])
+    postings = found.state()["postings"]
+    assert [sorted(rows[rows >= 0].tolist()) for rows in postings] == [[0, 2], [0, 1, 2], [1]]
+    rows, _ = found.candidates(contexts([[0]]), np.zeros(4, np.bool_), 10)
+    assert {row for row in rows[0].tolist() if row >= 0} == {0, 1, 2}
+
+
+def test_a_token_that_an_item_loses_lists_it_no_more():
+    found = described([(0, [0]), (1, [0])])
+    put(found, [(0, [1])])
+    assert found.state()["postings"][0].tolist().count(0) == 0
+    assert 1 in found.state()["postings"][0]
+
+
+def test_tokens_that_no_item_has_are_given_up():
+    found = described([(0, [0, 1]), (1, [1, 2])])
+    assert found.forget_unused().tolist() == []
+    found.forget(np.array([0], np.int32))
+    put(found, [(1, [2])])
+    assert found.forget_unused().tolist() == [0, 1]
+    state = found.state()
+    assert state["posted"].tolist() == [0, 0, 1]
+    assert (state["postings"][:2] == -1).all()

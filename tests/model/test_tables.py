@@ -133,3 +133,13 @@ def test_a_loaded_state_goes_on_as_the_one_that_was_saved():
 def test_the_state_is_as_large_as_the_rows_that_are_used():
     assert len(table(1500).state()["values"]) == 1500
     assert len(table(0).state()["values"]) == 0
+
+
+def test_rows_of_several_blocks_are_cleared_together():
+    one, fresh = table(3000), table(3000)
+    gone = rows(3, 1023, 1024, 2500)
+    one.descend(gone, np.ones((4, one.dim), np.float32), 0.1)
+    one.clear(gone)
+    np.testing.assert_array_equal(one.values, fresh.values)
+    changes, cleared = one.take_changes()
+    assert (len(changes.rows), cleared.tolist()) == (0, gone.tolist())
