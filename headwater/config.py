@@ -126,6 +126,30 @@ class Preprocess(_Section):
     """Events of a user's history that are kept in memory and seen by the experts."""
     session_gap_minutes: float = Field(default=30.0, gt=0)
     """A longer pause starts a new session."""
+    consumed_per_user: int = Field(default=5_000, ge=1)
+    """Used-up items that are kept per user, the newest: an older one may be recommended again.
+    12 bytes each; hardly anyone has as many."""
+    max_users: int = Field(default=1_000_000, ge=1)
+    """Users that are remembered: a sweep forgets those whose last event is longest ago. What is
+    new since the last sweep comes on top. A million take about 1 GB in each role."""
+    max_items: int = Field(default=1_000_000, ge=1)
+    """Items that are remembered, likewise: by the last event that named them, or their last put.
+    A million take about 2.2 GB in each role."""
+    user_idle_days: float | None = Field(default=None, gt=0, examples=[365.0])
+    """Users without an event for so long are forgotten, those that were set excepted; by default
+    none is by time alone."""
+    item_idle_days: float | None = Field(default=None, gt=0, examples=[180.0])
+    """Items without an event for so long, likewise, those that the catalogue lists or holds back
+    excepted."""
+    admit_users_after: int = Field(default=1, ge=1, le=100)
+    """Events after which a user is remembered; until then each counts as an unknown user's. 1:
+    from the first on."""
+    admit_items_after: int = Field(default=1, ge=1, le=100)
+    """Events after which an item is remembered; until then each counts as one without an item. 1:
+    from the first on. An item that is put is remembered at once."""
+    sweep_events: int = Field(default=10_000, ge=1)
+    """Entries of the log between two sweeps, which forget what is idle or too much. A small
+    number costs time, a large one memory: a sweep looks at everything that is remembered."""
     cleaning: Cleaning = Cleaning()
     """Which live events teach nothing. They stay in histories and metrics."""
 

@@ -148,7 +148,7 @@ class Contexts:
     may not be in list b: ``excluded[excluded_starts[b]:excluded_starts[b + 1]]``.
     """
 
-    users: Ints  # (B,), NO_ROW for an anonymous request
+    users: Ints  # (B,), NO_ROW for an anonymous request and for a user that isn't known (yet)
     times: Doubles  # (B,) stream time of the request
     history_items: Ints  # (B, L)
     history_types: Bytes  # (B, L) event type codes
@@ -193,6 +193,14 @@ class CatalogueChanges:
     described: Ints  # (P,) item rows
     tokens: Ints  # (P, T) distinct token rows of each, NO_ROW past the end
     removed: Ints  # (R,) item rows
+
+
+@dataclass(slots=True)
+class Gone:
+    """Rows of which nothing may be left: from now on they may stand for other ids."""
+
+    items: Ints  # (R,) ascending
+    users: Ints  # (U,) ascending
 
 
 @dataclass(slots=True)

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from headwater.config import Config
+from headwater.config import DAY, Config
+from headwater.preprocess._activity import Activity
+from headwater.preprocess._admission import Admission
 from headwater.preprocess._catalogue import Catalogue, Profiles
 from headwater.preprocess._cleaning import Cleaning
 from headwater.preprocess._histories import Histories, Steps
@@ -24,6 +26,9 @@ from headwater.types import (
     CatalogueChanges,
     Contexts,
     Event,
+    Flags,
+    Gone,
+    Ints,
     Item,
     ItemRemoval,
     Record,
@@ -67,10 +72,17 @@ class Preprocessor:
         self._tokens_per_item = config.content.tokens
         self.catalogue = Catalogue()
         self.profiles = Profiles()
+        settings = config.preprocess
         self.histories = Histories(
-            config.preprocess.history_length, config.preprocess.session_gap_minutes * 60.0
+            settings.history_length, settings.session_gap_minutes * 60.0, settings.consumed_per_user
         )
         self.cleaning = Cleaning(config.preprocess.cleaning)
+        self._sweep_every = settings.sweep_events
+        self._admitted_users = Admission(self.users, settings.admit_users_after)
+        self._admitted_items = Admission(self.items, settings.admit_items_after)
+        self._active_users = Activity(settings.max_users, _seconds(settings.user_idle_days))
+        self._active_items = Activity(settings.max_items, _seconds(settings.item_idle_days))
+        self.expired = {"users": 0, "items": 0}
         self.item_events = np.zeros(0, np.int64)  # per item row, events that named it so far
         self.total_events = 0
         self._grouped = grouped
@@ -91,24 +103,31 @@ class Preprocessor:
         described: list[tuple[int, list[int]]] = []
         removed: list[int] = []
         hidden: list[tuple[int, int]] = []  # (events before it, user)
+        said_users: list[tuple[int, int, float]] = []  # (row, offset, time), beside events
+        said_items: list[tuple[int, int, float]] = []
         # Rows are given in log order, or they would depend on where batches end.
         for record in records:
             entry = record.entry
             if isinstance(entry, Event):
                 events.append((record, entry))
-                item = NO_ROW if entry.item_id is None else self.items.row(entry.item_id)
-                rows.append((self.users.row(entry.user_id), item))
+                id = entry.item_id
+                item = NO_ROW if id is None else self._admitted_items.row(id)
+                rows.append((self._admitted_users.row(entry.user_id), item))
             elif isinstance(entry, Item):
                 row = self.items.row(entry.item_id)
                 self.catalogue.put(row, entry)
+                said_items.append((row, record.offset, record.stream_time))
                 tokens = tokens_of(entry, self._tokens_per_item)
                 described.append((row, [self.tokens.row(token) for token in tokens]))
             elif isinstance(entry, ItemRemoval):
                 row = self.items.row(entry.item_id)
                 self.catalogue.remove(row)
+                said_items.append((row, record.offset, record.stream_time))
                 removed.append(row)
             elif isinstance(entry, User):
-                self.profiles.put(self.users.row(entry.user_id), entry)
+                row = self.users.row(entry.user_id)
+                self.profiles.put(row, entry)
+                said_users.append((row, record.offset, record.stream_time))
             elif isinstance(entry, UserRemoval):
                 user = self.users.find(entry.user_id)
                 if user != NO_ROW:
@@ -121,6 +140,9 @@ class Preprocessor:
         )
         times = np.fromiter((record.stream_time for record, _ in events), np.float64, n)
         sessions = np.fromiter((_hash(e.session_id) for _, e in events), np.int64, n)
+        offsets = np.fromiter((record.offset for record, _ in events), np.int64, n)
+        _note(self._active_users, users, offsets, times, said_users)
+        _note(self._active_items, items, offsets, times, said_items)
         self.histories.grow(len(self.users))
         polarities = self._polarities[codes]
         targets = (items != NO_ROW) & (polarities > 0)
@@ -129,7 +151,7 @@ class Preprocessor:
         weights[cleaned] = 0
         contexts = self._walk(users, items, codes, times, sessions, cleaned, targets, hidden)
         batch = Batch(
-            offsets=np.fromiter((record.offset for record, _ in events), np.int64, n),
+            offsets=offsets,
             items=items,
             types=codes,
             weights=weights,
@@ -140,6 +162,44 @@ class Preprocessor:
             end=records[-1].offset if records else 0,
         )
         return batch, CatalogueChanges(*_padded(described), np.array(removed, np.int32))
+
+    def sweep(self, records: Sequence[Record]) -> Gone | None:
+        """Expires ids, where the records pass a multiple of ``sweep_events`` in the log.
+
+        Idle ids go, and beyond the maximum those that were named least recently; what the
+        catalogue lists, holds back or was told of a user goes for want of room only. Rows
+        are given to new ids from then on, so nothing may be left of them anywhere.
+
+        Args:
+            records: the batch that was folded last.
+
+        Returns:
+            The rows; ``None`` where no sweep is due.
+        """
+        every = self._sweep_every
+        if not records or (records[0].offset - 1) // every == records[-1].offset // every:
+            return None
+        now = records[-1].stream_time
+        kept = self.catalogue.listed(len(self.items)) | self.catalogue.withheld(len(self.items))
+        items = self._active_items.expired(self.items.in_use(), kept, now)
+        told = self.profiles.listed(len(self.users))
+        users = self._active_users.expired(self.users.in_use(), told, now)
+        for row in items.tolist():
+            self.catalogue.forget(row)
+        for row in users.tolist():
+            self.profiles.remove(row)
+            self._groups.pop(row, None)
+        gone = np.zeros(len(self.items), np.bool_)
+        gone[items] = True
+        for group in self._groups.values():
+            group.forget(gone)
+        self.item_events[items] = 0
+        self.histories.forget(users, gone)
+        self.items.release(items)
+        self.users.release(users)
+        self.expired["users"] += len(users)
+        self.expired["items"] += len(items)
+        return Gone(items, users)
 
     def contexts(self, requests: Sequence[Request], now: float) -> Contexts:
         """What is known of each request; reads only, so an unknown user stays unknown."""
@@ -201,6 +261,7 @@ class Preprocessor:
         }
         state["item_events"] = self.item_events[: len(self.items)]
         state["total_events"] = np.array(self.total_events, np.int64)
+        state["expired"] = np.array([*self.expired.values()], np.int64)
         return state
 
     def load(self, state: State) -> None:
@@ -209,8 +270,11 @@ class Preprocessor:
             part.load({key[start:]: v for key, v in state.items() if key.startswith(name + ".")})
         self.item_events = state["item_events"].copy()
         self.total_events = int(state["total_events"])
+        self.expired = dict(zip(self.expired, state["expired"].tolist(), strict=True))
 
-    def _parts(self) -> dict[str, Vocabulary | Catalogue | Profiles | Histories | Cleaning]:
+    def _parts(
+        self,
+    ) -> dict[str, Vocabulary | Catalogue | Profiles | Histories | Cleaning | Admission | Activity]:
         return {
             "users": self.users,
             "items": self.items,
@@ -219,6 +283,10 @@ class Preprocessor:
             "profiles": self.profiles,
             "histories": self.histories,
             "cleaning": self.cleaning,
+            "admitted_users": self._admitted_users,
+            "admitted_items": self._admitted_items,
+            "active_users": self._active_users,
+            "active_items": self._active_items,
         }
 
     def _read(self, users: np.ndarray, now: float) -> Contexts:
@@ -262,7 +330,7 @@ class Preprocessor:
         targets: np.ndarray,
         hidden: list[tuple[int, int]],
     ) -> Contexts:
-        remembered = (items != NO_ROW) & (self._polarities[codes] != 0)
+        remembered = (users != NO_ROW) & (items != NO_ROW) & (self._polarities[codes] != 0)
         consumes = self._consumes[codes] & remembered
         if self._grouped:
             order = self._grouped_order(
@@ -315,6 +383,10 @@ class Preprocessor:
             if b == len(users):
                 break
             user, time = int(users[b]), float(times[b])
+            if user == NO_ROW:
+                # Whoever it is has no history yet that an event could be grouped in.
+                steps.append((True, NO_ROW, NO_ROW, 0, time, 0, False))
+                continue
             group = self._groups.get(user)
             if group is None or group.time != time:
                 if group is not None:
@@ -373,6 +445,30 @@ class _Group:
         self.time = time
         self.pushes: list[_Step] = []
         self.targets: set[int] = set()
+
+    def forget(self, items: Flags) -> None:
+        """Takes out what names an item that is flagged."""
+        self.pushes = [push for push in self.pushes if not items[push[2]]]
+        self.targets = {item for item in self.targets if not items[item]}
+
+
+def _note(
+    active: Activity,
+    rows: Ints,
+    offsets: np.ndarray,
+    times: np.ndarray,
+    said: list[tuple[int, int, float]],
+) -> None:
+    """What named rows in a batch: its events, and entries that say something of an id."""
+    named = rows != NO_ROW
+    active.note(rows[named], offsets[named], times[named])
+    if said:
+        of, at, when = zip(*said, strict=True)
+        active.note(np.array(of, np.int32), np.array(at), np.array(when))
+
+
+def _seconds(days: float | None) -> float | None:
+    return None if days is None else days * DAY
 
 
 def _padded(described: list[tuple[int, list[int]]]) -> tuple[np.ndarray, np.ndarray]:

@@ -30,6 +30,13 @@ class _Newest(Generic[_Described]):
     def remove(self, row: int) -> None:
         self._newest.pop(row, None)
 
+    def listed(self, rows: int) -> Flags:
+        """(rows,) True where there is a description."""
+        flags = np.zeros(rows, np.bool_)
+        if self._newest:
+            flags[np.fromiter(self._newest, np.int64)] = True
+        return flags
+
     def get(self, row: int) -> _Described | None:
         return self._newest.get(row)
 
@@ -96,6 +103,11 @@ class Catalogue(_Newest[Item]):
     def is_removed(self, row: int) -> bool:
         return row in self._withheld and row not in self._newest
 
+    def forget(self, row: int) -> None:
+        """Leaves nothing of the row, not even that it must not be served."""
+        super().remove(row)
+        self._withheld.discard(row)
+
     def title(self, row: int) -> str | None:
         item = self.get(row)
         return item.title if item else None
@@ -105,13 +117,6 @@ class Catalogue(_Newest[Item]):
         flags = np.zeros(n_items, np.bool_)
         if self._withheld:
             flags[np.fromiter(self._withheld, np.int64)] = True
-        return flags
-
-    def listed(self, n_items: int) -> Flags:
-        """(n_items,) True where the catalogue has an item, seen in events or not."""
-        flags = np.zeros(n_items, np.bool_)
-        if self._newest:
-            flags[np.fromiter(self._newest, np.int64)] = True
         return flags
 
     def state(self) -> State:

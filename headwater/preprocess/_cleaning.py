@@ -75,7 +75,7 @@ class Cleaning:
 
         Args:
             events: B events with their records, in log order.
-            users: (B,) rows.
+            users: (B,) rows, ``NO_ROW`` where the user has none yet: no rule counts them.
             items: (B,) rows, ``NO_ROW`` where an event names none.
             types: (B,) type codes, 0 for an unknown type.
             weights: (B,) the types' weights.
@@ -94,8 +94,9 @@ class Cleaning:
         reasons[types == 0] = _UNKNOWN_TYPE
         if settings.max_age_days:
             reasons[live & (times - own_times > settings.max_age_days * DAY)] = _IMPOSSIBLE_TIME
+        # Users without a row would be one user to these rules.
         _find(
-            np.flatnonzero(live),
+            np.flatnonzero(live & (users != NO_ROW)),
             users,
             items,
             types,

@@ -42,13 +42,20 @@ class Steps:
 class Histories:
     """Windows of L events per user, and per user a chain of the items that are used up.
 
-    The chain is a linked list in one growing pool: ``heads[user]`` is its newest
-    node, ``links[node]`` the one before.
+    The chain is a linked list in one pool: ``heads[user]`` is its newest node,
+    ``links[node]`` the one before. Nodes beyond the newest ``consumed`` of a user are
+    never read; ``forget`` takes them, and those of what is forgotten, out of the pool.
+
+    Args:
+        length: L.
+        session_gap: seconds; a longer pause starts a new session.
+        consumed: used-up items that count per user, the newest.
     """
 
-    def __init__(self, length: int, session_gap: float) -> None:
+    def __init__(self, length: int, session_gap: float, consumed: int) -> None:
         self.length = length
         self.session_gap = session_gap
+        self.consumed = consumed
         self._users = 0
         self._items = np.full((0, length), NO_ROW, np.int32)
         self._types = np.zeros((0, length), np.uint8)
@@ -112,6 +119,7 @@ class Histories:
             steps.consumes,
             steps.clears,
             self.session_gap,
+            self.consumed,
             self._items,
             self._types,
             self._times,
@@ -145,6 +153,35 @@ class Histories:
             users = users[times >= np.partition(times, -n)[-n]]
         order = np.lexsort((users, -self._last_times[users]))[:n]
         return users[order].astype(np.int32)
+
+    def forget(self, users: Ints, items: Flags) -> None:
+        """Clears users, and takes items out of everybody's window and chain.
+
+        Args:
+            users: rows that are from now on as if they had never been seen.
+            items: (N,) True for the rows of items that go.
+        """
+        self._items[users] = NO_ROW
+        self._types[users] = 0
+        self._cleaned[users] = False
+        for times in (self._times, self._last_times):
+            times[users] = 0.0
+        for counts in (self._counts, self._session_counts, self._session_hashes):
+            counts[users] = 0
+        self._heads[users] = NO_ROW
+        self._consumed_counts[users] = 0
+        if items.any():
+            _clear(self._items[: self._users], items)
+        counted = int(self._consumed_counts[: self._users].sum())
+        if items.any() or self._used > 2 * counted:
+            self._used = _compact(
+                self._heads[: self._users],
+                self._consumed_counts[: self._users],
+                self._links,
+                self._nodes,
+                self._used,
+                items,
+            )
 
     def _excluded_limit(self, steps: Steps) -> int:
         """An upper bound of the exclusions that the reads will list."""
@@ -204,6 +241,7 @@ def _walk(
     consumes: Flags,
     clears: Flags,
     session_gap: float,
+    consumed: int,
     ring_items: Ints,
     ring_types: Bytes,
     ring_times: Doubles,
@@ -258,18 +296,20 @@ def _walk(
             or (sessions[step] != 0 and sessions[step] != session_hashes[user])
         )
         if reads[step]:
-            kept = min(count, length)
-            for back in range(kept):
+            column = length - 1
+            for back in range(min(count, length)):
                 place = (count - 1 - back) % length
-                column = length - 1 - back
+                if ring_items[user, place] < 0:
+                    continue
                 out_items[row, column] = ring_items[user, place]
                 out_types[row, column] = ring_types[user, place]
                 out_times[row, column] = ring_times[user, place]
                 out_cleaned[row, column] = ring_cleaned[user, place]
+                column -= 1
             out_lengths[row] = count
             out_session_lengths[row] = 0 if fresh else session_counts[user]
             node = heads[user]
-            while node >= 0:
+            for _ in range(consumed_counts[user]):
                 out_excluded[filled] = nodes[node]
                 filled += 1
                 node = links[node]
@@ -289,6 +329,49 @@ def _walk(
                 nodes[used] = items[step]
                 links[used] = heads[user]
                 heads[user] = used
-                consumed_counts[user] += 1
+                consumed_counts[user] = min(consumed_counts[user] + 1, consumed)
                 used += 1
     return used
+
+
+@njit(cache=True, nogil=True)
+def _clear(ring_items: Ints, gone: Flags) -> None:
+    for user in range(ring_items.shape[0]):
+        for place in range(ring_items.shape[1]):
+            item = ring_items[user, place]
+            if item >= 0 and gone[item]:
+                ring_items[user, place] = NO_ROW
+
+
+@njit(cache=True, nogil=True)
+def _compact(
+    heads: Longs, consumed_counts: Longs, links: Longs, nodes: Ints, used: int, gone: Flags
+) -> int:
+    """Leaves the nodes that are read and not gone, in their order; returns how many."""
+    kept = np.zeros(used, np.bool_)
+    for user in range(len(heads)):
+        node, newer, n = heads[user], NO_ROW, 0
+        heads[user] = NO_ROW
+        for _ in range(consumed_counts[user]):
+            older = links[node]
+            if not gone[nodes[node]]:
+                kept[node] = True
+                n += 1
+                if newer < 0:
+                    heads[user] = node
+                else:
+                    links[newer] = node
+                links[node] = NO_ROW
+                newer = node
+            node = older
+        consumed_counts[user] = n
+    places = np.cumsum(kept) - 1
+    for node in range(used):
+        if kept[node]:
+            place = places[node]
+            nodes[place] = nodes[node]
+            links[place] = places[links[node]] if links[node] >= 0 else NO_ROW
+    for user in range(len(heads)):
+        if heads[user] >= 0:
+            heads[user] = places[heads[user]]
+    return int(kept.sum())

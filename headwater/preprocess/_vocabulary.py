@@ -4,38 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from headwater.packing import pack_strings, unpack_strings
-from headwater.types import NO_ROW, State
+from headwater.types import NO_ROW, Flags, Ints, State
 
 
 class Vocabulary:
     """Row numbers in order of first sighting, so that every fold of one log agrees on them.
 
+    A row that was released is given to a new id before the table grows, the lowest first.
+
     >>> words = Vocabulary()
     >>> words.row("a"), words.row("b"), words.row("a"), words.find("c"), words.id(1)
     (0, 1, 0, -1, 'b')
+    >>> words.release(np.array([0]))
+    >>> words.find("a"), words.row("c"), words.row("a"), len(words)
+    (-1, 0, 2, 3)
     """
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
         self._ids: list[str] = []
+        self._free = np.zeros(0, np.int32)  # released rows, descending: the last is the next
+        self._n_free = 0
 
     def __len__(self) -> int:
+        """How many rows there are, free ones too: what a table over them needs room for."""
         return len(self._ids)
 
     def __iter__(self) -> Iterator[str]:
+        """The id of every row; that of a free one is empty."""
         return iter(self._ids)
+
+    @property
+    def n_known(self) -> int:
+        """How many ids have a row."""
+        return len(self._ids) - self._n_free
+
+    def in_use(self) -> Flags:
+        """(N,) whether each row is some id's."""
+        flags = np.ones(len(self._ids), np.bool_)
+        flags[self._free[: self._n_free]] = False
+        return flags
 
     def row(self, id: str) -> int:
         """The row of ``id``, a new one at first sight."""
         row = self._rows.get(id)
         if row is None:
-            row = self._rows[id] = len(self._ids)
-            self._ids.append(id)
+            row = self._rows[id] = self._next(id)
         return row
 
     def find(self, id: str) -> int:
-        """The row of ``id``, ``NO_ROW`` when it was never seen. Never adds it."""
+        """The row of ``id``, ``NO_ROW`` when it has none. Never adds it."""
         return self._rows.get(id, NO_ROW)
 
     def id(self, row: int) -> str:
@@ -46,12 +67,32 @@ class Vocabulary:
         rows = (self.find(id) for id in ids)
         return [row for row in rows if row != NO_ROW]
 
+    def release(self, rows: Ints) -> None:
+        """Forgets the ids of rows; those that are free already stay so."""
+        gone = rows[self.in_use()[rows]]
+        for row in gone.tolist():
+            del self._rows[self._ids[row]]
+            self._ids[row] = ""
+        free = np.sort(np.concatenate([self._free[: self._n_free], gone]))
+        self._free, self._n_free = free[::-1].astype(np.int32), len(free)
+
     def state(self) -> State:
         text, offsets = pack_strings(self._ids)
-        return {"text": text, "offsets": offsets}
+        return {"text": text, "offsets": offsets, "free": self._free[: self._n_free]}
 
     def load(self, state: State) -> None:
         self._ids = unpack_strings(state["text"], state["offsets"])
-        self._rows = {id: row for row, id in enumerate(self._ids)}
-        if len(self._rows) != len(self._ids):
+        self._free, self._n_free = state["free"].copy(), len(state["free"])
+        used = np.flatnonzero(self.in_use()).tolist()
+        self._rows = {self._ids[row]: row for row in used}
+        if len(self._rows) != len(used):
             raise ValueError("a vocabulary holds an id twice")
+
+    def _next(self, id: str) -> int:
+        if self._n_free:
+            self._n_free -= 1
+            row = int(self._free[self._n_free])
+            self._ids[row] = id
+            return row
+        self._ids.append(id)
+        return len(self._ids) - 1
