@@ -22,7 +22,7 @@ from headwater.evaluate._metrics import (
 from headwater.evaluate._outcomes import MIXTURE, TOP, Outcomes, compare
 from headwater.intervals import normal
 from headwater.packing import pack_strings, unpack_strings
-from headwater.types import Batch, Longs, Metric, Metrics, Ranking, State
+from headwater.types import NO_ROW, Batch, Ints, Longs, Metric, Metrics, Ranking, State
 
 
 class Evaluator:
@@ -72,6 +72,14 @@ class Evaluator:
             self._add_to_all(outcomes)
             self._add_to_newest(outcomes)
         return outcomes
+
+    def forget(self, items: Ints) -> None:
+        """Takes item rows out of what was shown: they may stand for other items from now on."""
+        size = max(self._shown.shape[1], int(self._tops.max()) + 1, int(items.max()) + 1)
+        gone = np.zeros(size + 1, np.bool_)  # the last one is that of NO_ROW
+        gone[items] = True
+        self._tops[gone[self._tops]] = NO_ROW
+        self._shown[:, gone[: self._shown.shape[1]]] = False
 
     def metrics(self, window: Literal["newest", "all"] = "newest") -> list[Metrics]:
         """One entry per segment that has predictions, ``all`` first.

@@ -71,7 +71,15 @@ class Satisfaction:
         lists = batch.targets
         diversity = list_diversity(shown[lists, :TOP], categories[lists, :TOP])
         self._add("diversity@10", diversity[~np.isnan(diversity)].astype(np.float32))
-        self._visit(batch, judged & (batch.items != NO_ROW))
+        named = (batch.items != NO_ROW) & (batch.contexts.users != NO_ROW)
+        self._visit(batch, judged & named)
+
+    def forget(self, users: Ints) -> None:
+        """Ends the visits of users whose rows are given up: after a day they are decided."""
+        known = users[users < len(self._last_times)]
+        last = self._last_times[known]
+        self._decided[0] += np.count_nonzero((last > 0) & (last < self._now - DAY))
+        self._last_times[known] = 0.0
 
     def metrics(self) -> list[Metrics]:
         """One entry, segment ``satisfaction``, with every figure that has observations."""
@@ -116,7 +124,8 @@ class Satisfaction:
     def _visit(self, batch: Batch, seen: Flags) -> None:
         contexts = batch.contexts
         before = contexts.history_times[:, -1]
-        pauses = np.where(contexts.history_lengths > 0, contexts.times - before, 0.0)[seen]
+        last = contexts.history_items[:, -1]
+        pauses = np.where(last != NO_ROW, contexts.times - before, 0.0)[seen]
         back = pauses[pauses > self._pause]
         within = int(np.count_nonzero(back <= DAY))
         self._decided += (len(back) - within, within)

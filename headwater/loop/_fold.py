@@ -14,11 +14,17 @@ from headwater.types import (
     NO_ROW,
     Batch,
     Flags,
+    Gone,
     Ints,
     ItemRemoval,
     Record,
     State,
 )
+
+LAYOUT = 2
+"""What the arrays of a snapshot are; those of another layout can't be read."""
+
+NOTHING = np.zeros(0, np.int32)
 
 
 class Fold:
@@ -64,6 +70,7 @@ class Fold:
             "sequence.dim": sequence.dim,
             "sequence.layers": sequence.layers,
             "sequence.heads": sequence.heads,
+            "state.layout": LAYOUT,
             "preprocess.history_length": self.config.preprocess.history_length,
             "preprocess.cleaning.remembered": self.config.preprocess.cleaning.remembered,
             "transitions.width": self.config.transitions.width,
@@ -79,11 +86,6 @@ class Fold:
 
     def categories(self, rows: Ints) -> Ints:
         """(..., T) the categories of items among their tokens, ``NO_ROW`` past the end."""
-        known = self.preprocess.tokens
-        new = range(len(self._is_category), len(known))
-        if new:
-            flags = [known.id(token).startswith(CATEGORY) for token in new]
-            self._is_category = np.append(self._is_category, np.array(flags))
         found = self.model.content.tokens(rows)
         # Categories come first among an item's tokens, so that none is left behind another.
         # The flag behind the last one is that of NO_ROW.
@@ -95,8 +97,26 @@ class Fold:
         batch, changes = self.preprocess.batch(records)
         self.model.grow(self.n_items)
         self.model.content.describe(changes.described, changes.tokens)
+        self._mark_categories(np.unique(changes.tokens[changes.tokens != NO_ROW]))
         self.offset = batch.end
         return batch, changes.removed
+
+    def forget(self, records: Sequence[Record], removed: Ints) -> Gone:
+        """Ends a batch once it is learned: what was removed goes, and at a sweep what expired.
+
+        Args:
+            records: the batch.
+            removed: item rows that ``batch`` gave.
+        """
+        swept = self.preprocess.sweep(records)
+        gone = Gone(removed, NOTHING) if swept is None else swept
+        gone.items = np.union1d(gone.items, removed)
+        if len(gone.items):
+            self.model.forget(gone.items)
+        if swept is not None:
+            self.model.forget_users(gone.users)
+            self.preprocess.tokens.release(self.model.content.forget_unused())
+        return gone
 
     def state(self) -> State:
         return {
@@ -110,14 +130,25 @@ class Fold:
         self.model.grow(self.n_items)
         self.offset = offset
         self._is_category = np.zeros(0, np.bool_)
+        self._mark_categories(np.arange(len(self.preprocess.tokens), dtype=np.int32))
 
+    def until_cut(self, records: list[Record]) -> list[Record]:
+        """Those through the first removal or sweep: what is forgotten there must not depend on
+        where batches end.
+        """
+        every = self.config.preprocess.sweep_events
+        for k, record in enumerate(records):
+            if isinstance(record.entry, ItemRemoval) or record.offset % every == 0:
+                return records[: k + 1]
+        return records
 
-def until_removal(records: list[Record]) -> list[Record]:
-    """Cut after the first removal: what is forgotten must not depend on where batches end."""
-    for k, record in enumerate(records):
-        if isinstance(record.entry, ItemRemoval):
-            return records[: k + 1]
-    return records
+    def _mark_categories(self, tokens: Ints) -> None:
+        """Notes which of the tokens are categories; a row may have been another token's."""
+        size = int(tokens.max(initial=NO_ROW)) + 1
+        if size > len(self._is_category):
+            self._is_category = np.pad(self._is_category, (0, size - len(self._is_category)))
+        known = self.preprocess.tokens
+        self._is_category[tokens] = [known.id(row).startswith(CATEGORY) for row in tokens.tolist()]
 
 
 def part_of(state: State, prefix: str) -> State:

@@ -15,7 +15,8 @@ from headwater.config import Config
 from headwater.deploy import Manifest, Snapshots, decode
 from headwater.errors import UpdateError
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
-from headwater.loop._fold import Fold, until_removal
+from headwater.loop._fold import Fold
+from headwater.loop._forgotten import Forgotten
 from headwater.preprocess import Preprocessor
 from headwater.recommend import UserVectors
 from headwater.types import (
@@ -215,6 +216,7 @@ class Follower:
     def _start(self, found: tuple[State, Manifest] | None) -> None:
         """Empty, or as a snapshot has it."""
         self._vectors.clear()
+        self._forgotten = Forgotten()
         self.fold = Fold(self.config, vectors=self._vectors)
         self.epoch, self.version, self.sequence, self.trained_through = 1, 1, 0, 0
         self._clock = (0.0, 0.0)
@@ -239,12 +241,13 @@ class Follower:
     def _fold_events(self, end: int) -> list[Record]:
         folded: list[Record] = []
         while self.offset < end:
-            records = until_removal(self._events.read(self.offset, _READ))
+            records = self.fold.until_cut(self._events.read(self.offset, _READ))
             batch, removed = self.fold.batch(records)
             if len(batch):
                 self.fold.model.count(batch)
-            if len(removed):
-                self.fold.model.forget(removed)
+            gone = self.fold.forget(records, removed)
+            if len(gone.items):
+                self._forgotten.note(gone.items, batch.end)
                 self._vectors.clear()
             for record in records:
                 if isinstance(record.entry, Event):
@@ -262,7 +265,11 @@ class Follower:
             return self._start_over(stored.epoch, stored.sequence)
         update = decode(stored.payload)
         records = self._fold_events(stored.trained_through)
-        self.fold.model.put(update.tables, update.tombstones, update.dense)
+        tables = {
+            name: self._forgotten.current(table, update.trained_through)
+            for name, table in update.tables.items()
+        }
+        self.fold.model.put(tables, update.tombstones, update.dense)
         self._vectors.clear()
         self.sequence, self.trained_through = update.sequence, update.trained_through
         if stored.report:

@@ -25,7 +25,7 @@ from headwater.deploy import (
 from headwater.errors import GuardTripped, UpdateError
 from headwater.evaluate import TOP, Evaluator, Outcomes, Satisfaction
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
-from headwater.loop._fold import Fold, part_of, until_removal
+from headwater.loop._fold import Fold, part_of
 from headwater.model import EXPERTS
 from headwater.optimize import Optimizer
 from headwater.train import Trainer
@@ -126,13 +126,17 @@ class Learner:
             if self.on_outcomes is not None:
                 self.on_outcomes(batch, outcomes)
             rates = {name: self._optimizer.rate(name) for name in _RATED}
-            lesson = self._trainer.learn(batch, ranking, rates, gradient=gradient)
+            known = self.fold.preprocess.items.in_use()
+            lesson = self._trainer.learn(batch, ranking, rates, known=known, gradient=gradient)
             losses = {"sequence": lesson.sequence_loss, "mixture": lesson.mixture_loss}
             changes = self._optimizer.observe(losses, len(outcomes), batch.end)
             self._settings += changes
             self._changes.extend(changes)
-        if len(removed):
-            self.fold.model.forget(removed)
+        gone = self.fold.forget(records, removed)
+        if len(gone.items):
+            self._trainer.forget(gone.items)
+            self._evaluator.forget(gone.items)
+        self._satisfaction.forget(gone.users)
         self._pending.append(batch.end)
         if not gradient:
             self._without_gradient.append(batch.end)
@@ -303,7 +307,7 @@ class Learner:
                 break
             missing = settings.batch_events - len(records)
             records += self._events.read(records[-1].offset, missing)
-        return until_removal(records)
+        return self.fold.until_cut(records)
 
     def _through(self, end: int) -> list[Record]:
         return self._events.read(self.trained_through, end - self.trained_through)
@@ -336,11 +340,14 @@ class Learner:
         if waited < (_DRAINED_REPORT_SECONDS if drained else _REPORT_SECONDS):
             return b""
         self._reported_at = time.monotonic()
+        preprocess = self.fold.preprocess
         return msgspec.json.encode(
             {
                 "trained_through": self.trained_through,
                 "events_per_second": round(self._speed.per_second(), 1),
                 "update_bytes": self._bytes,
+                "known": {"users": preprocess.users.n_known, "items": preprocess.items.n_known},
+                "expired": preprocess.expired,
                 "rates": {name: self._optimizer.rate(name) for name in _RATED},
                 "cleaned": self.fold.preprocess.cleaning.counts,
                 "settings": list(self._changes),

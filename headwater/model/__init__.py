@@ -90,10 +90,11 @@ class Model:
     def __init__(self, config: Config, consuming_types: Flags, mixture: Mixture) -> None:
         single_threaded()
         self.popularity = Popularity(config.popularity)
+        self.precedents = Precedents(config.precedents)
         self.counting = (
             Transitions(config.transitions),
             Neighbours(config.neighbours),
-            Precedents(config.precedents),
+            self.precedents,
         )
         self.content = Content(config.content)
         self.from_history: dict[str, HistoryExpert] = {
@@ -123,6 +124,10 @@ class Model:
         for expert in self.from_history.values():
             expert.forget(gone)
         self.sequence.rows.clear(gone)
+
+    def forget_users(self, gone: Ints) -> None:
+        """Takes the names off what was counted of users that are expired."""
+        self.precedents.forget_users(gone)
 
     def changes(
         self,

@@ -81,6 +81,7 @@ class Precedents:
     def learn(self, batch: Batch) -> None:
         """Appends the wanted events of a batch, in order."""
         wanted = (batch.items != NO_ROW) & (batch.polarities > 0) & (batch.weights > 0)
+        wanted &= batch.contexts.users != NO_ROW
         users = batch.contexts.users[wanted]
         self._room_for(int(users.max(initial=-1)) + 1, int(wanted.sum()))
         _append(
@@ -114,6 +115,12 @@ class Precedents:
         self._item[np.isin(self._item, rows)] = NO_ROW
         self._newest_of_item[rows] = _NONE
         self._events_of_item[rows] = 0
+
+    def forget_users(self, users: Ints) -> None:
+        """Makes users' events nobody's: no precedents, and not the past of who has the row next."""
+        known = users[users < self._n_users]
+        self._user[np.isin(self._user, known)] = NO_ROW
+        self._newest_of_user[known] = _NONE
 
     def state(self) -> State:
         kept = min(int(self._counted[0]), len(self._item))

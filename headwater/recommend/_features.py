@@ -12,7 +12,7 @@ import numpy as np
 from headwater.config import Config
 from headwater.model import EXPERTS, Mixture, Model
 from headwater.recommend._candidates import Candidates
-from headwater.types import Contexts, Floats
+from headwater.types import NO_ROW, Contexts, Floats
 
 _FLOOR = -12.0
 """Log share of an item that an expert knows nothing of."""
@@ -97,7 +97,8 @@ class Features:
         out[:, :, column + 2] = _log_time(now - popularity.last_times[rows])
         column += 3
         lengths = contexts.history_lengths
-        pause = np.where(lengths > 0, contexts.times - contexts.history_times[:, -1], 1e8)
+        last = contexts.history_items[:, -1]
+        pause = np.where(last != NO_ROW, contexts.times - contexts.history_times[:, -1], 1e8)
         request = np.stack(
             [
                 np.log1p(lengths) / 3.0 - 1.0,

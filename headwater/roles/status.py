@@ -104,6 +104,14 @@ def _rows(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "learning", f"{report['events_per_second']:,.0f} events/s"
     if found := {reason: n for reason, n in report.get("cleaned", {}).items() if n}:
         yield "taught nothing", ", ".join(f"{n:,} {reason}" for reason, n in found.items())
+    if "known" in report:
+        yield (
+            "remembered",
+            ", ".join(
+                f"{report['known'][kind]:,} {kind} ({report['expired'][kind]:,} expired)"
+                for kind in ("users", "items")
+            ),
+        )
     for name, factor in report.get("rates", {}).items():
         yield f"learning rate, {name}", f"{factor:.2f} of the configured one"
     for metrics in answer["metrics"]:

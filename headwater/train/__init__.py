@@ -17,7 +17,7 @@ from headwater.config import Config
 from headwater.model import Examples, Model, gap_buckets, single_threaded
 from headwater.train._imbalance import log_keep, replay_chances, resampled, uniforms
 from headwater.train._replay import Replay
-from headwater.types import Batch, Doubles, Flags, Floats, Ints, Ranking, State
+from headwater.types import NO_ROW, Batch, Doubles, Flags, Floats, Ints, Ranking, State
 
 __all__ = ["Lesson", "Replay", "Trainer"]
 
@@ -100,7 +100,13 @@ class Trainer:
         self._beside = ThreadPoolExecutor(1, "mixture", initializer=single_threaded)
 
     def learn(
-        self, batch: Batch, ranking: Ranking, rates: dict[str, float], *, gradient: bool = True
+        self,
+        batch: Batch,
+        ranking: Ranking,
+        rates: dict[str, float],
+        *,
+        known: Flags | None = None,
+        gradient: bool = True,
     ) -> Lesson:
         """Learns one micro-batch whose lists were ranked before it.
 
@@ -108,6 +114,8 @@ class Trainer:
             batch: the events.
             ranking: a list for each of them, made before this call.
             rates: factors on the learning rates of ``sequence`` and ``mixture``.
+            known: (N,) item rows that stand for an item, the others are no negatives; ``None``
+                for all.
             gradient: False to count the events only.
         """
         if not gradient:
@@ -123,11 +131,19 @@ class Trainer:
         mean_keep = float(keep.sum()) / max(len(keep), 1)
         positives = _Positives(examples.weights > 0, new, mean_keep, chances)
         mixture = self._beside.submit(self._learn_lists, lists, rates["mixture"])
-        sequence_loss = self._learn_histories(examples, positives, random, rates["sequence"])
+        if known is None:
+            known = np.ones(len(self.model.sequence.rows), np.bool_)
+        sequence_loss = self._learn_histories(examples, positives, known, random, rates["sequence"])
         mixture_loss = mixture.result()
         self.model.count(batch)
         self._histories.add(fresh)
         return Lesson(sequence_loss, mixture_loss)
+
+    def forget(self, items: Ints) -> None:
+        """Replays no example again that names one of the item rows."""
+        self._histories.retire("items", items)
+        self._histories.retire("targets", items)
+        self._lists.retire("items", items)
 
     def state(self) -> State:
         return {
@@ -181,7 +197,7 @@ class Trainer:
         contexts = batch.contexts
         gaps = gap_buckets(contexts.history_times, contexts.history_items, contexts.times)
         # An empty history says nothing that a gradient could use.
-        usable = kept & (contexts.history_lengths > 0)
+        usable = kept & (contexts.history_items[:, -1] != NO_ROW)
         fresh: dict[str, np.ndarray] = {
             "items": contexts.history_items[usable],
             "types": contexts.history_types[usable],
@@ -229,6 +245,7 @@ class Trainer:
         self,
         examples: Examples,
         positives: _Positives,
+        known: Flags,
         random: np.random.Generator,
         rate: float,
     ) -> float:
@@ -238,11 +255,12 @@ class Trainer:
         wanted = self.config.sequence.negatives
         if n_items <= wanted:
             # Every item is a candidate: the softmax is exact and needs no logQ.
-            rows = np.arange(n_items, dtype=np.int32)
+            everything = np.flatnonzero(known).astype(np.int32)
             thinned = self.config.imbalance.item_share < 1.0
             correction = (lambda rows: -self._log_keep(rows)) if thinned else None
-            return self.model.sequence.learn(examples, rows, correction, rate)
-        negatives = np.unique(random.integers(0, n_items, wanted)).astype(np.int32)
+            return self.model.sequence.learn(examples, everything, correction, rate)
+        uniform = np.unique(random.integers(0, n_items, wanted)).astype(np.int32)
+        negatives = uniform[known[uniform]]
 
         def favour(rows: Ints) -> Floats:
             """Log probability of being a candidate, drawn or as a positive, less that of being

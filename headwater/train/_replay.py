@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from headwater.types import Doubles, Flags, Ints, Longs, State
 
+_RETIRED = np.iinfo(np.int32).max
+
 
 class Replay:
     """A ring of examples; each is a row in every one of the named columns.
@@ -82,6 +84,14 @@ class Replay:
     def take(self, places: Ints) -> dict[str, NDArray[Any]]:
         """The examples at ``places``, per column."""
         return {name: column[places] for name, column in self._columns.items()}
+
+    def retire(self, name: str, rows: Ints) -> None:
+        """Never replays the examples again that hold one of ``rows`` in the column ``name``."""
+        column = self.column(name)
+        flags = np.zeros(int(max(column.max(initial=0), rows.max(initial=0))) + 2, np.bool_)
+        flags[rows] = True  # the last one stays False: that of NO_ROW
+        named = flags[column].any(axis=tuple(range(1, column.ndim)))
+        self._uses[: len(self)][named] = _RETIRED
 
     def state(self) -> State:
         n = len(self)

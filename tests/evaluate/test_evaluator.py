@@ -234,3 +234,21 @@ def test_a_batch_costs_far_less_than_the_loop_has_for_it():
         fastest = min(fastest, time.perf_counter() - started)
     # 100 events at 1,000 a second are 100 ms; the fastest of many hides the machine's other load.
     assert fastest < 0.005
+
+
+def test_an_item_that_is_gone_was_never_shown():
+    steps = stream(4)
+    found, loaded = fed(steps), evaluator()
+    shown = found.state()["shown"]
+    gone = np.flatnonzero(shown[0])[:5].astype(np.int32)
+    found.forget(gone)
+    state = found.state()
+    assert not np.isin(state["tops"], gone).any()
+    width = state["shown"].shape[1]
+    assert not state["shown"][:, gone[gone < width]].any()
+    values = {one.segment: one.values for one in found.metrics("all")}["all"]
+    coverage = values["mixture.coverage@10"]
+    assert coverage.value == pytest.approx((shown[0].sum() - 5) / coverage.n)
+    loaded.load(state)
+    assert_same_state(loaded.state(), state)
+    evaluator().forget(np.array([3], np.int32))

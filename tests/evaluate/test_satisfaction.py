@@ -160,3 +160,27 @@ def test_a_state_goes_on_where_it_was() -> None:
     shorter = Config.model_validate({"evaluate": {"window": 100}})
     assert max(len(v) for k, v in made.state().items() if k.startswith("newest")) == 100
     assert shorter.evaluate.window == 100
+
+
+def test_forgetting_who_has_stayed_away_changes_no_figure() -> None:
+    visits = [(0.0, "a"), (2 * HOUR, "a"), (1 * HOUR, "b"), (3 * HOUR, "gone"), (DAY, "c")]
+    times = sorted(1e6 + at for at, _ in visits)
+    users = [user for _, user in sorted(visits)]
+    stream = [
+        event(n + 1, at, user=user) for n, (at, user) in enumerate(zip(times, users, strict=True))
+    ]
+    stream.append(event(9, 1e6 + 3 * DAY, user="c"))
+    made = feed(stream)
+    before = figures(made)
+    names = list(dict.fromkeys(users))
+    made.forget(np.array([names.index("gone"), names.index("b")], np.int32))
+    assert figures(made) == before
+    made.forget(np.array([names.index("c"), 99], np.int32))
+    assert figures(made) == before, "a visit that isn't over a day ago isn't decided"
+    assert before["return_share"].n > 3
+
+
+def test_the_events_of_users_without_a_row_are_nobodys_visits() -> None:
+    config = Config.model_validate({"preprocess": {"admit_users_after": 2}})
+    made = feed([event(1, 1e6), event(2, 1e6 + 10.0, user="v")], config=config)
+    assert made.state()["last_times"].tolist() == []

@@ -154,3 +154,26 @@ def test_where_nothing_has_a_chance_nothing_is_drawn():
     found.sample(100, seeded())
     assert found.spent().all()
     assert len(found.sample(5, seeded(), np.where(found.spent(), 0.0, 1.0))) == 0
+
+
+def test_what_names_a_row_that_is_gone_is_never_drawn_again():
+    found = Replay(10, 3, {"items": ((2,), np.int32), "targets": ((), np.int32)})
+    items = np.array([[-1, 1], [2, 3], [4, 2], [5, 6]], np.int32)
+    found.add({"items": items, "targets": np.array([7, 8, 9, 2], np.int32)})
+    found.retire("items", np.array([2, 30], np.int32))
+    found.retire("targets", np.array([7], np.int32))
+    again = Replay(10, 1_000, {"items": ((2,), np.int32), "targets": ((), np.int32)})
+    again.load(copied(found.state()))
+    for each in (found, again):
+        random = seeded()
+        drawn = {place for _ in range(20) for place in each.sample(20, random).tolist()}
+        assert drawn == {3}
+    found.add({"items": items[:1], "targets": np.array([1], np.int32)})
+    assert {p for _ in range(9) for p in found.sample(20, seeded(1)).tolist()} == {4}
+
+
+def test_an_empty_buffer_has_nothing_to_retire():
+    replay().retire("ids", np.array([1, 2], np.int32))
+    nothing = replay(capacity=0)
+    nothing.retire("ids", np.array([1], np.int32))
+    assert len(nothing) == 0

@@ -434,3 +434,17 @@ def test_trainers_do_not_share_their_buffers():
     fresh = Trainer(small(), one.model, len(one.recommender.features))
     assert int(fresh.state()["histories.added"]) == 0
     assert int(one.trainer.state()["histories.added"]) > 0
+
+
+@pytest.mark.parametrize("negatives", [1_000, 8])
+def test_a_row_that_stands_for_no_item_is_no_negative(negatives):
+    config = small(sequence={"negatives": negatives})
+    made, n_items = course(config=config)
+    found = Recorded(config)
+    found.model.grow(n_items + 30)
+    known = np.arange(n_items + 30) < n_items
+    before = found.model.sequence.rows.values[~known].copy()
+    for batch in made:
+        found.trainer.learn(batch, found.ranking(batch), RATES, known=known)
+    assert all(known[rows].all() for rows in found.negatives)
+    np.testing.assert_array_equal(found.model.sequence.rows.values[~known], before)
