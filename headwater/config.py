@@ -131,10 +131,10 @@ class Preprocess(_Section):
     12 bytes each; hardly anyone has as many."""
     max_users: int = Field(default=1_000_000, ge=1)
     """Users that are remembered: a sweep forgets those whose last event is longest ago. What is
-    new since the last sweep comes on top. A million take about 1 GB in each role."""
+    new since the last sweep comes on top. A million take 0.8 to 1.6 GB in each role."""
     max_items: int = Field(default=1_000_000, ge=1)
     """Items that are remembered, likewise: by the last event that named them, or their last put.
-    A million take about 2.2 GB in each role."""
+    A million take 2.2 to 4.4 GB in each role."""
     user_idle_days: float | None = Field(default=None, gt=0, examples=[365.0])
     """Users without an event for so long are forgotten, those that were set excepted; by default
     none is by time alone."""
