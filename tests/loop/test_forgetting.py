@@ -59,9 +59,7 @@ def drifting(n: int, start: int = 0) -> list[Entry]:
         item, user = f"i{k // 4 - int(random.integers(6))}", f"u{k // 6 - int(random.integers(5))}"
         match k % 25:
             case 3:
-                found.append(
-                    Item(item, title=f"Word{item[1:]} shared", categories=(f"c{k // 50}",))
-                )
+                found.append(Item(item, title="Shared", categories=(f"c{k // 50}",), tags=(item,)))
             case 17:
                 found.append(ItemRemoval(item))
             case 11:
@@ -175,14 +173,28 @@ def test_nothing_names_a_row_that_was_given_up() -> None:
 
 
 def test_a_token_that_has_anothers_row_is_a_category_only_if_it_is_one() -> None:
-    fold = swept_learner().fold
-    items = np.flatnonzero(fold.preprocess.items.in_use()).astype(np.int32)
-    found = fold.categories(items)
-    assert (found != NO_ROW).any()
-    for row, categories in zip(items.tolist(), found.tolist(), strict=True):
-        item = fold.preprocess.catalogue.get(row)
-        names = {fold.preprocess.tokens.id(token) for token in categories if token != NO_ROW}
-        assert names == {f"category:{name}" for name in (item.categories if item else ())}
+    entries = [
+        Item("gone", categories=("x",), tags=("t",)),
+        Item("b", tags=("s",)),
+        Item("c", tags=("s",)),
+        Item("tagged", tags=("p",)),
+        Item("sorted", categories=("y", "z")),
+    ]
+    learner = Learner(
+        bounded(max_items=2, sweep_events=3), events_log(entries), MemoryUpdatesLog(), None
+    )
+    while learner.step():
+        pass
+    items, tokens = learner.fold.preprocess.items, learner.fold.preprocess.tokens
+    assert (tokens.find("tag:p"), tokens.find("category:y")) == (0, 1), "rows of a gone item's"
+    rows = np.array([items.find("tagged"), items.find("sorted")], np.int32)
+    tagged, sorted_ = learner.fold.categories(rows).tolist()
+    assert {token for token in tagged if token != NO_ROW} == set()
+    names = {tokens.id(token) for token in sorted_ if token != NO_ROW}
+    assert names == {"category:y", "category:z"}
+    again = Learner(learner.config, events_log([]), MemoryUpdatesLog(), None)
+    again.fold.load(learner.fold.state(), learner.trained_through)
+    assert again.fold.categories(rows).tolist() == [tagged, sorted_]
 
 
 def test_what_is_replayed_names_no_item_that_is_gone() -> None:

@@ -254,3 +254,21 @@ def test_the_pool_of_used_up_items_stays_within_its_bound():
         said(preprocessor, stream[start : start + 50], 50)
         sizes.append(len(preprocessor.state()["histories.nodes"]))
     assert max(sizes) <= 2 * 5 * 3
+
+
+def test_a_user_who_goes_takes_nobody_elses_used_up_items_along():
+    rated = views([("w", "old", 0.0), ("v", "a", 1.0), ("u", "b", 2.0), ("u", "c", 3.0)], "rating")
+    asking = views([("v", "d", 9.0)])
+    own = config(max_items=3, consumed_per_user=1, sweep_events=4)
+    preprocessor = Preprocessor(own)
+    said(preprocessor, rated, 4)
+    assert preprocessor.expired["items"] == 1
+    said(preprocessor, records([UserRemoval("u")], [4.0], after=4), 4)
+    [found] = said(preprocessor, records([asking[0].entry], [9.0], after=5), 4)
+    assert found["excluded"] == {"a"}
+
+
+def test_a_running_group_holds_back_nothing_that_expired():
+    basket = views([("u", "a", 0.0), ("u", "b", 0.0), ("u", "c", 5.0)])
+    own = config(max_items=1, sweep_events=2)
+    assert said(Preprocessor(own, grouped=True), basket, 2)[-1]["history"] == [("b", "view", 0.0)]
