@@ -438,3 +438,20 @@ def test_the_report_says_how_many_are_known_and_expired() -> None:
         "items": int(preprocess.items.in_use().sum()),
     }
     assert follower.report["expired"] == preprocess.expired
+
+
+def test_a_kept_user_vector_is_of_no_item_that_is_gone() -> None:
+    log = events_log(ENTRIES[:95])
+    follower = Follower(bounded(), log, MemoryUpdatesLog(), None)
+    follower.catch_up()
+    follower.recommend([Request(5, "u14")], NOW)
+    kept = follower.caches["user_vectors"]
+    assert len(kept) == 1
+    expired = follower.fold.preprocess.expired["items"]
+    log.append(ENTRIES[95:99], NOW)
+    follower.catch_up()
+    assert (len(kept), follower.fold.preprocess.expired["items"]) == (1, expired)
+    log.append(ENTRIES[99:100], NOW)
+    follower.catch_up()
+    assert follower.fold.preprocess.expired["items"] > expired
+    assert len(kept) == 0

@@ -272,3 +272,12 @@ def test_memory_is_bounded_and_the_loud_are_remembered_before_the_quiet():
     assert (batch.weights[bots] > 0).sum() == 20
     others = np.delete(batch.weights, bots)
     assert (others > 0).mean() > 0.99
+
+
+def test_users_that_are_not_remembered_yet_are_not_taken_for_one_who_is_fast():
+    rules = Cleaning.model_validate({**OFF, "burst_events": 3, "hammered_events": 3})
+    own = Config(preprocess=Preprocess(admit_users_after=2, cleaning=rules))
+    many = live([(f"u{n}", "a", n / 100) for n in range(20)])
+    assert taught(many, own) == ([True] * 20, {})
+    fast = live([("u", "a", n / 100) for n in range(20)])
+    assert taught(fast, own)[1].keys() == {"burst"}
