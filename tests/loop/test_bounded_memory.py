@@ -33,9 +33,11 @@ MOST = 2_000
 
 def tiny(**preprocess: Any) -> Config:
     own = {"history_length": 10, "max_items": MOST, "max_users": MOST, "sweep_events": SWEEP}
+    own |= {"consumed_per_user": 20, "cleaning": {"remembered": 1_024}}
     return small(
-        preprocess={**own, "consumed_per_user": 20, **preprocess},
+        preprocess={**own, **preprocess},
         neighbours={"width": 8},
+        precedents={"events": 1_000},
         content={"postings": 8, "tokens": 4},
         sequence={"dim": 4, "layers": 0, "negatives": 8, "replay_buffer": 100},
         evaluate={"window": 200},

@@ -168,6 +168,11 @@ def test_nothing_names_a_row_that_was_given_up() -> None:
     users = np.flatnonzero(~preprocess.users.in_use())
     last = state["satisfaction.last_times"]
     assert not last[users[users < len(last)]].any()
+    assert not np.isin(state["model.precedents.item"], free).any()
+    assert (state["model.precedents.newest_of_item"][free] == -1).all()
+    assert not np.isin(state["model.precedents.user"], users).any()
+    newest = state["model.precedents.newest_of_user"]
+    assert (newest[users[users < len(newest)]] == -1).all()
     unused = state["model.content.frequencies"] == 0
     assert np.array_equal(unused, ~preprocess.tokens.in_use())
 

@@ -192,7 +192,7 @@ def test_a_row_that_another_item_has_now_is_posted_under_its_own_tokens_alone():
     put(found, [(1, [1, 2])])
     postings = found.state()["postings"]
     assert [sorted(rows[rows >= 0].tolist()) for rows in postings] == [[0, 2], [0, 1, 2], [1]]
-    rows, _ = found.candidates(contexts([[0]]), np.zeros(4, np.bool_), 10)
+    rows, _ = found.weigh(contexts([[0]])).best(np.zeros(4, np.bool_), 10)
     assert {row for row in rows[0].tolist() if row >= 0} == {0, 1, 2}
 
 

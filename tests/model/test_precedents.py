@@ -158,3 +158,33 @@ def test_a_history_longer_than_the_window_counts_no_further():
     asked.users[:] = NO_ROW
     found = expert.weigh(asked).scores(every)
     assert found[0].tolist() == found[1].tolist()
+
+
+def test_what_a_forgotten_user_did_is_no_precedent_nor_the_past_of_who_has_the_row():
+    rows = [(0, 1), (0, 2), (1, 1), (1, 3), (0, 1), (0, 4)]
+    made, items = batches(small(), stream([(*row, 1e9 + n) for n, row in enumerate(rows)]), [4])
+    expert = Precedents(Settings())
+    asked = contexts([[items.index("1")]])
+    asked.users[:] = NO_ROW
+    every = np.arange(len(items), dtype=np.int32)[None]
+
+    def proposed():
+        return {items[row] for row in np.flatnonzero(expert.weigh(asked).scores(every)[0])}
+
+    expert.grow(len(items))
+    expert.learn(made[0])
+    assert proposed() == {"2", "3"}
+    expert.forget_users(np.array([0, 99], np.int32))
+    assert proposed() == {"3"}
+    expert.learn(made[1])
+    assert proposed() == {"3", "4"}
+
+
+def test_an_event_of_nobody_known_is_nobodys():
+    made, items = batches(small(), stream([(0, 1, 1e9), (0, 2, 1e9 + 1), (1, 1, 1e9 + 2)]))
+    expert = Precedents(Settings())
+    expert.grow(len(items))
+    made[0].contexts.users[:2] = NO_ROW
+    expert.learn(made[0])
+    assert expert.state()["counted"][0] == 1
+    assert expert.state()["newest_of_user"].tolist() == [-1, 0]
