@@ -32,7 +32,12 @@ MOST = 2_000
 
 
 def tiny(**preprocess: Any) -> Config:
-    own = {"history_length": 10, "max_items": MOST, "max_users": MOST, "sweep_events": SWEEP}
+    own: dict[str, Any] = {
+        "history_length": 10,
+        "max_items": MOST,
+        "max_users": MOST,
+        "sweep_events": SWEEP,
+    }
     own |= {"consumed_per_user": 20, "cleaning": {"remembered": 1_024}}
     return small(
         preprocess={**own, **preprocess},
