@@ -295,8 +295,8 @@ class Feedback(_Section):
     """An impression that its user hasn't acted on for this long, in stream time, was ignored; as
     long as a visit's longest pause."""
     negative_weight: float = Field(default=0.1, ge=0, le=1)
-    """What one ignored item teaches, against a view: an impression may not even have been seen. 0
-    learns nothing from impressions."""
+    """What one ignored item teaches, against a view: an impression may not even have been seen, and
+    an item that is acted on in one of twenty still does well. 0 learns nothing from impressions."""
     negatives_per_user: int = Field(default=20, ge=0)
     """Impressions of a user that are taken up in an hour of stream time, so that no user alone can
     drag an item down."""

@@ -38,6 +38,11 @@ at most half as much again as one of clicks alone with their replays."""
 _Entries = NDArray[np.void]
 
 
+_BACK_WEIGHT = 2.0
+"""Of a label that is taken back, against what it weighed. As something wanted it pulls with 1 - p,
+and it had pushed with up to 1: twice makes up for it while the item's share p is below a half."""
+
+
 class Impressions:
     """The newest impressions in a ring, and per user a chain through it.
 
@@ -158,7 +163,9 @@ class Impressions:
             history_types=self._types[places],
             history_gaps=self._gaps[places],
             items=self._entries["item"][places],
-            weights=np.where(ignored, -self._weight, self._weight).astype(np.float32),
+            weights=np.where(ignored, -self._weight, _BACK_WEIGHT * self._weight).astype(
+                np.float32
+            ),
         )
 
     def forget(self, items: Ints) -> None:

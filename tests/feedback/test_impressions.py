@@ -201,7 +201,7 @@ def test_a_late_action_takes_the_label_back_beside_the_same_history() -> None:
     stream.see((50, event("view", "between")), (60, event("view", "a")))
     back = stream.impressions.take()
     assert named(stream, taught) == [("a", -0.1)]
-    assert named(stream, back) == [("a", 0.1)]
+    assert named(stream, back) == [("a", 0.2)]
     assert np.array_equal(taught.history_items, back.history_items)
     assert np.array_equal(taught.history_gaps, back.history_gaps)
     stream.see((70, event("view", "a")), (500, TICK))

@@ -237,14 +237,16 @@ def test_what_scores_below_the_average_is_left_alone():
 
 @pytest.mark.parametrize("layers", [0, 1])
 @pytest.mark.parametrize("between", [0, 20])
-def test_taking_it_back_makes_up_for_it(layers, between):
+@pytest.mark.parametrize("bias", [0.0, 2.0])
+def test_taking_it_back_makes_up_for_it(layers, between, bias):
     """Behind the same history, the score ends at least as high as if it had never been said."""
     scores = []
     for weight in (0.0, 0.1):
         found = expert(layers=layers)
         for step in range(30):
             found.learn(cycle(20, seed=step), every(), None, 1.0)
-        for step, sign in [(0, -1.0), *((k, 0.0) for k in range(1, between + 1)), (99, 1.0)]:
+        found.rows.values[7, -1] += bias
+        for step, sign in [(0, -1.0), *((k, 0.0) for k in range(1, between + 1)), (99, 2.0)]:
             lesson = cycle(20, seed=100 + step)
             lesson.items[0], lesson.targets[0] = cycle(1, seed=5).items[0], 7
             lesson.weights[0] = sign * weight
