@@ -311,6 +311,24 @@ class Recommend(_Section):
     """Longest that ``min_offset`` makes a request wait."""
 
 
+class Feedback(_Section):
+    attribution_minutes: float = Field(default=60.0, gt=0)
+    """An event that names no list counts for one that showed its item to its user at most this
+    long before."""
+    ignore_after_minutes: float = Field(default=30.0, gt=0)
+    """An impression that its user hasn't acted on for this long, in stream time, was ignored; as
+    long as a visit's longest pause."""
+    negative_weight: float = Field(default=0.1, ge=0, le=1)
+    """What one ignored item teaches, against a view: an impression may not even have been seen, and
+    an item that is acted on in one of twenty still does well. 0 learns nothing from impressions."""
+    negatives_per_user: int = Field(default=20, ge=0)
+    """Impressions of a user that are taken up in an hour of stream time, so that no user alone can
+    drag an item down."""
+    impressions: int = Field(default=20_000, ge=1)
+    """Impressions that are remembered: until they are taken for ignored, and afterwards to take
+    that back. While all of them wait, new ones aren't taken up."""
+
+
 class Serve(_Section):
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -379,6 +397,8 @@ class Config(BaseSettings):
     """Snapshots and guards."""
     recommend: Recommend = Recommend()
     """What is served."""
+    feedback: Feedback = Feedback()
+    """What is made of what was shown."""
     serve: Serve = Serve()
     """The HTTP server."""
 

@@ -28,6 +28,9 @@ Doubles = NDArray[np.float64]
 State = dict[str, NDArray[Any]]
 """What a component remembers, as named arrays: the content of snapshots and digests."""
 
+MAX_PASSED_OVER = 20
+"""Items at most that an event is said to have passed over: those nearest above the one acted on."""
+
 NO_ROW = -1
 """The row that stands for "nothing here": padding in histories and lists."""
 
@@ -41,7 +44,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="entry", 
     ``timestamp`` is the client's clock in seconds; the log adds the received
     and the stream time. ``source`` scopes ``event_id``: two sources may use the
     same id for different events. ``imported`` events were read from a file, so
-    that their times may be old, and coarse.
+    that their times may be old, and coarse. ``passed_over`` isn't the client's: the
+    server fills in the items that its served list showed above the one acted on.
     """
 
     event_id: str
@@ -59,6 +63,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="entry", 
     anonymous: bool = False
     source: str = ""
     imported: bool = False
+    passed_over: tuple[str, ...] = ()
 
 
 class Item(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="entry", tag="item"):
@@ -204,6 +209,24 @@ class Gone:
 
 
 @dataclass(slots=True)
+class Labels:
+    """N pairs of a history and an item that was shown behind it: what feedback says of them.
+
+    A weight below 0 says that the item was ignored, and how much that counts; one
+    above 0 that it was acted on after having been taken for ignored.
+    """
+
+    history_items: Ints  # (N, L), as in ``Contexts``
+    history_types: Bytes  # (N, L)
+    history_gaps: Bytes  # (N, L) buckets of the time to the next event
+    items: Ints  # (N,)
+    weights: Floats  # (N,)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(slots=True)
 class Ranking:
     """B served lists, best first, and what they were made from.
 
@@ -293,11 +316,17 @@ class Version(msgspec.Struct, frozen=True):
 
 
 class ClickThrough(msgspec.Struct, frozen=True):
-    """How often what a version showed was acted on."""
+    """How often what a version showed was acted on.
+
+    ``clicked`` lists are those that an event named (``by_id``) and those of whose items
+    their user acted on one soon after, naming no list (``by_window``).
+    """
 
     version: int
     served: int
     clicked: int
+    by_id: int
+    by_window: int
     rate: Metric
 
 

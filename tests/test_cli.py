@@ -36,7 +36,14 @@ STATUS = {
     "training_lag": 100,
     "dead_letters": 5,
     "clicks": [
-        {"version": 2, "served": 40, "clicked": 10, "rate": {"value": 0.25, "n": 40}},
+        {
+            "version": 2,
+            "served": 40,
+            "clicked": 10,
+            "by_id": 8,
+            "by_window": 2,
+            "rate": {"value": 0.25, "n": 40},
+        },
     ],
     "trainer": {
         "events_per_second": 812.5,
@@ -383,7 +390,7 @@ def test_status_as_a_table(
         "version 2, epoch 3, sequence 4,567",
         "900 (100 behind)",
         "1,000 (up to date)",
-        "10 of 40 lists (25.0%)",
+        "10 of 40 lists (25.0%), 2 of them by window",
         "0.2100 (0.2000 to 0.2200, newest 9)",
         "812 events/s",
         "1.50 of the configured one",

@@ -26,7 +26,6 @@ from headwater.types import (
     Explanation,
     Item,
     Recommendations,
-    Record,
     Request,
     SimilarItems,
     SimilarUsers,
@@ -80,7 +79,7 @@ class Follows(Protocol):
     trained_through: int
     report: dict[str, Any]
 
-    def catch_up(self) -> Sequence[Record]: ...
+    def catch_up(self) -> None: ...
 
     def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]: ...
 
@@ -290,8 +289,8 @@ class Engine:
         try:
             follower = self._follower()
             self.caches = {"popular": self._popular, **follower.caches}
-            self._feedback.resume(self._events, follower.offset)
             start = self._events.end()
+            self._feed_back([], start, time.time())
             retry = False
             while self._wait(RETRY_SECONDS if retry else None):
                 retry = not self._round(follower)
@@ -326,7 +325,7 @@ class Engine:
             self._woken = False
         self._parked = []
         try:
-            records = follower.catch_up()
+            follower.catch_up()
         except Exception as error:
             self._log.exception("folding the logs failed")
             self._deliver([(ask, _failed("catching up with the logs", error)) for ask in asks])
@@ -346,12 +345,10 @@ class Engine:
             if not isinstance(ask.wanted, Request):
                 outcomes.append((ask, _worked(follower, ask.wanted, ask.doing, now)))
         self._deliver(outcomes)
-        self._feed_back(records, outcomes, now)
+        self._feed_back(outcomes, follower.offset, now)
         return True
 
-    def _feed_back(
-        self, records: Sequence[Record], outcomes: Sequence[_Outcome], now: float
-    ) -> None:
+    def _feed_back(self, outcomes: Sequence[_Outcome], through: int, now: float) -> None:
         try:
             self._feedback.record(
                 [
@@ -361,7 +358,7 @@ class Engine:
                 ],
                 now,
             )
-            self._feedback.observe(records)
+            self._feedback.follow(self._events, through)
         except Exception:
             self._log.exception("what was shown or clicked was not recorded")
 

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
+import structlog
 from litestar import post
 from litestar.params import HeaderParameter, RawBody
 
 from headwater.api._auth import INGEST
 from headwater.api._problems import Rejected, Unavailable, answers
 from headwater.api._service import Service, ServiceDependency
+from headwater.errors import LogError
 from headwater.ingest import Decoded, Refused, WireEvent, decode_events
 from headwater.types import Appended, DeadLetter, Entry, Event
 
@@ -74,12 +76,8 @@ async def append_events(
     else:
         decoded = _decode(service, body, received_at, idempotency_key)
     refused = [one for one in decoded.elements if isinstance(one, Refused)]
-    appended = await append(
-        service,
-        [one for one in decoded.elements if isinstance(one, Event)],
-        refused,
-        received_at,
-    )
+    events = [one for one in decoded.elements if isinstance(one, Event)]
+    appended = await append(service, await _passed_over(service, events), refused, received_at)
     results = _results(decoded, appended)
     counts = Counter(result.status for result in results)
     for status, count in counts.items():
@@ -126,6 +124,20 @@ async def append(
         return appended
     finally:
         service.appending -= 1
+
+
+async def _passed_over(service: Service, events: list[Event]) -> list[Event]:
+    """The events as they are appended: what a list showed above a click is asked for once, now.
+
+    What was served may be lost later, and what is learned has to follow from the events alone.
+    """
+    if not any(event.recommendation_id and event.position for event in events):
+        return events
+    try:
+        return await asyncio.to_thread(service.feedback.passed_over, events)
+    except LogError:
+        structlog.get_logger().exception("what was shown above a click was not read")
+        return events
 
 
 def _decode(service: Service, body: bytes, received_at: float, key: str | None) -> Decoded:

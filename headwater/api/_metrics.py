@@ -127,10 +127,13 @@ class StateCollector(Collector):
         ):
             yield GaugeMetricFamily(f"headwater_{name}", what, value=value)
         served = CounterMetricFamily("headwater_served", "Lists shown.", labels=["version"])
-        clicked = CounterMetricFamily("headwater_clicked", "Lists acted on.", labels=["version"])
+        clicked = CounterMetricFamily(
+            "headwater_clicked", "Lists acted on, by how that is known.", labels=["version", "by"]
+        )
         for row in service.feedback.click_through():
             served.add_metric([str(row.version)], row.served)
-            clicked.add_metric([str(row.version)], row.clicked)
+            clicked.add_metric([str(row.version), "id"], row.by_id)
+            clicked.add_metric([str(row.version), "window"], row.by_window)
         yield served
         yield clicked
         hits = CounterMetricFamily("headwater_cache_hits", "Found kept.", labels=["cache"])

@@ -71,7 +71,7 @@ def serve(
         events = stack.enter_context(contextlib.closing(SqliteEventsLog(data / "events.db")))
         updates = stack.enter_context(contextlib.closing(SqliteUpdatesLog(data / "updates.db")))
         feedback = stack.enter_context(
-            contextlib.closing(Feedback(ServedLog(data / "served.db"), config.event_types))
+            contextlib.closing(Feedback(ServedLog(data / "served.db"), config))
         )
         keys = KeyRing(data, config.serve.api_key)
         listener = stack.enter_context(_listen(host, port))

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from headwater.config import EventType
 from headwater.errors import InvalidInput, UnreadableFile
 from headwater.ingest._events import WireEvent, checked_event
-from headwater.ingest._fields import convert
+from headwater.ingest._fields import Identifier, convert, identifier
 from headwater.ingest._items import WireItem, checked_item
 from headwater.ingest._tables import is_json_lines, is_parquet, opened_lines, readable
 from headwater.ingest._users import WireUser, checked_user
-from headwater.types import Entry
+from headwater.types import MAX_PASSED_OVER, Entry
 
 EXPORT_KEY = b"headwater.export"
 """In a Parquet file's metadata: which kind of entry its rows are."""
@@ -34,6 +34,12 @@ KINDS = ("event", "item", "user")
 
 _LOOKED = 100
 """Lines among which the first good one tells whether the file is an export."""
+
+
+class _StoredEvent(WireEvent):
+    """What a client may send, and what the server added to it."""
+
+    passed_over: tuple[Identifier, ...] = ()
 
 
 def is_exported(path: Path) -> bool:
@@ -132,5 +138,7 @@ def _entry(row: dict[str, Any], event_types: Mapping[str, EventType], now: float
     source = row.pop("source", "")
     if not isinstance(source, str):
         raise InvalidInput("source", "must be a string")
-    event = checked_event(convert(row, WireEvent, "event"), now, event_types, source)
-    return msgspec.structs.replace(event, imported=True)
+    sent = convert(row, _StoredEvent, "event")
+    event = checked_event(sent, now, event_types, source)
+    items = [identifier(item, "passed_over") for item in sent.passed_over[:MAX_PASSED_OVER]]
+    return msgspec.structs.replace(event, imported=True, passed_over=tuple(items))

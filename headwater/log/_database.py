@@ -32,12 +32,20 @@ Synchronous = Literal["NORMAL", "FULL"]
 
 @dataclass(frozen=True)
 class Schema:
-    """What a file must be: ``application_id`` tells the kinds of log apart."""
+    """What a file must be: ``application_id`` tells the kinds of log apart.
+
+    ``statements`` make format 1, and each of ``upgrades`` makes the next format of the one before.
+    """
 
     kind: str
     application_id: int
-    version: int
     statements: tuple[str, ...]
+    upgrades: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def version(self) -> int:
+        """The format that this version of Headwater reads and writes."""
+        return 1 + len(self.upgrades)
 
 
 @contextlib.contextmanager
@@ -50,7 +58,7 @@ def explained(path: Path | str, doing: str) -> Iterator[None]:
 
 
 def create(path: Path, schema: Schema, vfs: str | None = None) -> None:
-    """Makes the file if it isn't there, and checks that it is what ``schema`` says.
+    """Makes the file if it isn't there, upgrades an older one, and checks what it is.
 
     Raises:
         LogError: the folder can't be made, the file is something else, comes from a newer
@@ -72,6 +80,11 @@ def create(path: Path, schema: Schema, vfs: str | None = None) -> None:
                     build(connection, schema)
                 connection.execute("COMMIT")
             _check(connection, path, schema)
+            if connection.pragma("user_version") < schema.version:
+                connection.execute("BEGIN IMMEDIATE")
+                # Asked again: another process may have been first.
+                _upgrade(connection, schema, connection.pragma("user_version"))
+                connection.execute("COMMIT")
         finally:
             connection.close()
 
@@ -81,6 +94,14 @@ def build(connection: apsw.Connection, schema: Schema) -> None:
     for statement in schema.statements:
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {schema.application_id}").fetchall()
+    _upgrade(connection, schema, 1)
+
+
+def _upgrade(connection: apsw.Connection, schema: Schema, version: int) -> None:
+    """From a format to the newest one, in the caller's transaction."""
+    for statements in schema.upgrades[version - 1 :]:
+        for statement in statements:
+            connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {schema.version}").fetchall()
 
 

@@ -1,8 +1,9 @@
 """What was shown, and which of it was clicked.
 
 Not a log of its own truth: a list is written in the background after it was
-served, and may be lost in a crash or under overload. Nothing is learned from it;
-it answers "how often is a list of this version clicked".
+served, and may be lost in a crash or under overload. Nothing is learned from it
+by itself; it answers "how often is a list of this version clicked", and what a
+click's list showed above the item that was clicked.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,7 +24,6 @@ from headwater.types import ServedList
 _SERVED = Schema(
     kind="a log of served lists",
     application_id=0x48575352,
-    version=1,
     statements=(
         """CREATE TABLE lists(
             number INTEGER PRIMARY KEY,
@@ -44,10 +44,22 @@ _SERVED = Schema(
         # How far the events log was searched for clicks.
         "CREATE TABLE progress(id INTEGER PRIMARY KEY CHECK(id = 1), offset INTEGER NOT NULL)",
     ),
+    upgrades=(
+        (
+            "ALTER TABLE lists ADD COLUMN user_id TEXT",
+            "ALTER TABLE lists ADD COLUMN served_at REAL NOT NULL DEFAULT 0",
+            "CREATE INDEX lists_of_user ON lists(user_id, served_at) WHERE user_id IS NOT NULL",
+            "ALTER TABLE totals ADD COLUMN clicked_by_window INTEGER NOT NULL DEFAULT 0",
+        ),
+    ),
 )
 
 _QUEUE_LIMIT = 100_000
 """Lists and clicks waiting for the writer before the oldest are dropped: some 100 MB."""
+
+_LISTS_OF_WINDOW = 20
+"""Newest lists of a user in which an item is looked for: a client that asks for lists all day long
+must not make each of its events read all of them."""
 
 _LINGER_SECONDS = 0.02
 """The writer gathers for so long before a commit, so that a busy server pays for 50 commits a
@@ -61,12 +73,15 @@ _decoder = msgspec.json.Decoder(ServedList)
 class VersionClicks(msgspec.Struct, frozen=True):
     """Of a version's served lists, how many were clicked at least once.
 
+    A list counts once, by what was joined to it first: an event that names it
+    (``by_id``), or one of its user on its item soon after (``by_window``).
     Counted since the file was made: lists that retention dropped stay counted.
     """
 
     version: int
     served: int
-    clicked: int
+    by_id: int
+    by_window: int = 0
 
 
 class Click(msgspec.Struct, frozen=True, array_like=True):
@@ -77,13 +92,22 @@ class Click(msgspec.Struct, frozen=True, array_like=True):
     offset: int
 
 
+class Act(msgspec.Struct, frozen=True, array_like=True):
+    """An action that names no list: on an item that may have been shown since ``since``."""
+
+    user_id: str
+    item_id: str
+    since: float
+    until: float
+
+
 class Searched(msgspec.Struct, frozen=True, array_like=True):
     """The events through this offset were searched for clicks."""
 
     offset: int
 
 
-_Written = ServedList | Click | Searched
+_Written = ServedList | Click | Act | Searched
 
 
 class ServedLog:
@@ -132,18 +156,26 @@ class ServedLog:
         """Records lists; the first one of a recommendation_id counts."""
         self._enqueue(lists)
 
-    def attribute(self, pairs: Sequence[tuple[str, str, int]], through: int) -> None:
+    def attribute(
+        self,
+        pairs: Sequence[tuple[str, str, int]],
+        through: int,
+        acts: Sequence[tuple[str, str, float, float]] = (),
+    ) -> None:
         """Records that events at these offsets acted on an item of a list.
 
         A click counts when its list holds the item, once per list, whichever of the
-        two arrives first. Recording one again changes nothing, so refolding the
-        events log is harmless.
+        two arrives first. An act counts for the newest list of its user that was served
+        in its window and holds the item, if there is one already. Recording either
+        again changes nothing, so refolding the events log is harmless.
 
         Args:
             pairs: (recommendation_id, item_id, offset) each.
             through: offset through which the events log was searched for them.
+            acts: (user_id, item_id, since, until) of events that name no list; seconds.
         """
-        self._enqueue([*(Click(*pair) for pair in pairs), Searched(through)])
+        clicks = (Click(*pair) for pair in pairs)
+        self._enqueue([*clicks, *(Act(*act) for act in acts), Searched(through)])
 
     def searched(self) -> int | None:
         """Offset through which events were searched for clicks; None before the first time."""
@@ -155,17 +187,25 @@ class ServedLog:
         """Served and clicked lists of every version, oldest version first."""
         with self._using, explained(self._name, "read"):
             rows: list[Any] = self._connection.execute(
-                "SELECT version, served, clicked FROM totals ORDER BY version"
+                "SELECT version, served, clicked, clicked_by_window FROM totals ORDER BY version"
             ).fetchall()
         return [VersionClicks(*row) for row in rows]
 
     def get(self, recommendation_id: str) -> ServedList | None:
         """The list as it was served; None where it was never written or dropped since."""
+        return self.find([recommendation_id]).get(recommendation_id)
+
+    def find(self, recommendation_ids: Iterable[str]) -> dict[str, ServedList]:
+        """Those of the lists that are there, by their ids."""
+        found = {}
         with self._using, explained(self._name, "read"):
-            payload = self._connection.execute(
-                "SELECT payload FROM lists WHERE recommendation_id = ?", (recommendation_id,)
-            ).get
-        return None if payload is None else _decoder.decode(payload)
+            for recommendation_id in recommendation_ids:
+                payload = self._connection.execute(
+                    "SELECT payload FROM lists WHERE recommendation_id = ?", (recommendation_id,)
+                ).get
+                if payload is not None:
+                    found[recommendation_id] = _decoder.decode(payload)
+        return found
 
     def flush(self) -> None:
         """Waits until everything recorded so far is written or dropped."""
@@ -231,6 +271,8 @@ class ServedLog:
                     self._insert(entry)
                 elif isinstance(entry, Click):
                     self._join(entry)
+                elif isinstance(entry, Act):
+                    self._join_by_window(entry)
                 else:
                     connection.execute(
                         "INSERT INTO progress VALUES(1, ?)"
@@ -251,13 +293,14 @@ class ServedLog:
     def _insert(self, served: ServedList) -> None:
         connection = self._connection
         connection.execute(
-            "INSERT OR IGNORE INTO lists(recommendation_id, clicked, payload) VALUES(?, 0, ?)",
-            (served.recommendation_id, _encode(served)),
+            "INSERT OR IGNORE INTO lists(recommendation_id, clicked, payload, user_id, served_at)"
+            " VALUES(?, 0, ?, ?, ?)",
+            (served.recommendation_id, _encode(served), served.user_id, served.served_at),
         )
         if not connection.changes():
             return
         connection.execute(
-            "INSERT INTO totals VALUES(?, 1, 0)"
+            "INSERT INTO totals VALUES(?, 1, 0, 0)"
             " ON CONFLICT(version) DO UPDATE SET served = served + 1",
             (served.version,),
         )
@@ -287,10 +330,25 @@ class ServedLog:
             if click.item_id in served.items:
                 self._count(served)
 
-    def _count(self, served: ServedList) -> None:
+    def _join_by_window(self, act: Act) -> None:
+        lists: list[Any] = self._connection.execute(
+            "SELECT clicked, payload FROM lists"
+            " WHERE user_id = ? AND served_at BETWEEN ? AND ? ORDER BY served_at DESC LIMIT ?",
+            (act.user_id, act.since, act.until, _LISTS_OF_WINDOW),
+        ).fetchall()
+        for clicked, payload in lists:
+            served = _decoder.decode(payload)
+            if act.item_id in served.items:
+                if not clicked:
+                    self._count(served, "clicked_by_window")
+                return
+
+    def _count(
+        self, served: ServedList, how: Literal["clicked", "clicked_by_window"] = "clicked"
+    ) -> None:
         self._connection.execute(
             "UPDATE lists SET clicked = 1 WHERE recommendation_id = ?", (served.recommendation_id,)
         )
         self._connection.execute(
-            "UPDATE totals SET clicked = clicked + 1 WHERE version = ?", (served.version,)
+            f"UPDATE totals SET {how} = {how} + 1 WHERE version = ?", (served.version,)
         )

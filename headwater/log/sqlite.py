@@ -36,7 +36,6 @@ from headwater.types import Appended, DeadLetter, Entry, Record
 _EVENTS = Schema(
     kind="an events log",
     application_id=0x48574556,
-    version=1,
     statements=(
         """CREATE TABLE events(
             offset INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -60,7 +59,6 @@ _EVENTS = Schema(
 _UPDATES = Schema(
     kind="an updates log",
     application_id=0x48575550,
-    version=1,
     statements=(
         """CREATE TABLE updates(
             sequence INTEGER PRIMARY KEY,

@@ -27,7 +27,6 @@ from headwater.types import (
     HistoryEvent,
     Recommendations,
     RecommendedItem,
-    Record,
     Request,
     SimilarItems,
     SimilarUser,
@@ -73,25 +72,24 @@ class Follower:
         """What was set of items and users; it is another object after every ``catch_up``."""
         return self.fold.preprocess
 
-    def catch_up(self) -> list[Record]:
-        """Folds what is new in both logs; returns the new records that name a recommendation.
+    def catch_up(self) -> None:
+        """Folds what is new in both logs.
 
         A damaged update is never passed over: the state before it answers, with new events
         folded in, until there is a snapshot that stands for a later one.
         """
-        records = self._fold_events(self._events.end())
+        self._fold_events(self._events.end())
         while (end := self._updates.end()) > self.sequence:
             stored = self._updates.read(self.sequence, 1)
             if not stored:
-                records += self._start_over(None, end + 1)
+                self._start_over(None, end + 1)
                 continue
             try:
-                records += self._apply(stored[0])
+                self._apply(stored[0])
             except UpdateError as error:
                 if not self._passed(stored[0], error):
                     break
-                records += self._fold_events(self._events.end())
-        return records
+                self._fold_events(self._events.end())
 
     def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]:
         """Answers requests together, by one state.
@@ -238,8 +236,7 @@ class Follower:
                     return
             through = before
 
-    def _fold_events(self, end: int) -> list[Record]:
-        folded: list[Record] = []
+    def _fold_events(self, end: int) -> None:
         while self.offset < end:
             records = self.fold.until_cut(self._events.read(self.offset, _READ))
             batch, removed = self.fold.batch(records)
@@ -252,19 +249,18 @@ class Follower:
             for record in records:
                 if isinstance(record.entry, Event):
                     self._clock = (record.stream_time, record.received_at)
-            folded += [r for r in records if getattr(r.entry, "recommendation_id", None)]
-        return folded
 
-    def _apply(self, stored: StoredUpdate) -> list[Record]:
+    def _apply(self, stored: StoredUpdate) -> None:
         """Takes over one update; on a gap or a new epoch, starts again from a snapshot.
 
         Raises:
             UpdateError: it is damaged; nothing of it was taken over.
         """
         if (stored.epoch, stored.sequence) != (self.epoch, self.sequence + 1):
-            return self._start_over(stored.epoch, stored.sequence)
+            self._start_over(stored.epoch, stored.sequence)
+            return
         update = decode(stored.payload)
-        records = self._fold_events(stored.trained_through)
+        self._fold_events(stored.trained_through)
         tables = {
             name: self._forgotten.current(table, update.trained_through)
             for name, table in update.tables.items()
@@ -275,9 +271,8 @@ class Follower:
         if stored.report:
             with suppress(msgspec.DecodeError):
                 self.report = msgspec.json.decode(stored.report)
-        return records
 
-    def _start_over(self, epoch: int | None, sequence: int) -> list[Record]:
+    def _start_over(self, epoch: int | None, sequence: int) -> None:
         """From the newest snapshot, where the log goes on with an update that doesn't follow.
 
         Args:
@@ -291,7 +286,7 @@ class Follower:
         if self.sequence < sequence and not (goes_on and epoch in (None, self.epoch)):
             # No snapshot knows the rows before it: the counts carry on, rows start anew.
             self.epoch, self.sequence = epoch or self.epoch, sequence - 1
-        return self._fold_events(self._events.end())
+        self._fold_events(self._events.end())
 
     def _passed(self, stored: StoredUpdate, error: UpdateError) -> bool:
         """Goes on from a snapshot that holds what a damaged update did, if there is one."""

@@ -24,6 +24,7 @@ from headwater.deploy import (
 )
 from headwater.errors import GuardTripped, UpdateError
 from headwater.evaluate import TOP, Evaluator, Outcomes, Satisfaction
+from headwater.feedback import Impressions
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
 from headwater.loop._fold import Fold, part_of
 from headwater.model import EXPERTS
@@ -109,7 +110,7 @@ class Learner:
         return len(records)
 
     def learn(self, records: Sequence[Record], *, gradient: bool = True) -> None:
-        """One turn of the loop: preprocess, recommend, evaluate, train, optimize."""
+        """One turn of the loop: preprocess, recommend, evaluate, feedback, train, optimize."""
         # What an entry of the batch withholds, or lists, isn't known yet to the events before it.
         withheld = self.fold.withheld()
         batch, removed = self.fold.batch(records)
@@ -126,8 +127,16 @@ class Learner:
             if self.on_outcomes is not None:
                 self.on_outcomes(batch, outcomes)
             rates = {name: self._optimizer.rate(name) for name in _RATED}
-            known = self.fold.preprocess.items.in_use()
-            lesson = self._trainer.learn(batch, ranking, rates, known=known, gradient=gradient)
+            known = self.fold.preprocess
+            self._impressions.observe(batch, records, known.items.find, known.users.find)
+            lesson = self._trainer.learn(
+                batch,
+                ranking,
+                rates,
+                self._impressions.take,
+                known=known.items.in_use(),
+                gradient=gradient,
+            )
             losses = {"sequence": lesson.sequence_loss, "mixture": lesson.mixture_loss}
             changes = self._optimizer.observe(losses, len(outcomes), batch.end)
             self._settings += changes
@@ -136,6 +145,7 @@ class Learner:
         if len(gone.items):
             self._trainer.forget(gone.items)
             self._evaluator.forget(gone.items)
+        self._impressions.forget(gone)
         self._satisfaction.forget(gone.users)
         self._pending.append(batch.end)
         if not gradient:
@@ -224,6 +234,7 @@ class Learner:
             **{f"evaluate.{name}": value for name, value in self._evaluator.state().items()},
             **{f"satisfaction.{name}": value for name, value in self._satisfaction.state().items()},
             **{f"optimize.{name}": value for name, value in self._optimizer.state().items()},
+            **{f"feedback.{name}": value for name, value in self._impressions.state().items()},
         }
 
     def digest(self) -> str:
@@ -237,6 +248,7 @@ class Learner:
         self._evaluator = Evaluator(self.config, EXPERTS)
         self._satisfaction = Satisfaction(self.config, self.fold.preprocess.type_names)
         self._optimizer = Optimizer(self.config.optimize, _RATED)
+        self._impressions = Impressions(self.config, self.fold.preprocess.type_names)
         self._pending: list[int] = []
         self._without_gradient: list[int] = []
         self._settings: list[SettingChange] = []
@@ -250,6 +262,7 @@ class Learner:
             self._evaluator.load(part_of(state, "evaluate."))
             self._satisfaction.load(part_of(state, "satisfaction."))
             self._optimizer.load(part_of(state, "optimize."))
+            self._impressions.load(part_of(state, "feedback."))
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self._kept = manifest.sequence, manifest.offset
 
@@ -351,6 +364,7 @@ class Learner:
                 "rates": {name: self._optimizer.rate(name) for name in _RATED},
                 "cleaned": self.fold.preprocess.cleaning.counts,
                 "settings": list(self._changes),
+                "feedback": self._impressions.figures(),
                 "metrics": self._evaluator.metrics("newest") + self._satisfaction.metrics(),
             }
         )

@@ -45,7 +45,8 @@ class Examples:
     """Q histories, and what came next after chosen columns of them.
 
     ``at[q, p] = L - 1`` predicts what followed the whole history; a smaller column
-    predicts the history's own next event. A ``weights`` of 0 pads.
+    predicts the history's own next event. A ``weights`` of 0 pads; one below 0 marks a
+    target that was shown there and ignored.
     """
 
     items: Ints  # (Q, L)
@@ -151,7 +152,13 @@ class SequenceExpert:
         correction: Callable[[Ints], Floats] | None,
         rate: float,
     ) -> float:
-        """One gradient step; returns the mean loss in nats.
+        """One gradient step; returns the mean loss in nats of what came next.
+
+        A target y that was ignored adds |w| (weighed against what came next, like any other) times
+        -log sigmoid(a - s_y), with s_y its score and a the log of the mean of exp(score) over all
+        items, as the candidates tell it: the pairwise loss of BPR (Rendle et al., UAI 2009) against
+        the average item. One that scores below the average is left alone. At least one target
+        must have come next.
 
         Args:
             examples: Q histories.
@@ -160,36 +167,54 @@ class SequenceExpert:
                 the log probability of being a candidate it is logQ. ``None`` for nothing.
             rate: factor on both learning rates.
         """
-        wanted = examples.weights > 0
+        wanted, ignored = examples.weights > 0, examples.weights < 0
         candidates = np.union1d(negatives, examples.targets[wanted]).astype(np.int32)
-        rows = np.union1d(candidates, examples.items[examples.items >= 0]).astype(np.int32)
+        touched = [examples.items[examples.items >= 0], examples.targets[ignored]]
+        rows = np.union1d(candidates, np.concatenate(touched)).astype(np.int32)
         place = np.searchsorted(rows, np.maximum(examples.items, rows[0])).astype(np.int32)
-        column = np.searchsorted(candidates, np.where(wanted, examples.targets, candidates[0]))
         values = torch.from_numpy(self.rows.values[rows]).requires_grad_()
         users = self._forward(
             place, examples.types, examples.gaps, examples.at, values, examples.items
         )
-        picked = torch.from_numpy(wanted)
-        queries = users[picked]  # (T, D)
         chosen = values[torch.from_numpy(np.searchsorted(rows, candidates))]
-        logits = queries @ chosen[:, :-1].T + chosen[:, -1]
-        if correction is not None:
-            logits = logits - torch.from_numpy(correction(candidates))
-        mask = _consumed_mask(
-            examples.items,
-            examples.types,
-            examples.at,
-            wanted,
-            self._consuming,
-            candidates,
-            column[wanted],
-            len(self.rows),
-        )
-        logits = logits.masked_fill(torch.from_numpy(mask), -1e9)
-        losses = F.cross_entropy(logits, torch.from_numpy(column[wanted]), reduction="none")
+        shift = None if correction is None else torch.from_numpy(correction(candidates))
+
+        def ranked(which: Flags) -> tuple[Tensor, Tensor, Flags]:
+            """(T, D) queries, (T, M) logits, and which of these were used up before."""
+            queries = users[torch.from_numpy(which)]
+            logits = queries @ chosen[:, :-1].T + chosen[:, -1]
+            if shift is not None:
+                logits = logits - shift
+            used = _consumed_mask(
+                examples.items,
+                examples.types,
+                examples.at,
+                which,
+                self._consuming,
+                candidates,
+                len(self.rows),
+            )
+            return queries, logits, used
+
+        _, logits, used = ranked(wanted)
+        column = np.searchsorted(candidates, examples.targets[wanted])
+        used[np.arange(len(column)), column] = False
+        logits = logits.masked_fill(torch.from_numpy(used), -1e9)
+        losses = F.cross_entropy(logits, torch.from_numpy(column), reduction="none")
         weights = torch.from_numpy(examples.weights[wanted])
-        loss = (losses * weights).sum() / weights.sum()
-        self.dense.descend(loss, rate)
+        loss = objective = (losses * weights).sum() / weights.sum()
+        if ignored.any():
+            shown = examples.targets[ignored]
+            queries, logits, used = ranked(ignored)
+            used |= candidates == shown[:, None]
+            others = logits.masked_fill(torch.from_numpy(used), -1e9).logsumexp(dim=1)
+            own = values[torch.from_numpy(np.searchsorted(rows, shown))]
+            # It is there for certain, so no draw has to be corrected.
+            score = (queries * own[:, :-1]).sum(dim=1) + own[:, -1]
+            above_average = score - others + np.log(len(self.rows))
+            passed = F.softplus(above_average) * torch.from_numpy(-examples.weights[ignored])
+            objective = loss + passed.sum() / weights.sum()
+        self.dense.descend(objective, rate)
         assert values.grad is not None
         self.rows.descend(rows, values.grad.numpy(), self.settings.row_learning_rate * rate)
         return float(loss.detach())
@@ -267,14 +292,13 @@ def _consumed_mask(
     wanted: Flags,
     consuming: Flags,
     candidates: Ints,
-    columns: Longs,
     n_items: int,
 ) -> Flags:
-    """(T, M) True where a candidate was used up before its query, the target excepted."""
+    """(T, M) True where a candidate was used up before its query."""
     place = np.full(n_items, -1, np.int32)
     for c in range(len(candidates)):
         place[candidates[c]] = c
-    mask = np.zeros((len(columns), len(candidates)), np.bool_)
+    mask = np.zeros((np.count_nonzero(wanted), len(candidates)), np.bool_)
     t = 0
     for q in range(items.shape[0]):
         for p in range(at.shape[1]):
@@ -284,6 +308,5 @@ def _consumed_mask(
                 item = items[q, column]
                 if item >= 0 and consuming[types[q, column]] and place[item] >= 0:
                     mask[t, place[item]] = True
-            mask[t, columns[t]] = False
             t += 1
     return mask

@@ -131,7 +131,7 @@ _TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(_STRINGS, pa.string()),
     **dict.fromkeys(("timestamp", "value", "price", "published_at"), pa.float64()),
     **dict.fromkeys(("anonymous", "imported", "available"), pa.bool_()),
-    **dict.fromkeys(("categories", "tags"), pa.list_(pa.string())),
+    **dict.fromkeys(("categories", "tags", "passed_over"), pa.list_(pa.string())),
     "position": pa.int64(),
 }
 

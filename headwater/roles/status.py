@@ -97,7 +97,8 @@ def _rows(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for row in answer["clicks"]:
         yield (
             f"clicks, version {row['version']}",
-            f"{row['clicked']:,} of {row['served']:,} lists ({row['rate']['value']:.1%})",
+            f"{row['clicked']:,} of {row['served']:,} lists ({row['rate']['value']:.1%}), "
+            f"{row['by_window']:,} of them by window",
         )
     report = answer["trainer"]
     if "events_per_second" in report:

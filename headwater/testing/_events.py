@@ -63,6 +63,7 @@ class EventsLogContract:
             context={"deep": [{"list": [1, "two", None, 3.5, True]}]},
             anonymous=True,
             source="web",
+            passed_over=("i,2", "é"),
         )
         item = Item(
             item_id="i1",

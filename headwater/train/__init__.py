@@ -8,6 +8,7 @@ ranked before any of this was learned.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from headwater.config import Config
 from headwater.model import Examples, Model, gap_buckets, single_threaded
 from headwater.train._imbalance import log_keep, replay_chances, resampled, uniforms
 from headwater.train._replay import Replay
-from headwater.types import NO_ROW, Batch, Doubles, Flags, Floats, Ints, Ranking, State
+from headwater.types import NO_ROW, Batch, Doubles, Flags, Floats, Ints, Labels, Ranking, State
 
 __all__ = ["Lesson", "Replay", "Trainer"]
 
@@ -104,6 +105,7 @@ class Trainer:
         batch: Batch,
         ranking: Ranking,
         rates: dict[str, float],
+        labels: Callable[[], Labels] | None = None,
         *,
         known: Flags | None = None,
         gradient: bool = True,
@@ -114,6 +116,8 @@ class Trainer:
             batch: the events.
             ranking: a list for each of them, made before this call.
             rates: factors on the learning rates of ``sequence`` and ``mixture``.
+            labels: takes what feedback says of items that were shown. It rides on the sequence
+                expert's step, so it is asked only where the batch gives one.
             known: (N,) item rows that stand for an item, the others are no negatives; ``None``
                 for all.
             gradient: False to count the events only.
@@ -130,6 +134,8 @@ class Trainer:
         keep = np.exp(self._log_keep(batch.items[taught]))
         mean_keep = float(keep.sum()) / max(len(keep), 1)
         positives = _Positives(examples.weights > 0, new, mean_keep, chances)
+        if labels is not None and (examples.weights > 0).any():
+            examples = _labelled(examples, labels())
         mixture = self._beside.submit(self._learn_lists, lists, rates["mixture"])
         if known is None:
             known = np.ones(len(self.model.sequence.rows), np.bool_)
@@ -328,3 +334,23 @@ class Trainer:
             rate,
             lists["correction"].astype(np.float32) if thinned else None,
         )
+
+
+def _labelled(examples: Examples, labels: Labels) -> Examples:
+    """The examples with the labels behind them, each on its whole history."""
+    n, columns = len(labels), examples.at.shape[1]
+    if not n:
+        return examples
+    goal = np.zeros((n, columns), np.int32)
+    goal[:, 0] = labels.items
+    share = np.zeros((n, columns), np.float32)
+    share[:, 0] = labels.weights
+    last = np.full((n, columns), examples.items.shape[1] - 1, np.int32)
+    return Examples(
+        items=np.concatenate([examples.items, labels.history_items]),
+        types=np.concatenate([examples.types, labels.history_types]),
+        gaps=np.concatenate([examples.gaps, labels.history_gaps]),
+        at=np.concatenate([examples.at, last]),
+        targets=np.concatenate([examples.targets, goal]),
+        weights=np.concatenate([examples.weights, share]),
+    )

@@ -32,7 +32,6 @@ from headwater.types import (
     Reason,
     Recommendations,
     RecommendedItem,
-    Record,
     Request,
     SimilarItems,
     SimilarUser,
@@ -67,10 +66,9 @@ class CountingFollower:
     answered: int = 0
     directory: Preprocessor = field(default_factory=lambda: Preprocessor(Config()))
 
-    def catch_up(self) -> list[Record]:
+    def catch_up(self) -> None:
         self.before_fold()
         self.threads.add(threading.get_ident())
-        folded: list[Record] = []
         while records := self.events.read(self.offset, 1000):
             for record in records:
                 entry = record.entry
@@ -86,9 +84,7 @@ class CountingFollower:
                     self.counts.pop(entry.item_id, None)
                 self.offset = record.offset
             self.directory.batch(records)
-            folded += records
         self.after_fold()
-        return folded
 
     def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]:
         self.before_answer(requests)
@@ -201,7 +197,7 @@ def make(config: Config | None = None, *, keys: KeyRing | None = None, **options
     config = config or Config()
     events, updates = MemoryEventsLog(), MemoryUpdatesLog()
     follower = CountingFollower(events, **options)
-    feedback = Feedback(ServedLog(None), config.event_types)
+    feedback = Feedback(ServedLog(None), config)
     app = create_app(
         config,
         follower=lambda: follower,

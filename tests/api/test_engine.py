@@ -30,7 +30,7 @@ class Running:
     def __init__(self, max_queue: int = 1000, wait_seconds: float = 2.0, **hooks: Any) -> None:
         self.events, self.updates = MemoryEventsLog(), MemoryUpdatesLog()
         self.follower = CountingFollower(self.events, **hooks)
-        self.feedback = Feedback(ServedLog(None), Config().event_types)
+        self.feedback = Feedback(ServedLog(None), Config())
         self.deaths = 0
         self.engine = Engine(
             self.make,
@@ -306,7 +306,7 @@ def test_feedback_that_fails_is_not_the_clients_problem() -> None:
 
     async def test() -> None:
         running = Running()
-        running.engine._feedback = Broken(ServedLog(None), {})
+        running.engine._feedback = Broken(ServedLog(None), Config())
         async with running:
             await running.engine.recommend(Request(n=1))
             await running.engine.recommend(Request(n=1))

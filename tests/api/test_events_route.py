@@ -313,3 +313,46 @@ def test_an_event_shows_in_the_next_list(served: Served, client: TestClient[Lite
         answer = client.get("/v1/users/u/recommendations?n=1").json()
         assert answer["items"][0]["item_id"] == f"item-{n}"
     until(lambda: served.engine.standing.offset == 40)
+
+
+# --- what a click passed over --------------------------------------------------------------------
+
+
+def test_a_click_is_stored_with_what_its_list_showed_above_it(
+    served: Served, client: TestClient[Litestar]
+) -> None:
+    client.post("/v1/events", json=[view(item) for item in "abcd"])
+    shown = client.get("/v1/users/u/recommendations?n=4").json()
+    order = [item["item_id"] for item in shown["items"]]
+    served.feedback.flush()
+    click = view(order[2], recommendation_id=shown["recommendation_id"], position=2)
+    sent = [click, click | {"position": 1}, click | {"user_id": "another"}, view("e")]
+    answer = client.post("/v1/events", json=sent).json()
+    assert answer["accepted"] == 4
+    found = [event.passed_over for event in entries(served)[4:] if isinstance(event, Event)]
+    assert found == [tuple(order[:2]), (), (), ()]
+    again = client.post("/v1/events", json=click).json()
+    assert again["duplicate"] == 1, "what is added to an event doesn't make it another one"
+
+
+def test_a_client_cannot_say_what_was_passed_over(client: TestClient[Litestar]) -> None:
+    response = client.post("/v1/events", json=view(passed_over=["b"]))
+    assert "is not a known field" in is_problem(response, 422, "passed_over")
+
+
+def test_a_served_log_that_fails_costs_no_event(
+    served: Served, client: TestClient[Litestar], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> list[Event]:
+        raise LogError("the disk is gone")
+
+    monkeypatch.setattr(served.feedback, "passed_over", broken)
+    click = view("a", recommendation_id="r", position=2)
+    assert client.post("/v1/events", json=click).json()["accepted"] == 1
+
+
+def test_reading_lists_appends_nothing(served: Served, client: TestClient[Litestar]) -> None:
+    client.post("/v1/events", json=[view(item) for item in "abcd"])
+    for _ in range(200):
+        assert client.get("/v1/users/u/recommendations?n=4").is_success
+    assert served.events.end() == 4

@@ -122,7 +122,8 @@ def test_status_counts_clicks_by_version(served: Served, client: TestClient[Lite
     assert 0.0 < row["rate"]["low"] < 0.25 < row["rate"]["high"] < 1.0
     found = samples(client)
     assert found["headwater_served_total", "version=1"] == 4.0
-    assert found["headwater_clicked_total", "version=1"] == 1.0
+    assert found["headwater_clicked_total", "by=id", "version=1"] == 1.0
+    assert found["headwater_clicked_total", "by=window", "version=1"] == 0.0
 
 
 def test_quality_is_the_trainers_report(client: TestClient[Litestar]) -> None:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
+import msgspec
 import pytest
 
 from headwater.errors import LogError
@@ -113,6 +115,41 @@ def test_everything_is_there_after_opening_again(tmp_path: Path) -> None:
         log.served([shown("r2")])
         log.flush()
         assert log.clicks() == [VersionClicks(1, 2, 1)]
+
+
+def test_a_file_of_the_first_format_is_upgraded_and_keeps_its_counts(tmp_path: Path) -> None:
+    path = tmp_path / "served.db"
+    first = msgspec.json.encode(shown("r1"))
+    with contextlib.closing(apsw.Connection(str(path))) as old:
+        old.pragma("journal_mode", "WAL")
+        for statement in module._SERVED.statements:
+            old.execute(statement)
+        old.execute("INSERT INTO lists VALUES(1, 'r1', 0, ?)", (first,))
+        old.execute("INSERT INTO totals VALUES(1, 5, 2)")
+        old.pragma("application_id", module._SERVED.application_id)
+        old.pragma("user_version", 1)
+    for _ in range(2):
+        with contextlib.closing(ServedLog(path)) as log:
+            log.served([shown("r2")])
+            log.attribute([("r1", "a", 1)], 1, acts=[("u1", "a", 0.0, 2000.0)])
+            log.flush()
+            assert log.clicks() == [VersionClicks(1, 6, 3, 1)]
+            assert log.get("r1") == shown("r1")
+
+
+def test_an_act_reads_the_newest_lists_of_its_window_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LISTS_OF_WINDOW", 3)
+    with contextlib.closing(ServedLog(None)) as log:
+        lists = [shown(f"r{n}", "a" if n < 2 else "b") for n in range(5)]
+        log.served([msgspec.structs.replace(one, served_at=n) for n, one in enumerate(lists)])
+        log.attribute([], 1, acts=[("u1", "a", 0.0, 10.0)])
+        log.flush()
+        assert log.clicks() == [VersionClicks(1, 5, 0, 0)]
+        log.attribute([], 1, acts=[("u1", "a", 0.0, 2.5)])
+        log.flush()
+        assert log.clicks() == [VersionClicks(1, 5, 0, 1)]
 
 
 def test_a_full_queue_drops_the_oldest_and_never_blocks(

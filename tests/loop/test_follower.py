@@ -122,27 +122,6 @@ def test_the_order_of_folding_and_applying_does_not_matter() -> None:
     assert_same(behind, learner)
 
 
-def test_catch_up_returns_once_what_names_a_recommendation() -> None:
-    shown = {7, 100, 101, 399}
-    entries = [
-        msgspec.structs.replace(entry, recommendation_id="r")
-        if offset in shown and isinstance(entry, Event)
-        else entry
-        for offset, entry in enumerate(ENTRIES, start=1)
-    ]
-    log, updates = MemoryEventsLog(), MemoryUpdatesLog()
-    follower = Follower(small(), log, updates, None)
-    learner = Learner(small(), log, updates, None)
-    offsets: list[int] = []
-    for start in range(0, len(entries), 90):
-        log.append(entries[start : start + 90], NOW)
-        if start % 180:
-            learn_all(learner)
-        offsets += [record.offset for record in follower.catch_up()]
-    assert offsets == sorted(shown)
-    assert follower.offset == log.end()
-
-
 def test_a_removed_item_leaves_the_lists_and_its_row_is_cleared() -> None:
     events, updates = events_log(views(200)), MemoryUpdatesLog()
     learner = Learner(small(), events, updates, None)
@@ -320,7 +299,7 @@ def test_a_damaged_update_is_never_applied_and_a_later_snapshot_gets_past_it(
     reference = following(small(), log, until(whole, 2))
     follower = Follower(small(), log, updates, tmp_path)
     for _ in range(2):
-        assert follower.catch_up() is not None
+        follower.catch_up()
         assert (follower.sequence, follower.trained_through) == (2, reference.trained_through)
         assert state_digest(served(follower)) == state_digest(served(reference))
     assert follower.offset == log.end(), "events are folded on"

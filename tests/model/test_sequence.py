@@ -173,6 +173,90 @@ def test_the_correction_brings_sampled_gradients_to_those_of_the_full_softmax():
     assert abs(shift["corrected"]) < 0.2 * shift["bare"]
 
 
+# --- what was ignored ----------------------------------------------------------------------------
+
+
+def with_ignored(weight=0.1, item=7):
+    """What came next after two histories, and an item that was ignored behind a third."""
+    lesson = examples([[1, 2], [4], [5, 6]], [3, 5, item])
+    lesson.weights = np.array([[1.0], [3.0], [-weight]], np.float32)
+    return lesson
+
+
+def test_the_gradient_of_an_ignored_item_is_that_of_the_formula():
+    plain = examples([[1, 2], [4]], [3, 5])
+    plain.weights = np.array([[1.0], [3.0]], np.float32)
+    found = expert(items=200, layers=0)
+    scores = found.encode(contexts([[5, 6]])) @ found.rows.values.T
+    exponents = np.exp(scores[0])
+    ratio = exponents[7] / np.delete(exponents, 7).sum() * 200
+    added = gradients(with_ignored(), every(200), None) - gradients(plain, every(200), None)
+    push = 0.1 / 4.0 * ratio / (1.0 + ratio)
+    assert added[7, -1] == pytest.approx(push, rel=1e-3)
+    shares = np.delete(exponents, 7) / np.delete(exponents, 7).sum()
+    np.testing.assert_allclose(np.delete(added[:, -1], 7), -push * shares, rtol=1e-2)
+
+
+def test_an_ignored_item_need_not_be_a_candidate_and_is_none_for_others():
+    found, without = expert(items=5000), expert(items=5000)
+    negatives, start = np.array([20, 3000], np.int32), found.rows.values.copy()
+
+    def log_q(rows):
+        assert 4000 not in rows
+        return np.zeros(len(rows), "f4")
+
+    found.learn(with_ignored(item=4000), negatives, log_q, 1.0)
+    without.learn(with_ignored(item=4000, weight=0.0), negatives, log_q, 1.0)
+    changed = np.flatnonzero((found.rows.values != start).any(axis=1))
+    assert 4000 in changed
+    assert found.rows.values[4000, -1] < start[4000, -1]
+    assert (without.rows.values[4000] == start[4000]).all()
+
+
+def test_the_loss_that_is_told_is_that_of_what_came_next():
+    whole = expert().learn(with_ignored(), every(), None, 1.0)
+    assert whole == expert().learn(with_ignored(weight=0.0), every(), None, 1.0)
+
+
+def test_what_scores_below_the_average_is_left_alone():
+    pushes = []
+    for bias in (5.0, 0.0, -5.0):
+        found, plain = (expert(items=200, layers=0) for _ in range(2))
+        for one in (found, plain):
+            one.rows.values[7, -1] = bias
+        found.learn(with_ignored(), every(200), None, 1.0)
+        plain.learn(with_ignored(weight=0.0), every(200), None, 1.0)
+        gradients = [
+            (bias - one.rows.values[7, -1]) * np.sqrt(one.rows.state()["accumulators"][7])
+            for one in (found, plain)
+        ]
+        pushes.append((gradients[0] - gradients[1]) / found.settings.row_learning_rate)
+    assert pushes[0] > pushes[1] > 10 * pushes[2] > 0
+    assert pushes[0] < 0.1 / 4.0, "bounded by its weight"
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+@pytest.mark.parametrize("between", [0, 20])
+@pytest.mark.parametrize("bias", [0.0, 2.0])
+def test_taking_it_back_makes_up_for_it(layers, between, bias):
+    """Behind the same history, the score ends at least as high as if it had never been said."""
+    scores = []
+    for weight in (0.0, 0.1):
+        found = expert(layers=layers)
+        for step in range(30):
+            found.learn(cycle(20, seed=step), every(), None, 1.0)
+        found.rows.values[7, -1] += bias
+        for step, sign in [(0, -1.0), *((k, 0.0) for k in range(1, between + 1)), (99, 2.0)]:
+            lesson = cycle(20, seed=100 + step)
+            lesson.items[0], lesson.targets[0] = cycle(1, seed=5).items[0], 7
+            lesson.weights[0] = sign * weight
+            found.learn(lesson, every(), None, 1.0)
+        history = [item for item in cycle(1, seed=5).items[0].tolist() if item >= 0]
+        belief = found.encode(contexts([history])) @ found.rows.values.T
+        scores.append(float(belief[0, 7] - np.log(np.exp(belief[0]).sum())))
+    assert scores[1] >= scores[0]
+
+
 # --- user vectors --------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from headwater.types import Entry, Event, Item, ItemRemoval, User, UserRemoval
 
 FULL = Event(
     "é\0", "rating", "u,1", 1_700_000_000.123456, "i|1", -0.1, "s", "r", 3, "home", "app",
-    {"deep": [{"list": [1, "two", None, 3.5, True]}]}, False, "web",
+    {"deep": [{"list": [1, "two", None, 3.5, True]}]}, False, "web", False, ("a|b", "7"),
 )  # fmt: skip
 EVENTS = [
     FULL,

@@ -13,7 +13,7 @@ from headwater.model import Examples
 from headwater.preprocess import Preprocessor
 from headwater.testing import checkerboard
 from headwater.train import Lesson, Trainer
-from headwater.types import NO_ROW, Batch, Event, Ranking, Record, State
+from headwater.types import NO_ROW, Batch, Event, Labels, Ranking, Record, State
 from tests.model.arrays import LENGTH, batches, copied, small, stream
 from tests.model.test_experts import Whole
 
@@ -448,3 +448,68 @@ def test_a_row_that_stands_for_no_item_is_no_negative(negatives):
         found.trainer.learn(batch, found.ranking(batch), RATES, known=known)
     assert all(known[rows].all() for rows in found.negatives)
     np.testing.assert_array_equal(found.model.sequence.rows.values[~known], before)
+
+
+# --- what feedback says --------------------------------------------------------------------------
+
+
+def labels(n: int, weight: float = -0.25) -> Labels:
+    items = np.full((n, LENGTH), NO_ROW, np.int32)
+    items[:, -2:] = [1, 2]
+    return Labels(
+        history_items=items,
+        history_types=np.where(items >= 0, 1, 0).astype(np.uint8),
+        history_gaps=np.full((n, LENGTH), 3, np.uint8),
+        items=np.arange(n, dtype=np.int32),
+        weights=np.full(n, weight, np.float32),
+    )
+
+
+def test_labels_ride_on_the_step_behind_everything_else():
+    made, n_items = course()
+    with_labels, without = Recorded(small()), Recorded(small())
+    for found, given in ((with_labels, lambda: labels(3)), (without, None)):
+        found.grow(n_items)
+        for batch in made[:3]:
+            last = given if batch is made[2] else None
+            ranking = found.ranking(batch)
+            found.trainer.learn(batch, ranking, RATES, last)
+    got, plain = with_labels.examples[-1], without.examples[-1]
+    for name in ("items", "types", "gaps", "at", "targets", "weights"):
+        assert np.array_equal(getattr(got, name)[:-3], getattr(plain, name)), name
+    own = labels(3)
+    assert np.array_equal(got.items[-3:], own.history_items)
+    assert np.array_equal(got.gaps[-3:], own.history_gaps)
+    assert (got.at[-3:] == LENGTH - 1).all()
+    assert got.targets[-3:, 0].tolist() == [0, 1, 2]
+    assert got.weights[-3:].tolist() == [[-0.25, 0.0, 0.0]] * 3
+    assert len(with_labels.trainer.state()["histories.uses"]) == len(
+        without.trainer.state()["histories.uses"]
+    ), "they aren't replayed"
+
+
+def test_no_labels_change_nothing():
+    made, n_items = course()
+    one, other = Recorded(small()), Recorded(small())
+    for found, given in ((one, None), (other, lambda: labels(0))):
+        found.grow(n_items)
+        for batch in made[:4]:
+            found.trainer.learn(batch, found.ranking(batch), RATES, given)
+    assert state_digest(one.model.state()) == state_digest(other.model.state())
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_labels_are_taken_only_where_there_is_a_step_to_ride_on(gradient):
+    found, taken = Recorded(small()), []
+    rows = [("u", "a", 1.0), ("u", "b", 2.0), ("u", "c", 3.0, "dislike"), ("u", "d", 4.0, "odd")]
+    made, items = batches(small(), stream(rows), range(4))
+    found.grow(len(items))
+
+    def take():
+        taken.append(batch.end)
+        return labels(1)
+
+    for batch in made:
+        if len(batch):
+            found.trainer.learn(batch, found.ranking(batch), RATES, take, gradient=gradient)
+    assert taken == ([made[-1].end - 2] if gradient else [])
