@@ -72,12 +72,16 @@ class Feedback:
     def resume(self, events: EventsLog, through: int) -> None:
         """Searches the events that were folded into a state without this object seeing them.
 
+        Events that the log no longer holds are passed over.
+
         Args:
             events: the log.
             through: the offset that the state stands for.
         """
         position = self._served.searched()
         # Before the first search nothing was ever shown that an event could name.
+        if position is not None:
+            position = max(position, events.start())
         while position is not None and position < through:
             records = events.read(position, min(_READ, through - position))
             if not records:

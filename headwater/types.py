@@ -307,6 +307,7 @@ class ClickThrough(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """Where the server stands. Offsets are places in the events log.
 
+    The log holds the entries after ``start``, through ``end``.
     ``lag`` counts the entries of the log that this process hasn't folded,
     ``training_lag`` those that the model hasn't learned. ``trainer`` is the
     newest report that came with an update, without its metrics.
@@ -319,6 +320,7 @@ class Status(msgspec.Struct, frozen=True):
     version: int
     epoch: int
     sequence: int
+    start: int
     end: int
     offset: int
     lag: int

@@ -95,8 +95,10 @@ class EventsLog(Protocol):
         """
 
     def blank(self, offsets: Sequence[int]) -> None:
-        """Replaces entries by ``Blank``, durably: offset and times stay, and for an event a hash
-        of its id, by which it is still a duplicate when it is appended again.
+        """Replaces entries that are there by ``Blank``, durably.
+
+        Offset and times stay, and of an event a hash of its id, by which it is still a
+        duplicate when it is appended again.
         """
 
     def wait(self, after: int, timeout: float) -> bool:

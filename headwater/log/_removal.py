@@ -8,9 +8,10 @@ import apsw
 
 from headwater.log._entries import BLANK, erased_id
 
-DROPPED_AT_ONCE = 250
-"""Rows of one transaction. Meanwhile nobody else commits, and their ids are spread all over the
-index; so few are CHUNK_COST."""
+DROPPED_AT_ONCE = 100
+"""Rows of one transaction, during which nobody else commits. In a log of a million events, with ten
+such transactions a second, 99 of 100 appends took up to 18 ms, as without any (20 ms); with 250
+rows it was 26 ms, with 1,000 rows 46 ms."""
 
 _FORMAT = 2
 """Format 1 has every entry: who knows no other would take the rest of a log for all of it."""
@@ -19,7 +20,9 @@ _FORMAT = 2
 def drop(connection: apsw.Connection, through: int) -> bool:
     """Drops at most ``DROPPED_AT_ONCE`` entries, and dead letters; True if any are left to drop."""
     connection.execute("BEGIN IMMEDIATE")
-    first, newest = connection.execute("SELECT min(offset), max(offset) FROM events").get
+    # Two questions: one that asks for both ends reads all that is between them.
+    first = connection.execute("SELECT min(offset) FROM events").get
+    newest = connection.execute("SELECT max(offset) FROM events").get
     through = min(through, (newest or 0) - 1)
     last = min(through, (first or 1) - 1 + DROPPED_AT_ONCE)
     if first is None or last < first:
@@ -49,7 +52,7 @@ def blank(connection: apsw.Connection, offsets: Sequence[int]) -> None:
     for offset in offsets:
         source, event_id = connection.execute(
             "SELECT source, event_id FROM events WHERE offset = ?", (offset,)
-        ).get or (None, None)
+        ).get
         if source is not None:
             event_id = erased_id(source, event_id)
         # An erased event has no source: so it is told from one that came with such an id.

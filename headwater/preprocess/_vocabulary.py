@@ -46,6 +46,15 @@ class Vocabulary:
         rows = (self.find(id) for id in ids)
         return [row for row in rows if row != NO_ROW]
 
+    def erase(self, row: int) -> None:
+        """Puts an id in the place of the row's own that tells nothing of it."""
+        del self._rows[self._ids[row]]
+        id = f"\0{row}"
+        while id in self._rows:
+            id += "\0"
+        self._rows[id] = row
+        self._ids[row] = id
+
     def state(self) -> State:
         text, offsets = pack_strings(self._ids)
         return {"text": text, "offsets": offsets}

@@ -285,10 +285,8 @@ class EventsLogContract:
             assert _ids(log.read(501, 1000)) == [f"e{n}" for n in range(500, 600)]
             assert _ids(log.read(550, 1)) == ["e549"]
             assert [log.read(601, 9), log.read(999, 9)] == [[], []]
-            assert [raised(lambda after=after: log.read(after, 9)) for after in (0, 500)] == [
-                Dropped,
-                Dropped,
-            ]
+            assert raised(lambda: log.read(0, 9)) is Dropped
+            assert raised(lambda: log.read(500, 9)) is Dropped
             assert 0 < log.size() < full
 
     def test_the_newest_entry_stays_and_time_goes_on_from_it(self, tmp_path: Path) -> None:
@@ -353,7 +351,12 @@ class EventsLogContract:
             assert log.dead_letter_count() == 4
 
     def test_a_blanked_entry_keeps_its_place_and_counts_once(self, tmp_path: Path) -> None:
-        entries = [_event("a", 100.0), _event("b", 200.0, "web"), User("u1"), _event("c", 300.0)]
+        entries: list[Entry] = [
+            _event("a", 100.0),
+            _event("b", 200.0, "web"),
+            User("u1"),
+            _event("c", 300.0),
+        ]
         with contextlib.closing(self.open(tmp_path)) as log:
             log.append(entries, 900.0)
             times = [(record.offset, record.stream_time) for record in log.read(0, 9)]
