@@ -358,8 +358,8 @@ def erase(
     if erased.start:
         console.print(
             f"events through offset {erased.start:,} are no longer kept, so what was learned from "
-            "them can't be learned again: counts and weights stay, which name nobody; ids, "
-            "attributes and histories are gone"
+            "them can't be learned again: counts, weights and sequences of items stay, which name "
+            "nobody; ids, attributes and histories are gone"
         )
     console.print("Backups made before still hold what was erased; delete them.")
 

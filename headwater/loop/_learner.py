@@ -219,8 +219,8 @@ class Learner:
         """Takes a user's id, attributes and history out of the state, where it has them.
 
         For an events log that no longer holds what the state was learned from. What was
-        learned from the user's events stays: counts and weights that name nobody. It is a
-        change that no event tells of, and so opens a new epoch.
+        learned from the user's events stays: counts, weights and sequences of items that name
+        nobody. It is a change that no event tells of, and so opens a new epoch.
         """
         found = self.fold.preprocess.erase(user_id)
         if found:

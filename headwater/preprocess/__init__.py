@@ -202,7 +202,7 @@ class Preprocessor:
         nothing = np.zeros(0, np.int32)
         none = nothing.astype(np.bool_)
         codes, times, sessions = (nothing.astype(kind) for kind in (np.uint8, float, np.int64))
-        self._walk(nothing, nothing, codes, times, sessions, none, [(0, row)])
+        self._walk(nothing, nothing, codes, times, sessions, none, none, [(0, row)])
         self.users.erase(row)
         return True
 

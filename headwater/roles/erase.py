@@ -3,7 +3,8 @@
 What was learned can't be unlearned; it is learned again, from a log in which the
 user's entries are blank. Where the log's head is no longer kept that isn't
 possible: then the user's id, attributes and history are taken out of the state,
-and what it learned from them stays, as counts and weights that name nobody.
+and what it learned from them stays, as counts, weights and sequences of items that
+name nobody.
 """
 
 from __future__ import annotations

@@ -93,3 +93,11 @@ def test_the_log_is_kept_short_under_kills_and_a_user_is_erased(system: System) 
     assert system.recommend(user, n=10)["items"]
     assert system.post(events[-10:])[0]["status"] == "duplicate"
     assert system.interrupt() == 0
+
+    Snapshots(system.data / "snapshots", keep=2).clear()
+    system.start()
+    assert system.process is not None
+    assert system.process.wait(60.0) == 2
+    (refusal, *_) = system.log("can't start")
+    assert "the events log begins after offset" in refusal["reason"]
+    assert "headwater export" in refusal["reason"]
