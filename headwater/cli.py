@@ -326,6 +326,45 @@ def restore(
 
 
 @app.command()
+def erase(
+    users: Annotated[list[str], typer.Argument(help="User ids; several at once cost no more.")],
+    data: DataOption = DEFAULT_DATA,
+    config: ConfigOption = None,
+) -> None:
+    """Erase all that a stopped system keeps of users, and learn again without it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from headwater import config as settings
+    from headwater.roles import erase as erasing
+    from headwater.roles import logs
+
+    logs.configure("erase")
+    loaded = settings.load(config)
+    console = Console(highlight=False, soft_wrap=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def progress(doing: str, done: int, total: int) -> None:
+            bar.update(task, description=doing, completed=done, total=total)
+
+        erased = erasing.erase(users, data, loaded, progress)
+    console.print(
+        f"{data}: {erased.entries:,} entries blanked, {erased.letters:,} dead letters and "
+        f"{erased.lists:,} served lists deleted; learned through {erased.trained_through:,}, "
+        f"epoch {erased.epoch}",
+        markup=False,
+    )
+    if erased.start:
+        console.print(
+            f"events through offset {erased.start:,} are no longer kept, so what was learned from "
+            "them can't be learned again: counts, weights and sequences of items stay, which name "
+            "nobody; ids, attributes and histories are gone"
+        )
+    console.print("Backups made before still hold what was erased; delete them.")
+
+
+@app.command()
 def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the server running at the end, until Ctrl-C.")

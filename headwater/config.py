@@ -121,6 +121,15 @@ class Cleaning(_Section):
     """Users, and pairs of user and item, that each rule remembers; the quietest make place."""
 
 
+class Log(_Section):
+    keep_days: float | None = Field(default=None, gt=0, examples=[365.0])
+    """Days of stream time that the events log keeps; older entries are dropped, as far as they
+    are older than the oldest snapshot kept. What was learned from them stays."""
+    keep_megabytes: float | None = Field(default=None, gt=0, examples=[10_000.0])
+    """Size that the events log is kept to, likewise; the last ten minutes always stay. Both may
+    be set: what one of them doesn't keep is dropped."""
+
+
 class Preprocess(_Section):
     history_length: int = Field(default=50, ge=1, le=1000)
     """Events of a user's history that are kept in memory and seen by the experts."""
@@ -368,6 +377,8 @@ class Config(BaseSettings):
         default_factory=dict
     )
     """Event types beside the built-in ones, or other values for those."""
+    log: Log = Log()
+    """How much of the events log is kept; everything, by default."""
     preprocess: Preprocess = Preprocess()
     """Histories and sessions."""
     popularity: Popularity = Popularity()

@@ -54,6 +54,20 @@ class LogError(HeadwaterError):
     """A log can't be opened, or refuses what it was given."""
 
 
+class Dropped(LogError):
+    """Entries that a reader needs were dropped from the events log to keep its size or age."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__(
+            f"the events log begins after offset {start:,}: what was before is no longer kept "
+            "(log.keep_days, log.keep_megabytes), and no snapshot that fits the settings stands "
+            "for it. Set the settings back to those of the newest snapshot, or restore a backup; "
+            "or, to learn from what is kept alone, `headwater export` items, users and events "
+            "and `headwater import` them into a new data folder"
+        )
+        self.start = start
+
+
 class Fenced(LogError):
     """Another trainer has taken over: this one's updates are refused from now on."""
 

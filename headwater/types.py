@@ -97,13 +97,18 @@ class User(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="entry", t
 class UserRemoval(msgspec.Struct, frozen=True, tag_field="entry", tag="user_removal"):
     """The user is hidden: attributes and history are cleared, as if nobody had seen them.
 
-    Rows that were learned from the user's events stay, and so do the events in the log.
+    Rows that were learned from the user's events stay, and so do the events in the log, until
+    they are erased.
     """
 
     user_id: str
 
 
-Entry = Event | Item | ItemRemoval | User | UserRemoval
+class Blank(msgspec.Struct, frozen=True, tag_field="entry", tag="blank"):
+    """What is left of an entry that was erased: a place in the log, of which no fold learns."""
+
+
+Entry = Event | Item | ItemRemoval | User | UserRemoval | Blank
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -121,10 +126,16 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """The log's answer to one appended entry: its offset, and whether it was there already."""
+    """The log's answer to one appended entry: its offset, and whether it was there already.
+
+    ``older_than`` is set where an event was refused instead, and the offset is 0: its timestamp
+    isn't later than that time, and events that old may have been dropped, so that nobody can
+    tell whether it was counted already.
+    """
 
     offset: int
     duplicate: bool
+    older_than: float | None = None
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -333,6 +344,7 @@ class ClickThrough(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """Where the server stands. Offsets are places in the events log.
 
+    The log holds the entries after ``start``, through ``end``.
     ``lag`` counts the entries of the log that this process hasn't folded,
     ``training_lag`` those that the model hasn't learned. ``trainer`` is the
     newest report that came with an update, without its metrics.
@@ -345,6 +357,7 @@ class Status(msgspec.Struct, frozen=True):
     version: int
     epoch: int
     sequence: int
+    start: int
     end: int
     offset: int
     lag: int

@@ -29,6 +29,7 @@ STATUS = {
     "version": 2,
     "epoch": 3,
     "sequence": 4567,
+    "start": 400,
     "end": 1000,
     "offset": 1000,
     "lag": 0,
@@ -264,6 +265,20 @@ def test_import_of_items(
     assert "1 rows skipped: item_id is missing" in out
     [item] = log_of(tmp_path / "data")
     assert (item.title, item.categories) == ("Alien", ("Horror", "Sci-Fi"))
+
+
+def test_import_skips_what_the_log_may_have_dropped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    lines = [f"u{n},i{n},{1_700_000_000 + 1_000 * n}" for n in range(5)]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]))
+    assert run(monkeypatch, "import", "events.csv", "--data", "data") == 0
+    with closing(SqliteEventsLog(tmp_path / "data" / "events.db")) as log:
+        log.drop(2)
+    assert run(monkeypatch, "import", "events.csv", "--data", "data") == 0
+    out = capsys.readouterr().out
+    assert "0 events appended to data\n3 duplicates" in out
+    assert "2 rows skipped: timestamp is older than what the log still holds" in out
 
 
 def test_import_of_users(

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -82,8 +83,8 @@ async def append_events(
     counts = Counter(result.status for result in results)
     for status, count in counts.items():
         service.metrics.events.labels(status).inc(count)
-    if decoded.single and refused:
-        raise Rejected(refused[0].field, refused[0].reason)
+    if decoded.single and results[0].status == "rejected":
+        raise Rejected(results[0].field or "", results[0].reason or "")
     return EventsAnswer(
         accepted=counts["accepted"],
         duplicate=counts["duplicate"],
@@ -160,11 +161,26 @@ def _results(decoded: Decoded, appended: Sequence[Appended]) -> list[EventResult
             )
         else:
             place = next(places)
+            if place.older_than is not None:
+                reason = too_old(place.older_than)
+                results.append(
+                    EventResult(one.event_id, "rejected", field="timestamp", reason=reason)
+                )
+                continue
             status: Literal["accepted", "duplicate"] = (
                 "duplicate" if place.duplicate else "accepted"
             )
             results.append(EventResult(one.event_id, status, offset=place.offset))
     return results
+
+
+def too_old(than: float) -> str:
+    """Why an event was refused that may have been dropped, and what to do about the next one."""
+    return (
+        f"must be later than {datetime.fromtimestamp(than, UTC):%Y-%m-%dT%H:%M:%SZ}: events that "
+        "old are no longer kept, so whether this one was counted already can't be told; send "
+        "events sooner, or keep more of them (log.keep_days, log.keep_megabytes)"
+    )
 
 
 def _letter(refused: Refused, received_at: float, route: str) -> DeadLetter:

@@ -10,8 +10,8 @@ import msgspec
 from litestar import get, post
 from litestar.params import PathParameter, RawBody
 
-from headwater.api._events import append
-from headwater.api._problems import Unknown, answers, refusing
+from headwater.api._events import append, too_old
+from headwater.api._problems import Rejected, Unknown, answers, refusing
 from headwater.api._service import (
     DEFAULT_PAGE,
     Cursor,
@@ -93,6 +93,8 @@ async def resend_letter(service: ServiceDependency, number: Number, body: RawBod
     letter = await _letter(service, number)
     entry = _entry(service, letter, body if body.strip() else letter.body.encode())
     (appended,) = await append(service, [entry], [], time.time())
+    if appended.older_than is not None:
+        raise Rejected("timestamp", too_old(appended.older_than))
     await asyncio.to_thread(service.events.settle, number)
     return Resent(number, appended.offset, appended.duplicate)
 

@@ -115,6 +115,7 @@ class StateCollector(Collector):
         end = service.events.end()
         for name, what, value in (
             ("events_log_offset", "Newest offset of the events log.", end),
+            ("events_log_start", "Offset after which the log begins.", service.events.start()),
             ("folded_offset", "Offset that this process has folded.", standing.offset),
             ("trained_through_offset", "Offset learned.", standing.trained_through),
             ("lag_events", "Entries that this process hasn't folded.", end - standing.offset),

@@ -66,6 +66,7 @@ def _status(service: Service) -> Status:
         version=standing.version,
         epoch=standing.epoch,
         sequence=standing.sequence,
+        start=service.events.start(),
         end=end,
         offset=standing.offset,
         lag=max(0, end - standing.offset),

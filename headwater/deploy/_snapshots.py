@@ -166,15 +166,14 @@ class Snapshots:
             if self.paths() == paths:
                 return None
 
-    def prune(self) -> int:
+    def prune(self) -> list[Manifest]:
         """Deletes what is older than the newest ``keep`` snapshots with a readable header.
 
         Damaged ones don't count, so they can't push a good one out; they are
         deleted once they are older than all that is kept.
 
         Returns:
-            The sequence of the oldest one kept, 0 when there is none: updates through it can be
-            dropped.
+            Those kept, oldest first: updates through the sequence of the first can be dropped.
         """
         kept: list[Manifest] = []
         for path in reversed(self.paths()):
@@ -185,7 +184,12 @@ class Snapshots:
                 kept.append(self.manifest(path))
             except _Damaged as error:
                 log.warning("snapshot_damaged", path=str(path), reason=str(error))
-        return kept[-1].sequence if kept else 0
+        return kept[::-1]
+
+    def clear(self) -> None:
+        """Deletes all of them, and what a crashed writer left."""
+        for path in [*self.paths(), *self.directory.glob(f"*{_TEMPORARY}")]:
+            path.unlink(missing_ok=True)
 
 
 def _read(path: Path, *, arrays: bool) -> tuple[State, Manifest]:

@@ -128,6 +128,8 @@ class Feedback:
     def follow(self, events: EventsLog, through: int) -> None:
         """Observes the log from where this was left, by this process or an earlier one.
 
+        Events that the log no longer holds are passed over.
+
         Args:
             events: the log.
             through: the offset up to which to read; the first time, everything up to it came
@@ -136,6 +138,7 @@ class Feedback:
         if self._searched is None:
             self._served.attribute([], through)
             self._searched = through
+        self._searched = max(self._searched, events.start())
         while self._searched < through:
             records = events.read(self._searched, min(_READ, through - self._searched))
             if not records:

@@ -17,7 +17,7 @@ from headwater.ingest._exported import (
     is_exported,
     read_exported,
 )
-from headwater.ingest._fields import Refused, identifier
+from headwater.ingest._fields import ANONYMOUS, Refused, identifier
 from headwater.ingest._interactions import Interactions, read_interactions
 from headwater.ingest._items import WireItem, decode_item, decode_items
 from headwater.ingest._patches import patch_item, patch_user
@@ -26,6 +26,7 @@ from headwater.ingest._requests import DEFAULT_N, WireRequest, build_request, de
 from headwater.ingest._users import WireUser, decode_user, decode_users
 
 __all__ = [
+    "ANONYMOUS",
     "DEFAULT_N",
     "EXPORT_KEY",
     "JSON_COLUMNS",

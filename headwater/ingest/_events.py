@@ -22,10 +22,8 @@ from headwater.ingest._fields import (
     user,
 )
 from headwater.ingest._times import seconds
+from headwater.log import MAX_AHEAD
 from headwater.types import Event
-
-MAX_AHEAD = 300.0
-"""A live event may be this many seconds ahead of the server's clock."""
 
 MAX_SKEW = 60.0
 """A client's clock that is further off than this, by ``sent_at``, is corrected; less is latency."""

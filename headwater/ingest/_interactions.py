@@ -16,10 +16,11 @@ from headwater.config import DEFAULT_EVENT_TYPES
 from headwater.errors import UnreadableFile
 from headwater.ingest._broken import FAULT
 from headwater.ingest._columns import absent, id_text, number, seconds
-from headwater.ingest._events import MAX_AHEAD, MAX_TYPE_LENGTH
+from headwater.ingest._events import MAX_TYPE_LENGTH
 from headwater.ingest._exported import is_exported
 from headwater.ingest._fields import ANONYMOUS, MAX_ID_LENGTH
 from headwater.ingest._tables import Table, assign, listed, open_table, readable, require
+from headwater.log import MAX_AHEAD
 from headwater.types import Doubles, Event, Ints, Longs
 
 _FIELDS: dict[str, tuple[str, ...]] = {

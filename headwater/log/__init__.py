@@ -20,6 +20,10 @@ import msgspec
 
 from headwater.types import Appended, DeadLetter, Entry, Record
 
+MAX_AHEAD = 300.0
+"""An event's timestamp may be this many seconds ahead of the server's clock. Its stream time is
+then earlier than its timestamp, by so much at most."""
+
 
 class StoredUpdate(msgspec.Struct, frozen=True):
     """An encoded update as the log keeps it.
@@ -44,6 +48,11 @@ class EventsLog(Protocol):
     Offsets start at 1 and increase by append order; offset 0 stands for "before
     everything". An ``Event`` is unique by (source, event_id): appended again, it
     is answered with the offset it has and ``duplicate=True``.
+
+    The oldest entries can be dropped. Their ids are gone with them, so from then on an event
+    that isn't in the log is refused (``Appended.older_than``) where its timestamp is not more
+    than ``MAX_AHEAD`` later than the stream time of the oldest entry kept: it may have been one
+    of them.
     """
 
     def submit(self, entries: Sequence[Entry], received_at: float) -> Future[list[Appended]]:
@@ -62,10 +71,35 @@ class EventsLog(Protocol):
         """
 
     def read(self, after: int, limit: int) -> list[Record]:
-        """At most ``limit`` records with offset > ``after``, in order."""
+        """At most ``limit`` records with offset > ``after``, in order.
+
+        Raises:
+            Dropped: ``after`` < ``start()``: some that should come first are gone.
+        """
+
+    def start(self) -> int:
+        """The offset after which the log begins: 0 until something was dropped."""
 
     def end(self) -> int:
         """The newest offset, 0 when empty."""
+
+    def size(self) -> int:
+        """Bytes that the log takes, roughly."""
+
+    def drop(self, through: int) -> None:
+        """Drops the entries with offset <= ``through``, and the dead letters that came before
+        the oldest one kept.
+
+        The newest entry stays whatever its offset is. Appending goes on meanwhile. Dropping
+        the same again changes nothing; what a power cut undoes is there again, as a whole.
+        """
+
+    def blank(self, offsets: Sequence[int]) -> None:
+        """Replaces entries that are there by ``Blank``, durably.
+
+        Offset and times stay, and of an event a hash of its id, by which it is still a
+        duplicate when it is appended again.
+        """
 
     def wait(self, after: int, timeout: float) -> bool:
         """Blocks until an offset > ``after`` exists (True) or ``timeout`` seconds passed."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from math import isfinite
 from typing import Any
 
 import msgspec
 
 from headwater.errors import LogError
-from headwater.types import Entry, Event, Item, User
+from headwater.types import Blank, Entry, Event, Item, User
 
 MAX_NESTING = 64
 """Deepest nesting of an event's context. Decoding recurses, and how deep it may depends on the
@@ -24,6 +25,8 @@ Row = tuple[str | None, str | None, float, float, bytes]
 _encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 
+BLANK = _encode(Blank())
+"""The payload of an erased entry."""
 
 NO_TIME = 0.0
 """Own time of an entry that isn't an event: it must not move the stream time, or a catalogue that
@@ -72,6 +75,11 @@ def encode(entries: Sequence[Entry], received_at: float) -> list[Row]:
         else:
             rows.append((None, None, received_at, NO_TIME, payload))
     return rows
+
+
+def erased_id(source: str, event_id: str) -> str:
+    """What stands for the id of an erased event: equal for equal ids, and no id itself."""
+    return blake2b(_encode((source, event_id)), digest_size=16).hexdigest()
 
 
 def decode(offset: int, payload: bytes) -> Entry:

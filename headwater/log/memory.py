@@ -6,14 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from itertools import islice
+from itertools import islice, takewhile
 
 import msgspec
 
-from headwater.errors import Fenced, LogError
-from headwater.log import StoredUpdate
-from headwater.log._entries import DEAD_LETTERS_KEPT, NO_TIME, check
-from headwater.types import Appended, DeadLetter, Entry, Event, Record
+from headwater.errors import Dropped, Fenced, LogError
+from headwater.log import MAX_AHEAD, StoredUpdate
+from headwater.log._entries import DEAD_LETTERS_KEPT, NO_TIME, check, erased_id
+from headwater.types import Appended, Blank, DeadLetter, Entry, Event, Record
 
 
 class _Waiting:
@@ -51,6 +51,8 @@ class MemoryEventsLog(_Waiting):
         # The id alone where there is no source: a string instead of a tuple saves 56 bytes an
         # event, and can't be equal to a tuple.
         self._offsets: dict[str | tuple[str, str], int] = {}
+        self._erased: dict[str, int] = {}
+        self._start = self._end = 0
         self._letters: dict[int, DeadLetter] = {}
         self._letter_count = 0
 
@@ -68,34 +70,80 @@ class MemoryEventsLog(_Waiting):
         with self._changed:
             self._refuse_if_closed()
             records, offsets = self._records, self._offsets
-            offset = len(records) + 1
+            offset = self._end + 1
             newest = records[-1].stream_time if records else float("-inf")
+            horizon = records[0].stream_time + MAX_AHEAD if self._start else float("-inf")
             for entry in entries:
                 own = NO_TIME
                 if type(entry) is Event:
-                    source = entry.source
-                    key = (source, entry.event_id) if source else entry.event_id
-                    known = offsets.setdefault(key, offset)
+                    key = _key(entry)
+                    own = min(entry.timestamp, received_at)
+                    if own <= horizon and not self._known(entry):
+                        answers.append(Appended(0, False, horizon))
+                        continue
+                    known = self._known(entry) if self._erased else 0
+                    known = known or offsets.setdefault(key, offset)
                     if known != offset:
                         answers.append(Appended(known, True))
                         continue
-                    own = min(entry.timestamp, received_at)
                 if own > newest:
                     newest = own
                 records.append(Record(offset, received_at, newest, entry))
                 answers.append(Appended(offset, False))
                 offset += 1
+            self._end = offset - 1
             self._changed.notify_all()
         return answers
 
+    def _known(self, event: Event) -> int:
+        """Where an event is that is there already, erased or not; 0 where it isn't."""
+        erased = self._erased.get(erased_id(event.source, event.event_id), 0)
+        return erased or self._offsets.get(_key(event), 0)
+
     def read(self, after: int, limit: int) -> list[Record]:
-        return self._records[max(after, 0) : max(after, 0) + limit]
+        with self._changed:
+            place = max(after, 0) - self._start
+            if place < 0:
+                raise Dropped(self._start)
+            return self._records[place : place + limit]
+
+    def start(self) -> int:
+        return self._start
 
     def end(self) -> int:
-        return len(self._records)
+        return self._end
+
+    def size(self) -> int:
+        return sum(len(msgspec.json.encode(record.entry)) for record in self._records)
+
+    def drop(self, through: int) -> None:
+        with self._changed:
+            n = min(through, self._end - 1) - self._start
+            if n <= 0:
+                return
+            for record in self._records[:n]:
+                if isinstance(record.entry, Event):
+                    del self._offsets[_key(record.entry)]
+            self._start += n
+            self._erased = {id: place for id, place in self._erased.items() if place > self._start}
+            del self._records[:n]
+            oldest = self._records[0].received_at
+            old = takewhile(lambda letter: letter.received_at < oldest, self._letters.values())
+            for letter in list(old):
+                del self._letters[letter.number]
+
+    def blank(self, offsets: Sequence[int]) -> None:
+        with self._changed:
+            for offset in offsets:
+                record = self._records[offset - self._start - 1]
+                if isinstance(event := record.entry, Event):
+                    del self._offsets[_key(event)]
+                    self._erased[erased_id(event.source, event.event_id)] = offset
+                blanked = msgspec.structs.replace(record, entry=Blank())
+                self._records[offset - self._start - 1] = blanked
 
     def wait(self, after: int, timeout: float) -> bool:
-        return self._wait(lambda: len(self._records) > after, timeout)
+        return self._wait(lambda: self._end > after, timeout)
 
     def refuse(self, letters: Sequence[DeadLetter]) -> None:
         with self._changed:
@@ -125,6 +173,10 @@ class MemoryEventsLog(_Waiting):
 
     def dead_letter_count(self) -> int:
         return self._letter_count
+
+
+def _key(event: Event) -> str | tuple[str, str]:
+    return (event.source, event.event_id) if event.source else event.event_id
 
 
 class MemoryUpdatesLog(_Waiting):

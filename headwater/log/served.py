@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -206,6 +206,27 @@ class ServedLog:
                 if payload is not None:
                     found[recommendation_id] = _decoder.decode(payload)
         return found
+
+    def erase(self, user_ids: Collection[str]) -> int:
+        """Deletes the lists that were shown to these users, and all clicks without a list.
+
+        For a system at rest: a click that has no list by then has lost it. What was counted
+        stays counted.
+
+        Returns:
+            How many lists there were.
+        """
+        self.flush()
+        with self._using, explained(self._name, "erase from it"):
+            rows = self._connection.execute("SELECT number, payload FROM lists")
+            numbers = [
+                (number,)
+                for number, payload in rows
+                if _decoder.decode(payload).user_id in user_ids
+            ]
+            self._connection.executemany("DELETE FROM lists WHERE number = ?", numbers)
+            self._connection.execute("DELETE FROM early_clicks")
+        return len(numbers)
 
     def flush(self) -> None:
         """Waits until everything recorded so far is written or dropped."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import apsw
 
-from headwater.errors import Fenced, LogError
+from headwater.errors import Dropped, Fenced, LogError
 from headwater.log import StoredUpdate
 from headwater.log._append import Submission, commit
 from headwater.log._database import (
@@ -30,6 +30,7 @@ from headwater.log._database import (
     explained,
 )
 from headwater.log._entries import Row, decode, encode
+from headwater.log._removal import blank, drop
 from headwater.log._wake import Wake
 from headwater.types import Appended, DeadLetter, Entry, Record
 
@@ -54,6 +55,8 @@ _EVENTS = Schema(
             field TEXT NOT NULL,
             reason TEXT NOT NULL)""",
     ),
+    # Format 2 has the same tables, and may hold blanks in them.
+    upgrades=((),),
 )
 
 _UPDATES = Schema(
@@ -120,14 +123,35 @@ class SqliteEventsLog:
                 " WHERE offset > ? ORDER BY offset LIMIT ?",
                 (after, limit),
             ).fetchall()
+        if rows and rows[0][0] > after + 1 and (start := self.start()) > after:
+            raise Dropped(start)
         return [
             Record(offset, received_at, stream_time, decode(offset, payload))
             for offset, received_at, stream_time, payload in rows
         ]
 
+    def start(self) -> int:
+        with self._readers.connection() as connection:
+            return int(connection.execute("SELECT min(offset) FROM events").get or 1) - 1
+
     def end(self) -> int:
         with self._readers.connection() as connection:
             return int(connection.execute("SELECT max(offset) FROM events").get or 0)
+
+    def size(self) -> int:
+        with self._readers.connection() as connection:
+            pages = connection.pragma("page_count") - connection.pragma("freelist_count")
+            return int(pages * connection.pragma("page_size"))
+
+    def drop(self, through: int) -> None:
+        # Not FULL: dropped entries that a power cut brings back can be dropped again.
+        with self._removing("NORMAL", "drop entries") as connection:
+            while drop(connection, through):
+                pass
+
+    def blank(self, offsets: Sequence[int]) -> None:
+        with self._removing("FULL", "blank entries") as connection:
+            blank(connection, offsets)
 
     def wait(self, after: int, timeout: float) -> bool:
         return self._wake.wait(lambda: self.end() > after, timeout)
@@ -162,6 +186,15 @@ class SqliteEventsLog:
                 bindings,
             ).fetchall()
         return [DeadLetter(*row) for row in rows]
+
+    @contextlib.contextmanager
+    def _removing(self, synchronous: Synchronous, doing: str) -> Iterator[apsw.Connection]:
+        with explained(self._path, doing):
+            connection = connect(self._path, synchronous, self._vfs)
+            try:
+                yield connection
+            finally:
+                abandon(connection)
 
     def close(self) -> None:
         with self._lock:

@@ -13,7 +13,7 @@ import structlog
 
 from headwater.config import Config
 from headwater.deploy import Manifest, Snapshots, decode
-from headwater.errors import UpdateError
+from headwater.errors import Dropped, UpdateError
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
 from headwater.loop._fold import Fold
 from headwater.loop._forgotten import Forgotten
@@ -46,6 +46,9 @@ class Follower:
     Histories, vocabulary and counts are folded from the events at once, so an
     answer reflects an event as soon as it is acknowledged; rows and dense weights
     follow with the updates.
+
+    Raises:
+        Dropped: there is no snapshot for what the events log no longer holds.
     """
 
     def __init__(
@@ -77,8 +80,16 @@ class Follower:
 
         A damaged update is never passed over: the state before it answers, with new events
         folded in, until there is a snapshot that stands for a later one.
+
+        Raises:
+            Dropped: the events log begins later, and so does no snapshot.
         """
-        self._fold_events(self._events.end())
+        try:
+            self._fold_events(self._events.end())
+        except Dropped as dropped:
+            log.warning("following from the snapshot", start=dropped.start)
+            self._start(self._newest())
+            self._fold_events(self._events.end())
         while (end := self._updates.end()) > self.sequence:
             stored = self._updates.read(self.sequence, 1)
             if not stored:
@@ -223,15 +234,18 @@ class Follower:
             self.fold.load(state, manifest.offset)
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self.trained_through = manifest.sequence, manifest.offset
-            self._read_clock()
+        if self.offset < self._events.start():
+            raise Dropped(self._events.start())
+        self._read_clock()
 
     def _read_clock(self) -> None:
         """The clock as folding every event would have left it; a snapshot doesn't hold it."""
-        through = self.offset
-        while through > 0:
-            before = max(through - _READ, 0)
+        start, through = self._events.start(), self.offset
+        while through > start:
+            before = max(through - _READ, start)
             for record in reversed(self._events.read(before, through - before)):
-                if isinstance(record.entry, Event):
+                # Where the newest event is no longer there, the oldest entry is the next best.
+                if isinstance(record.entry, Event) or record.offset == start + 1 > 1:
                     self._clock = (record.stream_time, record.received_at)
                     return
             through = before

@@ -22,11 +22,12 @@ from headwater.deploy import (
     encode,
     state_digest,
 )
-from headwater.errors import GuardTripped, UpdateError
+from headwater.errors import Dropped, GuardTripped, UpdateError
 from headwater.evaluate import TOP, Evaluator, Outcomes, Satisfaction
 from headwater.feedback import Impressions
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
 from headwater.loop._fold import Fold, part_of
+from headwater.loop._retention import Retention
 from headwater.model import EXPERTS
 from headwater.optimize import Optimizer
 from headwater.train import Trainer
@@ -70,6 +71,9 @@ class Learner:
         updates: the log to publish on.
         snapshots: the folder of snapshots; ``None`` for a run that keeps none.
         grouped: see ``Preprocessor``.
+
+    Raises:
+        Dropped: there is no snapshot for what the events log no longer holds.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Learner:
         self._snapshots = Snapshots(snapshots, config.deploy.snapshots_kept) if snapshots else None
         self._grouped = grouped
         self._token = updates.acquire()
+        self._retention = Retention(config, events)
         self._speed = _Speed()
         self._bytes = 0
         self._changes: deque[SettingChange] = deque(maxlen=_SETTINGS_REPORTED)
@@ -147,6 +152,7 @@ class Learner:
             self._evaluator.forget(gone.items)
         self._impressions.forget(gone)
         self._satisfaction.forget(gone.users)
+        self._time = records[-1].stream_time
         self._pending.append(batch.end)
         if not gradient:
             self._without_gradient.append(batch.end)
@@ -180,9 +186,15 @@ class Learner:
             self._return_without(update)
             update = self._update()
         self._append(update)
-        unkept = self.trained_through - self._kept
-        if self._snapshots and unkept >= self.config.deploy.snapshot_events:
+        if self._snapshots and self._snapshot_due():
             self.snapshot()
+
+    def _snapshot_due(self) -> bool:
+        if self.trained_through - self._kept >= self.config.deploy.snapshot_events:
+            return True
+        # A backlog runs through years in minutes: its snapshots go by number alone.
+        drained = self._events.end() <= self.trained_through
+        return drained and self._retention.snapshot_due(self._time)
 
     def _append(self, update: Update) -> None:
         payload = encode(update)
@@ -200,13 +212,35 @@ class Learner:
         self._published(update)
 
     def snapshot(self) -> Path:
-        """Publishes, writes a snapshot, and drops the updates that no snapshot needs."""
+        """Publishes, writes a snapshot, and drops the updates that no snapshot needs.
+
+        What the events log needn't keep any longer goes little by little, by ``retain``.
+        """
         if self._snapshots is None:
             raise ValueError("a learner without a snapshot folder keeps no snapshots")
         self.publish()
         path = self._write_snapshot(self._snapshots)
-        self._updates.drop(self._snapshots.prune())
+        kept = self._snapshots.prune()
+        self._updates.drop(kept[0].sequence if kept else 0)
+        self._retention.aim(kept, self._time)
         return path
+
+    def retain(self) -> None:
+        """Drops a few of the events that the settings don't keep and no snapshot needs."""
+        self._retention.step()
+
+    def erase(self, user_id: str) -> bool:
+        """Takes a user's id, attributes and history out of the state, where it has them.
+
+        For an events log that no longer holds what the state was learned from. What was
+        learned from the user's events stays: counts, weights and sequences of items that name
+        nobody. It is a change that no event tells of, and so opens a new epoch.
+        """
+        found = self.fold.preprocess.erase(user_id)
+        if found:
+            self.publish()
+            self._open_epoch("a user was erased")
+        return found
 
     def _write_snapshot(self, snapshots: Snapshots) -> Path:
         self._updates.sync()
@@ -252,7 +286,7 @@ class Learner:
         self._pending: list[int] = []
         self._without_gradient: list[int] = []
         self._settings: list[SettingChange] = []
-        self._published_at = self._reported_at = 0.0
+        self._published_at = self._reported_at = self._time = 0.0
         self.sequence = self._kept = 0
         found = self._snapshots.newest(self.fold.shape) if self._snapshots else None
         if found:
@@ -265,6 +299,8 @@ class Learner:
             self._impressions.load(part_of(state, "feedback."))
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self._kept = manifest.sequence, manifest.offset
+        if self.trained_through < self._events.start():
+            raise Dropped(self._events.start())
 
     def _refold(self) -> None:
         """Learns again what the updates log says was learned after the snapshot."""

@@ -253,6 +253,19 @@ class Preprocessor:
         found, row = self.profiles.page(after, n, len(self.users))
         return found, row if row + 1 < len(self.users) else None
 
+    def erase(self, user_id: str) -> bool:
+        """Forgets a user, its id too; False where it wasn't known. The row isn't given again."""
+        row = self.users.find(user_id)
+        if row == NO_ROW:
+            return False
+        self.profiles.remove(row)
+        nothing = np.zeros(0, np.int32)
+        none = nothing.astype(np.bool_)
+        codes, times, sessions = (nothing.astype(kind) for kind in (np.uint8, float, np.int64))
+        self._walk(nothing, nothing, codes, times, sessions, none, none, [(0, row)])
+        self.users.erase(row)
+        return True
+
     def state(self) -> State:
         state = {
             f"{name}.{key}": value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 import msgspec
@@ -39,6 +40,9 @@ class _Newest(Generic[_Described]):
 
     def get(self, row: int) -> _Described | None:
         return self._newest.get(row)
+
+    def __iter__(self) -> Iterator[_Described]:
+        return iter(self._newest.values())
 
     def page(self, after: int, n: int, rows: int) -> tuple[list[_Described], int]:
         """At most ``n`` of those behind row ``after``, by row, and the last row looked at.

@@ -9,6 +9,7 @@ Processes are spawned, never forked: torch and numba don't survive a fork.
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
 
 ROLES = ("trainer", "api")
@@ -25,3 +26,11 @@ class Exit(IntEnum):
     """Another trainer has taken over; starting again would only fence that one off in turn."""
     CONFIGURATION = 78
     """EX_CONFIG of sysexits.h: settings, port or data folder are at fault, and stay so."""
+
+
+def compute_on_one_thread() -> None:
+    """To be called before torch and numba are imported: on micro-batches a second thread makes a
+    step slower, up to 100 times under load, and its sums depend on how many there are.
+    """
+    for library in ("OMP", "MKL", "NUMBA"):
+        os.environ[f"{library}_NUM_THREADS"] = "1"

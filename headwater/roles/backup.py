@@ -26,7 +26,7 @@ _KEYS = "keys.json"
 _SNAPSHOTS = "snapshots"
 _ATTEMPTS = 5
 """A trainer that works through a backlog may drop, meanwhile, the updates after the snapshot that
-was copied; then the copy is begun again with the newer one."""
+was copied, and events too; then the copy is begun again with the newer one."""
 
 
 class Backup(msgspec.Struct, frozen=True):
@@ -53,11 +53,10 @@ def backup(data: Path, destination: Path) -> Backup:
         raise HeadwaterError(f"{data} holds no {_EVENTS}; name a data folder with --data")
     part = _part(destination)
     try:
-        snapshot, sequence = _learned(data, part)
+        snapshot, sequence = _logs(data, part)
         for name in (_SERVED, _KEYS):
             if (data / name).is_file():
                 (_transfer if name == _KEYS else copy)(data / name, part / name)
-        copy(data / _EVENTS, part / _EVENTS)
         with closing(SqliteEventsLog(part / _EVENTS)) as events:
             offset = events.end()
         size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
@@ -110,27 +109,34 @@ def restore(source: Path, data: Path) -> Backup:
     return made
 
 
-def _learned(data: Path, part: Path) -> tuple[str | None, int]:
-    """Copies the newest snapshot and the updates after it; its name, and the newest sequence."""
+def _logs(data: Path, part: Path) -> tuple[str | None, int]:
+    """Copies the newest snapshot, the updates after it and then the events; the snapshot's name,
+    and the newest sequence.
+    """
     for _ in range(_ATTEMPTS):
         shutil.rmtree(part / _SNAPSHOTS, ignore_errors=True)
-        (part / _UPDATES).unlink(missing_ok=True)
-        name, sequence = _snapshot(data / _SNAPSHOTS, part / _SNAPSHOTS)
-        if not (data / _UPDATES).is_file():
-            return name, sequence
-        copy(data / _UPDATES, part / _UPDATES)
-        with closing(SqliteUpdatesLog(part / _UPDATES)) as updates:
-            following = [stored.sequence for stored in updates.read(sequence, 1)]
-            if following == [sequence + 1] or updates.end() <= sequence:
-                return name, max(updates.end(), sequence)
+        for log in (_UPDATES, _EVENTS):
+            (part / log).unlink(missing_ok=True)
+        name, sequence, offset = _snapshot(data / _SNAPSHOTS, part / _SNAPSHOTS)
+        if (data / _UPDATES).is_file():
+            copy(data / _UPDATES, part / _UPDATES)
+            with closing(SqliteUpdatesLog(part / _UPDATES)) as updates:
+                following = [stored.sequence for stored in updates.read(sequence, 1)]
+                if following != [sequence + 1] and updates.end() > sequence:
+                    continue
+                sequence = max(updates.end(), sequence)
+        copy(data / _EVENTS, part / _EVENTS)
+        with closing(SqliteEventsLog(part / _EVENTS)) as events:
+            if events.start() <= offset:
+                return name, sequence
     raise HeadwaterError(
         f"{data} is learning faster than it can be copied; raise deploy.snapshots_kept or "
         "deploy.snapshot_events, or try again once it has caught up"
     )
 
 
-def _snapshot(source: Path, destination: Path) -> tuple[str | None, int]:
-    """Copies the newest snapshot that is whole: its name, and its sequence."""
+def _snapshot(source: Path, destination: Path) -> tuple[str | None, int, int]:
+    """Copies the newest snapshot that is whole: its name, its sequence and its offset."""
     for path in reversed(Snapshots(source, keep=1).paths()):
         copied = destination / path.name
         try:
@@ -141,8 +147,8 @@ def _snapshot(source: Path, destination: Path) -> tuple[str | None, int]:
             copied.unlink(missing_ok=True)  # pruned since it was listed, or damaged
             continue
         sync(copied)
-        return path.name, manifest.sequence
-    return None, 0
+        return path.name, manifest.sequence, manifest.offset
+    return None, 0, 0
 
 
 def _transfer(source: Path, destination: Path) -> None:

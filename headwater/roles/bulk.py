@@ -26,6 +26,11 @@ from headwater.types import DeadLetter, Entry
 CHUNK = 1_000
 """Entries per commit: a running API waits for at most one such commit before its own."""
 
+_TOO_OLD = (
+    "timestamp is older than what the log still holds: whether it was counted can't be told "
+    "(log.keep_days, log.keep_megabytes)"
+)
+
 
 @dataclass
 class Imported:
@@ -63,7 +68,8 @@ def import_events(
     rows = read_interactions(path, mapping=mapping, event_types=config.event_types)
     chunks = (rows.events(start, start + CHUNK) for start in range(0, len(rows), CHUNK))
     done = _append(chunks, len(rows), data, progress)
-    done.skipped, done.warnings = rows.skipped, rows.warnings
+    done.skipped |= rows.skipped
+    done.warnings = rows.warnings
     return done
 
 
@@ -109,7 +115,7 @@ def _import_described(
 ) -> Imported:
     chunks = (entries[start : start + CHUNK] for start in range(0, len(entries), CHUNK))
     done = _append(chunks, len(entries), data, progress)
-    done.skipped = skipped
+    done.skipped |= skipped
     return done
 
 
@@ -129,7 +135,7 @@ def _import_exported(
     entries = good()
     chunks = iter(lambda: list(islice(entries, CHUNK)), [])
     done = _append(chunks, total, data, progress)
-    done.skipped = dict(skipped)
+    done.skipped |= skipped
     return done
 
 
@@ -161,12 +167,16 @@ def _append(
     data: Path,
     progress: Callable[[int, int], None],
 ) -> Imported:
-    done = Imported()
+    done, too_old = Imported(), 0
     with closing(SqliteEventsLog(data / "events.db")) as log:
         for chunk in chunks:
             answers = log.append(chunk, time.time())
             duplicate = sum(answer.duplicate for answer in answers)
+            refused = sum(answer.older_than is not None for answer in answers)
             done.duplicate += duplicate
-            done.appended += len(answers) - duplicate
-            progress(done.appended + done.duplicate, total)
+            done.appended += len(answers) - duplicate - refused
+            too_old += refused
+            progress(done.appended + done.duplicate + too_old, total)
+    if too_old:
+        done.skipped[_TOO_OLD] = too_old
     return done

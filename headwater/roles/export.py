@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -11,11 +11,12 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headwater.deploy import Snapshots
 from headwater.errors import HeadwaterError
 from headwater.ingest import EXPORT_KEY, JSON_COLUMNS
 from headwater.log import EventsLog
 from headwater.roles.bulk import existing_log
-from headwater.types import Entry, Event, Item, ItemRemoval, User, UserRemoval
+from headwater.types import Blank, Entry, Event, Item, ItemRemoval, User, UserRemoval
 
 What = Literal["events", "items", "users"]
 
@@ -38,6 +39,9 @@ def export(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Writes every event in order, or the newest state of every item or user that isn't removed.
+
+    Of events, those that the log still holds; items and users that were set before it begins
+    come from the newest snapshot, and stand first.
 
     The file is there as a whole, or not at all; an older one is replaced.
 
@@ -62,7 +66,7 @@ def export(
             opened = _json_lines if path.suffix in _JSON_LINES else _parquet
             with opened(part, what) as write:
                 written = 0
-                for entries in _entries(log, what, progress):
+                for entries in _entries(log, data, what, progress):
                     write(entries)
                     written += len(entries)
         part.replace(path)
@@ -74,11 +78,12 @@ def export(
 
 
 def _entries(
-    log: EventsLog, what: What, progress: Callable[[int, int], None]
+    log: EventsLog, data: Path, what: What, progress: Callable[[int, int], None]
 ) -> Iterator[list[Entry]]:
-    end = log.end()
-    newest = None if what == "events" else _newest(log, what, end)
-    after = 0
+    after, end = log.start(), log.end()
+    newest = None if what == "events" else _newest(log, what, after, end)
+    if newest is not None and after > 0:
+        yield [entry for entry in _folded(data, what) if _id(entry) not in newest]
     while after < end and (records := log.read(after, min(_READ, end - after))):
         after = records[-1].offset
         yield [
@@ -90,11 +95,26 @@ def _entries(
         progress(after, end)
 
 
-def _newest(log: EventsLog, what: What, end: int) -> dict[str, int]:
+def _folded(data: Path, what: What) -> Iterable[Entry]:
+    """Items or users as the newest snapshot has them."""
+    from headwater.preprocess import Catalogue, Profiles
+
+    found = Snapshots(data / "snapshots", keep=1).newest()
+    if found is None:
+        raise HeadwaterError(
+            f"the {what} that {data} was told of first are no longer in the log, and there is no "
+            "snapshot that holds them; restore a backup, or export the events alone"
+        )
+    fold = Catalogue() if what == "items" else Profiles()
+    prefix = f"preprocess.{'catalogue' if what == 'items' else 'profiles'}."
+    fold.load({name.removeprefix(prefix): array for name, array in found[0].items()})
+    return fold
+
+
+def _newest(log: EventsLog, what: What, after: int, end: int) -> dict[str, int]:
     """The offset of the newest description of each id, or of its removal: no more is held."""
     kinds = (Item, ItemRemoval) if what == "items" else (User, UserRemoval)
     offsets: dict[str, int] = {}
-    after = 0
     while after < end and (records := log.read(after, min(_READ, end - after))):
         after = records[-1].offset
         for record in records:
@@ -104,8 +124,8 @@ def _newest(log: EventsLog, what: What, end: int) -> dict[str, int]:
 
 
 def _id(entry: Entry) -> str:
-    id = entry.item_id if isinstance(entry, Item | ItemRemoval) else entry.user_id
-    return id
+    assert not isinstance(entry, Blank)
+    return entry.item_id if isinstance(entry, Item | ItemRemoval) else entry.user_id
 
 
 class _Write(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import socket
 import sys
 from pathlib import Path
@@ -14,10 +13,10 @@ import structlog
 
 from headwater import config as settings
 from headwater.config import Config, Serve
-from headwater.errors import ConfigError, Fenced
+from headwater.errors import ConfigError, Dropped, Fenced
 from headwater.keys import KeyRing
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
-from headwater.roles import ROLES, Exit, _folder, _lifeline, logs
+from headwater.roles import ROLES, Exit, _folder, _lifeline, compute_on_one_thread, logs
 from headwater.roles.supervisor import Role, Supervisor
 
 RoleName = Literal["all", "api", "trainer"]
@@ -56,7 +55,8 @@ def serve(
     log = structlog.get_logger()
     try:
         _run_role(role, settings.load(config_file, overrides), data)
-    except ConfigError as error:
+    except (ConfigError, Dropped) as error:
+        # Another try would find the same: neither a setting nor a dropped event comes back.
         log.error("can't start", reason=str(error))
         return Exit.CONFIGURATION
     except Fenced as error:
@@ -70,10 +70,7 @@ def serve(
 
 def _run_role(role: Literal["api", "trainer"], config: Config, data: Path) -> None:
     data.mkdir(parents=True, exist_ok=True)
-    for library in ("OMP", "MKL", "NUMBA"):
-        # Before torch and numba are imported: on micro-batches a second thread makes a step slower,
-        # up to 100 times under load, and its sums depend on how many there are.
-        os.environ[f"{library}_NUM_THREADS"] = "1"
+    compute_on_one_thread()
     if role == "trainer":
         from headwater.roles import trainer
 

@@ -90,7 +90,8 @@ def _rows(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "model",
         f"version {answer['version']}, epoch {answer['epoch']}, sequence {answer['sequence']:,}",
     )
-    yield "events log", f"{answer['end']:,} entries"
+    dropped = f", after {answer['start']:,} dropped" if answer["start"] else ""
+    yield "events log", f"{answer['end'] - answer['start']:,} entries{dropped}"
     yield "folded", f"{answer['offset']:,} ({_behind(answer['lag'])})"
     yield "learned", f"{answer['trained_through']:,} ({_behind(answer['training_lag'])})"
     yield "dead letters", f"{answer['dead_letters']:,}"

@@ -36,6 +36,8 @@ class _Learns(Protocol):
 
     def snapshot(self) -> Path: ...
 
+    def retain(self) -> None: ...
+
 
 class Trainer:
     """The main loop around a learner: learn what is new, wait for more, stop in order."""
@@ -72,6 +74,7 @@ class Trainer:
         )
 
     def _learn(self) -> None:
+        self._learner.retain()
         if self._learner.step():
             self._learner.publish_due()
             return

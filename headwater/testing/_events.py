@@ -10,11 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from headwater.errors import LogError
-from headwater.log import EventsLog
+from headwater.errors import Dropped, LogError
+from headwater.log import MAX_AHEAD, EventsLog
 from headwater.testing._outcome import PATIENCE, raised
 from headwater.types import (
     Appended,
+    Blank,
     DeadLetter,
     Entry,
     Event,
@@ -271,6 +272,109 @@ class EventsLogContract:
             assert log.dead_letters(10) == [_numbered(4), _numbered(1)]
             assert log.dead_letter_count() == 4
 
+    def test_the_oldest_entries_can_be_dropped(self, tmp_path: Path) -> None:
+        with contextlib.closing(self.open(tmp_path)) as log:
+            log.drop(10)
+            assert (log.start(), log.end()) == (0, 0)
+            log.append([Item("i"), *(_event(f"e{n}", 100.0 + n) for n in range(600))], 9000.0)
+            full = log.size()
+            log.drop(0)
+            assert (log.start(), len(log.read(0, 1000))) == (0, 601)
+            log.drop(501)
+            log.drop(3)
+            assert (log.start(), log.end()) == (501, 601)
+            assert _ids(log.read(501, 1000)) == [f"e{n}" for n in range(500, 600)]
+            assert _ids(log.read(550, 1)) == ["e549"]
+            assert [log.read(601, 9), log.read(999, 9)] == [[], []]
+            assert raised(lambda: log.read(0, 9)) is Dropped
+            assert raised(lambda: log.read(500, 9)) is Dropped
+            assert 0 < log.size() < full
+
+    def test_the_newest_entry_stays_and_time_goes_on_from_it(self, tmp_path: Path) -> None:
+        with contextlib.closing(self.open(tmp_path)) as log:
+            log.append([_event("a", 1000.0), _event("b", 2000.0), Item("i")], 9000.0)
+            log.drop(99)
+            assert (log.start(), log.end()) == (2, 3)
+            item, late = log.append([Item("j"), _event("late", 2000.0 + MAX_AHEAD + 1)], 2100.0)
+            assert (item.offset, late.offset) == (4, 0)
+            (late,) = log.append([_event("late", 2000.0 + MAX_AHEAD + 1)], 9000.0)
+            assert late.offset == 5
+            times = [record.stream_time for record in log.read(2, 9)]
+            assert times == [2000.0, 2000.0, 2000.0 + MAX_AHEAD + 1]
+
+    def test_what_may_have_been_dropped_is_refused(self, tmp_path: Path) -> None:
+        with contextlib.closing(self.open(tmp_path)) as log:
+            # The clock of its client is ahead: it is kept as of when it came.
+            log.append([_event("ahead", 1000.0 + MAX_AHEAD)], 1000.0)
+            log.append([_event("kept", 1001.0), _event("new", 5000.0)], 9000.0)
+            before = log.append([_event("kept", 1001.0), _event("older than all", 1.0)], 9000.0)
+            assert [answer.older_than for answer in before] == [None, None]
+            log.drop(1)
+            horizon = 1001.0 + MAX_AHEAD
+            answers = log.append(
+                [
+                    _event("ahead", 1000.0 + MAX_AHEAD),
+                    _event("kept", 1001.0),
+                    _event("unknown", horizon),
+                    _event("kept", 1001.0, source="web"),
+                    _event("late", horizon + 1),
+                    _event("late", horizon + 1),
+                ],
+                9000.0,
+            )
+            refused = Appended(0, False, horizon)
+            assert answers == [
+                refused,
+                Appended(2, True),
+                refused,
+                refused,
+                Appended(5, False),
+                Appended(5, True),
+            ]
+            assert log.end() == 5
+            log.drop(4)
+            assert log.append([_event("new", 5000.0)], 9000.0)[0].older_than == 5000.0 + MAX_AHEAD
+
+    def test_letters_from_before_the_oldest_entry_are_dropped_with_the_rest(
+        self, tmp_path: Path
+    ) -> None:
+        with contextlib.closing(self.open(tmp_path)) as log:
+            log.refuse([_letter(n) for n in (1, 2, 3, 4)])
+            for n in (1, 2, 3, 4):
+                log.append([_event(f"e{n}", float(n))], float(n))
+            log.settle(1)
+            log.drop(0)
+            assert [letter.number for letter in log.dead_letters(9)] == [4, 3, 2]
+            log.drop(2)
+            assert [letter.number for letter in log.dead_letters(9)] == [4, 3]
+            log.drop(9)
+            assert [letter.number for letter in log.dead_letters(9)] == [4]
+            assert log.dead_letter_count() == 4
+
+    def test_a_blanked_entry_keeps_its_place_and_counts_once(self, tmp_path: Path) -> None:
+        entries: list[Entry] = [
+            _event("a", 100.0),
+            _event("b", 200.0, "web"),
+            User("u1"),
+            _event("c", 300.0),
+        ]
+        with contextlib.closing(self.open(tmp_path)) as log:
+            log.append(entries, 900.0)
+            times = [(record.offset, record.stream_time) for record in log.read(0, 9)]
+            log.blank([1, 2, 3])
+            log.blank([2])
+            records = log.read(0, 9)
+            assert [record.entry for record in records] == [Blank()] * 3 + [entries[3]]
+            assert [(record.offset, record.stream_time) for record in records] == times
+            again = [entries[0], entries[1], _event("b", 200.0), entries[3]]
+            answers = log.append(again, 901.0)
+            assert [answer.offset for answer in answers] == [1, 2, 5, 4]
+            assert [answer.duplicate for answer in answers] == [True, True, False, True]
+            log.drop(1)
+            answers = log.append(entries[:2], 902.0)
+            assert answers[0].older_than is not None
+            assert answers[1] == Appended(2, True)
+
 
 class SharedEventsLogContract(EventsLogContract):
     """An events log that outlives its process and may be open several times at once."""
@@ -323,6 +427,28 @@ class SharedEventsLogContract(EventsLogContract):
         assert len(records) == 20 * 4
         assert len(set(_ids(records))) == len(records)
         assert sorted({record.offset for record in records}) == [r.offset for r in records]
+
+    def test_dropping_and_appending_at_once(self, tmp_path: Path) -> None:
+        def client(log: EventsLog) -> list[int]:
+            times = (10_000.0 + 1_000.0 * n for n in range(200))
+            answers = [log.append([_event(f"new {at}", at)], at)[0] for at in times]
+            return [answer.offset for answer in answers]
+
+        with (
+            contextlib.closing(self.open(tmp_path)) as one,
+            contextlib.closing(self.open(tmp_path)) as two,
+            ThreadPoolExecutor(1) as threads,
+        ):
+            one.append([_event(f"e{n}", 100.0) for n in range(2000)], 200.0)
+            appending = threads.submit(client, one)
+            for through in range(0, 2001, 50):
+                two.drop(through)
+            assert appending.result(PATIENCE) == list(range(2001, 2201))
+            two.drop(2000)
+            assert (one.start(), two.start(), len(one.read(2000, 999))) == (2000, 2000, 200)
+        with contextlib.closing(self.open(tmp_path)) as log:
+            assert log.start() == 2000
+            assert log.append([_event("e7")], 1e6)[0].older_than == 10_000.0 + MAX_AHEAD
 
     def test_a_wait_ends_by_the_append_of_another(self, tmp_path: Path) -> None:
         with (

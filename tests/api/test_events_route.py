@@ -356,3 +356,24 @@ def test_reading_lists_appends_nothing(served: Served, client: TestClient[Litest
     for _ in range(200):
         assert client.get("/v1/users/u/recommendations?n=4").is_success
     assert served.events.end() == 4
+
+
+def test_what_may_have_been_dropped_is_refused(
+    served: Served, client: TestClient[Litestar]
+) -> None:
+    early, late = 1_700_000_000, 1_700_100_000
+    sent = [view(event_id=f"e{at}", timestamp=at) for at in (early, late)]
+    client.post("/v1/events", json=sent)
+    until(lambda: served.follower.offset == 2)
+    served.events.drop(1)
+    new = view(event_id="new", timestamp=late + 1_000)
+    answer = client.post("/v1/events", json=[*sent, new]).json()
+    assert [one["status"] for one in answer["results"]] == ["rejected", "duplicate", "accepted"]
+    assert (answer["accepted"], answer["duplicate"], answer["rejected"]) == (1, 1, 1)
+    refused = answer["results"][0]
+    assert (refused["event_id"], refused["field"]) == (f"e{early}", "timestamp")
+    assert "must be later than 2023-11-16T02:05:00Z" in refused["reason"]
+    assert "log.keep_days" in refused["reason"]
+    is_problem(client.post("/v1/events", json=sent[0]), 422, "timestamp")
+    assert [record.offset for record in served.events.read(1, 9)] == [2, 3]
+    assert client.get("/v1/status").json()["start"] == 1

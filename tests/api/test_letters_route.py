@@ -87,3 +87,15 @@ def test_a_letter_that_is_good_by_now_is_sent_as_it_came(
     assert isinstance(record.entry, Event)
     assert record.entry.timestamp == 1_700_000_000.0
     assert record.received_at > 1_700_000_000.0
+
+
+def test_a_letter_that_may_have_been_counted_stays(
+    served: Served, client: TestClient[Litestar]
+) -> None:
+    at = 1_700_000_000.0
+    served.events.append([Event(f"e{n}", "view", "u", at + n, "a") for n in range(2)], at + 9)
+    served.events.refuse([DeadLetter(at + 9, "/v1/events", GOOD, "f", "r")])
+    served.events.drop(1)
+    is_problem(client.post("/v1/dead-letters/1/resend"), 422, "timestamp")
+    assert client.get("/v1/dead-letters/1").status_code == 200
+    assert served.events.end() == 2

@@ -95,6 +95,7 @@ def test_status(client: TestClient[Litestar]) -> None:
         "version": 1,
         "epoch": 1,
         "sequence": 7,
+        "start": 0,
         "end": 5,
         "offset": 5,
         "lag": 0,

@@ -100,7 +100,7 @@ def test_equal_snapshots_are_equal_files(snapshots):
 
 def test_reading_makes_no_folder(snapshots):
     assert snapshots.newest() is None
-    assert snapshots.prune() == 0
+    assert snapshots.prune() == []
     assert not snapshots.directory.exists()
 
 
@@ -206,7 +206,7 @@ def test_a_file_that_was_pruned_meanwhile_is_no_damage(snapshots, monkeypatch):
 def test_prune_keeps_the_newest_and_says_from_where_updates_are_needed(snapshots):
     for sequence in (4, 8, 15, 16):
         snapshots.write(state(), manifest(sequence))
-    assert snapshots.prune() == 15
+    assert snapshots.prune()[0].sequence == 15
     assert [snapshots.manifest(path).sequence for path in snapshots.paths()] == [15, 16]
 
 
@@ -216,11 +216,11 @@ def test_damaged_snapshots_push_no_good_one_out(snapshots):
         if sequence in (3, 4):
             path.write_bytes(path.read_bytes()[:50])
     with capture_logs() as logs:
-        assert snapshots.prune() == 2
+        assert snapshots.prune()[0].sequence == 2
     assert len(logs) == 2
     assert len(snapshots.paths()) == 4
     snapshots.write(state(), manifest(6))
-    assert snapshots.prune() == 5
+    assert snapshots.prune()[0].sequence == 5
     assert len(snapshots.paths()) == 2
 
 

@@ -174,7 +174,7 @@ def test_what_was_clicked_itself_was_not_passed_over() -> None:
 def test_without_impressions_the_event_itself_says_what_was_passed_over() -> None:
     stream = started()
     stream.see(*((0, event("view", id, "v")) for id in "abc"))
-    fields = {"recommendation_id": "r", "position": 3}
+    fields: dict[str, Any] = {"recommendation_id": "r", "position": 3}
     stream.see((2, event("click", "a", recommendation_id="r", position=0)))
     stream.see((3, event("click", "d", passed_over=("a", "b", "unknown", "c"), **fields)))
     assert stream.take() == [("b", -0.1), ("c", -0.1)]

@@ -158,6 +158,45 @@ class AppendsWhenClosed(MemoryEventsLog):
         pass
 
 
+class ReadsOverTheGap(MemoryEventsLog):
+    def read(self, after: int, limit: int) -> list[Record]:
+        return super().read(max(after, self.start()), limit)
+
+
+class DropsAll(MemoryEventsLog):
+    """Drops the newest entry too, and the stream time with it."""
+
+    def drop(self, through: int) -> None:
+        super().drop(through)
+        if through >= self.end():
+            self._records.clear()
+            self._start = self._end
+
+
+class ForgetsWhatItDropped(MemoryEventsLog):
+    """Takes an event that was dropped for one that was never there."""
+
+    def append(self, entries: Sequence[Entry], received_at: float) -> list[Appended]:
+        start, self._start = self._start, 0
+        try:
+            return super().append(entries, received_at)
+        finally:
+            self._start = start
+
+
+class KeepsOldLetters(MemoryEventsLog):
+    def drop(self, through: int) -> None:
+        letters = dict(self._letters)
+        super().drop(through)
+        self._letters = letters
+
+
+class CountsTheErasedAgain(MemoryEventsLog):
+    def blank(self, offsets: Sequence[int]) -> None:
+        super().blank(offsets)
+        self._erased.clear()
+
+
 class Unfenced(MemoryUpdatesLog):
     def append(self, update: StoredUpdate, token: int) -> None:
         super().append(update, self._token)
@@ -203,6 +242,14 @@ UPDATES = UpdatesLogContract
         (OldestLetterFirst, EVENTS.test_dead_letters_come_newest_first),
         (NumbersAgain, EVENTS.test_a_settled_letter_is_gone_and_its_number_is_not_given_again),
         (AppendsWhenClosed, EVENTS.test_closing_ends_a_wait_and_refuses_appends),
+        (ReadsOverTheGap, EVENTS.test_the_oldest_entries_can_be_dropped),
+        (DropsAll, EVENTS.test_the_newest_entry_stays_and_time_goes_on_from_it),
+        (ForgetsWhatItDropped, EVENTS.test_what_may_have_been_dropped_is_refused),
+        (
+            KeepsOldLetters,
+            EVENTS.test_letters_from_before_the_oldest_entry_are_dropped_with_the_rest,
+        ),
+        (CountsTheErasedAgain, EVENTS.test_a_blanked_entry_keeps_its_place_and_counts_once),
         (Unfenced, UPDATES.test_a_newer_token_fences_off_the_older_ones),
         (OneTokenForAll, UPDATES.test_a_newer_token_fences_off_the_older_ones),
         (AnySequence, UPDATES.test_a_sequence_follows_the_one_before),

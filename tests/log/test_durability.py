@@ -20,9 +20,12 @@ from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.types import Appended, Event
 from tests.log.lossy import Image, LossyDisk
 
+RECEIVED_AT = 1e6
+
 
 def event(name: str) -> Event:
-    return Event(name, "view", "u1", 1000.0, item_id="i" * 300)
+    """One whose name begins with the number of its call; an hour lies between two calls."""
+    return Event(name, "view", "u1", 3600.0 * int(name.split("-")[0]), item_id="i" * 300)
 
 
 class NormalEventsLog(SqliteEventsLog):
@@ -45,9 +48,11 @@ def frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def power_cuts(
-    disk: LossyDisk, path: Path, kind: type[SqliteEventsLog]
+    disk: LossyDisk, path: Path, kind: type[SqliteEventsLog], keep: int | None = None
 ) -> list[tuple[Image, dict[str, int]]]:
     """Cuts the power around every sync and after every acknowledgement of a run.
+
+    All but the newest ``keep`` events are dropped on the way.
 
     Returns what the disk held then, beside the events that were acknowledged by then.
     """
@@ -64,15 +69,19 @@ def power_cuts(
     with contextlib.closing(kind(path, vfs=disk.name)) as log:
         for call in range(20):
             names = [[f"{call}-{part}-{n}" for n in range(3)] for part in range(2)]
-            futures = [log.submit([event(name) for name in part], 2000.0) for part in names]
+            futures = [log.submit([event(name) for name in part], RECEIVED_AT) for part in names]
             for part, future in zip(names, futures, strict=True):
                 offsets = [answer.offset for answer in future.result(20)]
                 acknowledged.update(zip(part, offsets, strict=True))
+            if keep is not None:
+                log.drop(len(acknowledged) - keep)
             cut()
     return cuts
 
 
-def losses(folder: Path, image: Image, acknowledged: dict[str, int]) -> list[str]:
+def losses(
+    folder: Path, image: Image, acknowledged: dict[str, int], keep: int | None = None
+) -> list[str]:
     """What is wrong with a log that is opened on what the power cut left."""
     folder.mkdir()
     for name, content in image.items():
@@ -81,7 +90,8 @@ def losses(folder: Path, image: Image, acknowledged: dict[str, int]) -> list[str
     with contextlib.ExitStack() as stack:
         try:
             log = stack.enter_context(contextlib.closing(SqliteEventsLog(folder / "events.db")))
-            records = log.read(0, 10_000)
+            start = log.start()
+            records = log.read(start, 10_000)
         except LogError as error:
             return [f"can't be read: {error}"]
         offsets = [record.offset for record in records]
@@ -90,8 +100,13 @@ def losses(folder: Path, image: Image, acknowledged: dict[str, int]) -> list[str
             for record in records
             if isinstance(record.entry, Event)
         }
+        if start > (0 if keep is None else max(0, len(acknowledged) - keep)):
+            wrong.append(f"more is dropped than was to be: through {start}")
         for name, offset in acknowledged.items():
-            if found.get(name) != offset:
+            if offset <= start:
+                if log.append([event(name)], RECEIVED_AT)[0].older_than is None:
+                    wrong.append(f"{name} was dropped, and counted again")
+            elif found.get(name) != offset:
                 wrong.append(f"{name} was acknowledged at {offset}, is at {found.get(name)}")
         if len(found) < len(records):
             wrong.append("an event is there twice")
@@ -99,7 +114,7 @@ def losses(folder: Path, image: Image, acknowledged: dict[str, int]) -> list[str
             wrong.append(f"offsets don't increase: {offsets}")
         if acknowledged and not wrong:
             name, offset = next(reversed(acknowledged.items()))
-            again, new = log.append([event(name), event("afterwards")], 2000.0)
+            again, new = log.append([event(name), event("99-afterwards")], RECEIVED_AT)
             if again != Appended(offset, True) or new.offset <= offsets[-1]:
                 wrong.append(f"after the power cut: {again}, {new}")
     connection = apsw.Connection(str(folder / "events.db"))
@@ -109,11 +124,13 @@ def losses(folder: Path, image: Image, acknowledged: dict[str, int]) -> list[str
     return wrong
 
 
-def all_losses(folder: Path, cuts: list[tuple[Image, dict[str, int]]]) -> list[str]:
+def all_losses(
+    folder: Path, cuts: list[tuple[Image, dict[str, int]]], keep: int | None = None
+) -> list[str]:
     return [
         loss
         for number, (image, acknowledged) in enumerate(cuts)
-        for loss in losses(folder / f"cut{number}", image, acknowledged)
+        for loss in losses(folder / f"cut{number}", image, acknowledged, keep)
     ]
 
 
@@ -124,6 +141,15 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(disk: LossyDisk, tmp_pa
     # acknowledged, and images differ.
     assert len(cuts) > 150
     assert len({tuple(sorted(image.items())) for image, _ in cuts}) > 50
+
+
+def test_a_power_cut_while_events_are_dropped_loses_no_others(
+    disk: LossyDisk, tmp_path: Path
+) -> None:
+    cuts = power_cuts(disk, tmp_path / "events.db", SqliteEventsLog, keep=30)
+    assert all_losses(tmp_path, cuts, keep=30) == []
+    with contextlib.closing(SqliteEventsLog(tmp_path / f"cut{len(cuts) - 1}/events.db")) as log:
+        assert log.start() > 60
 
 
 def test_a_log_that_syncs_too_rarely_is_caught(disk: LossyDisk, tmp_path: Path) -> None:

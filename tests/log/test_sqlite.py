@@ -74,9 +74,9 @@ class TestFiles:
         path = tmp_path / "events.db"
         SqliteEventsLog(path).close()
         newer = apsw.Connection(str(path))
-        newer.pragma("user_version", 2)
+        newer.pragma("user_version", 3)
         newer.close()
-        with pytest.raises(LogError, match=r"format 2.*upgrade"):
+        with pytest.raises(LogError, match=r"format 3.*upgrade"):
             SqliteEventsLog(path)
 
     def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,11 +28,12 @@ MINUTE = 60.0
 START = 1_000_000_000.0
 
 
-def config(weight: float = 0.1, **sections: dict[str, object]) -> Config:
-    return small(**{"feedback": {"negative_weight": weight}, **sections})
+def config(weight: float = 0.1, **sections: dict[str, Any]) -> Config:
+    feedback = {"negative_weight": weight, **sections.pop("feedback", {})}
+    return small(0, **{"feedback": feedback}, **sections)
 
 
-def impression(n: int, user: int, item: str, minute: float, **fields: object) -> Event:
+def impression(n: int, user: int, item: str, minute: float, **fields: Any) -> Event:
     return Event(f"s{n}", "impression", f"u{user}", START + minute * MINUTE, item, **fields)
 
 

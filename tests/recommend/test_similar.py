@@ -47,7 +47,7 @@ def test_lists_are_fused_by_reciprocal_rank(fold):
     cosines = vectors @ vectors[item]
     near = [row for row in np.argsort(-cosines) if cosines[row] > 0 and row != item]
     lists["sequence"] = [row for row in near if not withheld[row]]
-    assert set(lists) == {"transitions", "neighbours", "content", "sequence"}
+    assert set(lists) == {"transitions", "neighbours", "precedents", "content", "sequence"}
     assert all(lists.values())
     expected: dict[int, float] = {}
     for rows in lists.values():

@@ -20,7 +20,7 @@ from headwater.roles import backup as copies
 from tests.loop.streams import NOW, small, views
 
 # A snapshot every few batches, and few of them kept: what a backup copies is dropped behind it.
-CONFIG = small(deploy={"snapshot_events": 300, "snapshots_kept": 1})
+CONFIG = small(deploy={"snapshot_events": 300, "snapshots_kept": 1}, log={"keep_megabytes": 0.05})
 
 
 @contextmanager
@@ -50,6 +50,7 @@ class Trainer(threading.Thread):
                     events.append(views(40, start=start), NOW)
                     learner.step()
                     learner.publish()
+                    learner.retain()
                     self.digests[learner.trained_through] = learner.digest()
                     if start > 600:
                         self.busy.set()
@@ -87,6 +88,7 @@ def test_a_backup_of_a_running_system_restores_to_one_of_its_states(tmp_path: Pa
         assert copies.restore(tmp_path / f"copy{k}", again) == made
         with logs(again) as (events, updates):
             assert events.end() == made.offset
+            assert events.start() > 0
             learner = Learner(CONFIG, events, updates, again / "snapshots")
             assert learner.epoch == 1
             assert learner.sequence == made.sequence
@@ -95,7 +97,7 @@ def test_a_backup_of_a_running_system_restores_to_one_of_its_states(tmp_path: Pa
             while learner.step():
                 learner.publish()
             assert learner.trained_through == made.offset
-            first = events.read(0, 1)[0].entry
+            first = events.read(events.start(), 1)[0].entry
             assert events.append([first], NOW)[0].duplicate
 
 

@@ -14,10 +14,12 @@ from headwater import cli
 from headwater.config import Config
 from headwater.errors import HeadwaterError, LogError
 from headwater.ingest import read_interactions
-from headwater.log.sqlite import SqliteEventsLog
+from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
+from headwater.loop import Learner
 from headwater.roles import bulk
 from headwater.roles.export import What, export
 from headwater.types import Entry, Event, Item, ItemRemoval, User, UserRemoval
+from tests.loop.streams import NOW, learn_all, small, views
 
 FULL = Event(
     "é\0", "rating", "u,1", 1_700_000_000.123456, "i|1", -0.1, "s", "r", 3, "home", "app",
@@ -139,3 +141,40 @@ def test_the_commands(
         assert not caught.value.code
     assert "2 items of" in capsys.readouterr().out
     assert content(tmp_path / "copy") == NEWEST["items"]
+
+
+def test_what_the_log_no_longer_holds_comes_from_the_snapshot(tmp_path: Path) -> None:
+    config = small(deploy={"snapshots_kept": 1})
+    changed: list[Entry] = [Item("i2", "Second"), ItemRemoval("i3"), User("u2", {"plan": "new"})]
+    with (
+        closing(SqliteEventsLog(tmp_path / "events.db")) as events,
+        closing(SqliteUpdatesLog(tmp_path / "updates.db")) as updates,
+    ):
+        old: list[Entry] = [
+            Item("i1", "One"),
+            Item("i2", "Two"),
+            Item("i3"),
+            User("u1"),
+            User("u2"),
+        ]
+        events.append([*old, *views(50)], NOW)
+        learner = Learner(config, events, updates, tmp_path / "snapshots")
+        learn_all(learner)
+        learner.snapshot()
+        events.append([*changed, *views(50, start=50)], NOW)
+        events.drop(20)
+    found: dict[What, list[Entry]] = {}
+    for what in NEWEST:
+        path = tmp_path / f"{what}.jsonl"
+        export(path, tmp_path, what)
+        found[what] = [
+            msgspec.json.decode(line, type=Entry) for line in path.read_bytes().splitlines()
+        ]
+    assert found["items"] == [Item("i1", "One"), Item("i2", "Second")]
+    assert found["users"] == [User("u1"), User("u2", {"plan": "new"})]
+    assert found["events"] == [*views(50), *views(50, start=50)][15:]
+    for path in (tmp_path / "snapshots").iterdir():
+        path.unlink()
+    export(tmp_path / "events.jsonl", tmp_path, "events")
+    with pytest.raises(HeadwaterError, match="no snapshot that holds them"):
+        export(tmp_path / "items.jsonl", tmp_path, "items")

@@ -46,6 +46,7 @@ class Learner:
         self.snapshots: list[int] = []
         self.fenced = False
         self.due = 0
+        self.retained = 0
         self._events = events
         self._seconds = seconds_per_step
 
@@ -66,6 +67,9 @@ class Learner:
     def snapshot(self) -> Path:
         self.snapshots.append(self.trained_through)
         return Path(f"{self.trained_through}.safetensors")
+
+    def retain(self) -> None:
+        self.retained += 1
 
 
 def made(end: int, seconds_per_step: float = 0.0) -> tuple[Trainer, Learner, Events]:
@@ -92,6 +96,7 @@ def test_learns_what_is_there_then_what_comes_and_publishes_when_idle() -> None:
     thread = running(trainer)
     until(lambda: learner.published_through == 25)
     assert learner.due == 3, "asked after each step whether it's time to publish"
+    assert learner.retained > 3, "the log is kept to its size as it grows"
     events.grow(7)
     until(lambda: learner.published_through == 32)
     trainer.stop()
