@@ -45,7 +45,7 @@ replay_buffer = 200
 ONE_BY_ONE = SETTINGS + "[train]\nbatch_events = 1\n"
 """Counts never lag, so that a list can be worked out by hand."""
 
-EXPERTS = ["popularity", "transitions", "neighbours", "precedents", "content", "sequence"]
+EXPERTS = ["popularity", "transitions", "neighbours", "precedents", "habits", "content", "sequence"]
 FIGURES = {
     "n",
     "hit_rate@10",

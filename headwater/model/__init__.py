@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from headwater.config import Config
 from headwater.model._opinion import Opinion
 from headwater.model.content import Content
+from headwater.model.habits import Habits
 from headwater.model.mixture import Mixture
 from headwater.model.neighbours import Neighbours
 from headwater.model.popularity import Popularity
@@ -28,6 +29,7 @@ __all__ = [
     "EXPERTS",
     "Content",
     "Examples",
+    "Habits",
     "HistoryExpert",
     "Mixture",
     "Model",
@@ -42,7 +44,7 @@ __all__ = [
     "single_threaded",
 ]
 
-EXPERTS = ("popularity", "transitions", "neighbours", "precedents", "content", "sequence")
+EXPERTS = ("popularity", "transitions", "neighbours", "precedents", "habits", "content", "sequence")
 """Names of the experts, in the order in which they stand everywhere."""
 
 
@@ -95,6 +97,7 @@ class Model:
             Transitions(config.transitions),
             Neighbours(config.neighbours),
             self.precedents,
+            Habits(config.preprocess.history_length),
         )
         self.content = Content(config.content)
         self.from_history: dict[str, HistoryExpert] = {

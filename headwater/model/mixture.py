@@ -123,7 +123,12 @@ class Mixture:
         The shares of an item add up to its score less the score that it would have with
         every expert silent.
         """
-        names = list(self.groups)
+        # An expert that says nothing of any item has no share, and would double the work.
+        names = [
+            name
+            for name, columns in self.groups.items()
+            if (features[..., columns] != self.silence[columns]).any()
+        ]
         coalitions = [
             frozenset(coalition)
             for size in range(len(names) + 1)
@@ -135,16 +140,15 @@ class Mixture:
                 columns = self.groups[name]
                 said[number][..., columns] = self.silence[columns]
         value = dict(zip(coalitions, self.scores(said), strict=True))
-        shares = {}
+        shares = {name: np.zeros(features.shape[:-1], np.float32) for name in self.groups}
         for name in names:
-            share = np.zeros(features.shape[:-1], np.float32)
+            share = shares[name]
             for others, score in value.items():
                 if name in others:
                     continue
                 size = len(others)
                 weight = factorial(size) * factorial(len(names) - size - 1) / factorial(len(names))
                 share += weight * (value[others | {name}] - score)
-            shares[name] = share
         return shares
 
     def _scores(self, features: Tensor) -> Tensor:

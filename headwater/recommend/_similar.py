@@ -33,6 +33,7 @@ def similar_items(
     lists = {
         name: expert.weigh(contexts).best(withheld, k)[0][0]
         for name, expert in model.from_history.items()
+        if name != "habits"  # it relates an item to itself
     }
     lists["sequence"] = _nearest(model, contexts, withheld, k)
     reasons: dict[int, list[Reason]] = {}

@@ -30,7 +30,7 @@ START = 1_000_000_000.0
 
 def config(weight: float = 0.1, **sections: dict[str, Any]) -> Config:
     feedback = {"negative_weight": weight, **sections.pop("feedback", {})}
-    return small(0, **{"feedback": feedback}, **sections)
+    return small(0, feedback=feedback, **sections)
 
 
 def impression(n: int, user: int, item: str, minute: float, **fields: Any) -> Event:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from headwater.config import Config
-from headwater.model import Content, Model, Neighbours, Precedents, Transitions
+from headwater.model import Content, Habits, Model, Neighbours, Precedents, Transitions
 from headwater.model.associations import Associations
 from headwater.recommend import Features, Recommender
 from headwater.testing import ExpertContract
@@ -69,6 +69,11 @@ class TestTransitions(ExpertContract):
 class TestPrecedents(TestTransitions):
     def create(self, config: Config) -> Any:
         return Precedents(config.precedents)
+
+
+class TestHabits(TestTransitions):
+    def create(self, config: Config) -> Any:
+        return Habits(config.preprocess.history_length)
 
 
 class TestNeighbours(TestTransitions):

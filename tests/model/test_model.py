@@ -80,7 +80,8 @@ def test_a_forgotten_item_is_forgotten_by_every_expert():
     for name in ("events", "first_times"):
         assert getattr(found.popularity, name)[[3, 5]].tolist() == [0, 0]
     every = np.arange(ITEMS, dtype=np.int32)[None]
-    for expert in found.counting:
+    # What is in a history is proposed by habits however little is known of it.
+    for expert in found.counting[:-1]:
         asked = contexts([[3], [5]])
         assert not expert.weigh(asked).scores(np.repeat(every, 2, axis=0)).any()
     np.testing.assert_array_equal(
@@ -127,6 +128,6 @@ def test_growing_makes_room_in_every_expert(items):
     found.grow(items)
     found.grow(1)
     assert len(found.popularity.scores()) == len(found.sequence.rows) == items
-    for expert in found.counting:
+    for expert in found.counting[:-1]:
         rows, _ = expert.weigh(contexts([[items - 1]])).best(np.zeros(items, "?"), 2)
         assert rows.tolist() == [[-1, -1]]

@@ -23,6 +23,7 @@ FLOORS = {
     "transitions": 0.95,
     "neighbours": 0.95,
     "precedents": 0.95,
+    "habits": 0.95,
     "content": 0.95,
     "sequence": 0.9,
 }

@@ -86,7 +86,7 @@ def test_an_item_that_no_event_named_has_finite_features():
     assert (features[new][:, own] == fold.model.mixture.silence[own]).all()
 
 
-@pytest.mark.parametrize("expert", ["transitions", "neighbours", "precedents", "content"])
+@pytest.mark.parametrize("expert", ["transitions", "neighbours", "precedents", "habits", "content"])
 def test_an_expert_that_knows_nothing_is_as_silent_as_silence(fold, expert):
     features, rows = filled(fold, [Request(10), Request(10, "u0")])
     silence = fold.model.mixture.silence

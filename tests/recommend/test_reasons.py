@@ -9,7 +9,7 @@ from headwater.types import NO_ROW
 from tests.recommend.learned import NOW, learned, requests
 
 N = 8
-ASSOCIATING = ("transitions", "neighbours", "precedents", "content")
+ASSOCIATING = ("transitions", "neighbours", "precedents", "habits", "content")
 
 
 @pytest.fixture(scope="module")

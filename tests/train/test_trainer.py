@@ -146,7 +146,7 @@ def test_without_gradient_only_counts_change():
 
 
 def test_counts_are_the_same_with_and_without_gradient():
-    counts = ("popularity.", "transitions.", "neighbours.", "precedents.")
+    counts = ("popularity.", "transitions.", "neighbours.", "precedents.", "habits.")
     assert parts(taught().state(), *counts) == parts(taught(gradient=False).state(), *counts)
 
 
