@@ -13,9 +13,6 @@ DROPPED_AT_ONCE = 100
 such transactions a second, 99 of 100 appends took up to 18 ms, as without any (20 ms); with 250
 rows it was 26 ms, with 1,000 rows 46 ms."""
 
-_FORMAT = 2
-"""Format 1 has every entry: who knows no other would take the rest of a log for all of it."""
-
 
 def drop(connection: apsw.Connection, through: int) -> bool:
     """Drops at most ``DROPPED_AT_ONCE`` entries, and dead letters; True if any are left to drop."""
@@ -28,7 +25,6 @@ def drop(connection: apsw.Connection, through: int) -> bool:
     if first is None or last < first:
         connection.execute("COMMIT")
         return False
-    _mark(connection)
     connection.execute("DELETE FROM events WHERE offset <= ?", (last,))
     oldest = connection.execute("SELECT received_at FROM events ORDER BY offset LIMIT 1").get
     connection.execute(
@@ -48,7 +44,6 @@ def blank(connection: apsw.Connection, offsets: Sequence[int]) -> None:
     """Blanks entries in one transaction; what they held is overwritten in the file."""
     connection.execute("PRAGMA secure_delete = ON").fetchall()
     connection.execute("BEGIN IMMEDIATE")
-    _mark(connection)
     for offset in offsets:
         source, event_id = connection.execute(
             "SELECT source, event_id FROM events WHERE offset = ?", (offset,)
@@ -61,8 +56,3 @@ def blank(connection: apsw.Connection, offsets: Sequence[int]) -> None:
             (event_id, BLANK, offset),
         )
     connection.execute("COMMIT")
-
-
-def _mark(connection: apsw.Connection) -> None:
-    if connection.pragma("user_version") < _FORMAT:
-        connection.execute(f"PRAGMA user_version = {_FORMAT}").fetchall()

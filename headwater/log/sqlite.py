@@ -55,7 +55,8 @@ _EVENTS = Schema(
             field TEXT NOT NULL,
             reason TEXT NOT NULL)""",
     ),
-    # Format 2 has the same tables, and may hold blanks in them.
+    # Format 2 has the same tables, but may begin later and hold blanks: who knows format 1 alone
+    # would take the rest of a log for all of it.
     upgrades=((),),
 )
 

@@ -118,6 +118,12 @@ class Fold:
             self.preprocess.tokens.release(self.model.content.forget_unused())
         return gone
 
+    def erase(self, user_id: str) -> Gone:
+        """Lets go of a user, of whom no event may tell any more."""
+        gone = self.preprocess.erase(user_id)
+        self.model.forget_users(gone.users)
+        return gone
+
     def state(self) -> State:
         return {
             **{f"preprocess.{name}": value for name, value in self.preprocess.state().items()},

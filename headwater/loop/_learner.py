@@ -236,11 +236,14 @@ class Learner:
         learned from the user's events stays: counts, weights and sequences of items that name
         nobody. It is a change that no event tells of, and so opens a new epoch.
         """
-        found = self.fold.preprocess.erase(user_id)
-        if found:
-            self.publish()
-            self._open_epoch("a user was erased")
-        return found
+        self.publish()
+        gone = self.fold.erase(user_id)
+        if not len(gone.users):
+            return False
+        self._impressions.forget(gone)
+        self._satisfaction.forget(gone.users)
+        self._open_epoch("a user was erased")
+        return True
 
     def _write_snapshot(self, snapshots: Snapshots) -> Path:
         self._updates.sync()

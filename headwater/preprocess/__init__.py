@@ -184,22 +184,14 @@ class Preprocessor:
         items = self._active_items.expired(self.items.in_use(), kept, now)
         told = self.profiles.listed(len(self.users))
         users = self._active_users.expired(self.users.in_use(), told, now)
-        for row in items.tolist():
-            self.catalogue.forget(row)
-        for row in users.tolist():
-            self.profiles.remove(row)
-            self._groups.pop(row, None)
-        gone = np.zeros(len(self.items), np.bool_)
-        gone[items] = True
-        for group in self._groups.values():
-            group.forget(gone)
-        self.item_events[items] = 0
-        self.histories.forget(users, gone)
-        self.items.release(items)
-        self.users.release(users)
         self.expired["users"] += len(users)
         self.expired["items"] += len(items)
-        return Gone(items, users)
+        return self._let_go(items, users)
+
+    def erase(self, user_id: str) -> Gone:
+        """Lets go of a user, as if it had expired; of nobody where it isn't known."""
+        rows = np.array(self.users.known([user_id]), np.int32)
+        return self._let_go(np.zeros(0, np.int32), rows)
 
     def contexts(self, requests: Sequence[Request], now: float) -> Contexts:
         """What is known of each request; reads only, so an unknown user stays unknown."""
@@ -253,19 +245,6 @@ class Preprocessor:
         found, row = self.profiles.page(after, n, len(self.users))
         return found, row if row + 1 < len(self.users) else None
 
-    def erase(self, user_id: str) -> bool:
-        """Forgets a user, its id too; False where it wasn't known. The row isn't given again."""
-        row = self.users.find(user_id)
-        if row == NO_ROW:
-            return False
-        self.profiles.remove(row)
-        nothing = np.zeros(0, np.int32)
-        none = nothing.astype(np.bool_)
-        codes, times, sessions = (nothing.astype(kind) for kind in (np.uint8, float, np.int64))
-        self._walk(nothing, nothing, codes, times, sessions, none, none, [(0, row)])
-        self.users.erase(row)
-        return True
-
     def state(self) -> State:
         state = {
             f"{name}.{key}": value
@@ -301,6 +280,23 @@ class Preprocessor:
             "active_users": self._active_users,
             "active_items": self._active_items,
         }
+
+    def _let_go(self, items: Ints, users: Ints) -> Gone:
+        """Clears rows and takes their ids away."""
+        for row in items.tolist():
+            self.catalogue.forget(row)
+        for row in users.tolist():
+            self.profiles.remove(row)
+            self._groups.pop(row, None)
+        gone = np.zeros(len(self.items), np.bool_)
+        gone[items] = True
+        for group in self._groups.values():
+            group.forget(gone)
+        self.item_events[items] = 0
+        self.histories.forget(users, gone)
+        self.items.release(items)
+        self.users.release(users)
+        return Gone(items, users)
 
     def _read(self, users: np.ndarray, now: float) -> Contexts:
         n = len(users)

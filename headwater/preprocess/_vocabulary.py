@@ -76,15 +76,6 @@ class Vocabulary:
         free = np.sort(np.concatenate([self._free[: self._n_free], gone]))
         self._free, self._n_free = free[::-1].astype(np.int32), len(free)
 
-    def erase(self, row: int) -> None:
-        """Puts an id in the place of the row's own that tells nothing of it."""
-        del self._rows[self._ids[row]]
-        id = f"\0{row}"
-        while id in self._rows:
-            id += "\0"
-        self._rows[id] = row
-        self._ids[row] = id
-
     def state(self) -> State:
         text, offsets = pack_strings(self._ids)
         return {"text": text, "offsets": offsets, "free": self._free[: self._n_free]}

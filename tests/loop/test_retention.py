@@ -189,4 +189,8 @@ def test_blanks_are_folded_as_nothing(tmp_path: Path):
     assert_equal(counted(follower), counted(learner))
     others = events_log([event for k, event in enumerate(entries) if k not in mine])
     without, _ = learned(config(), others, tmp_path / "others")
-    assert_equal(counted(learner), counted(without))
+    # They differ in nothing but where the others' entries stand.
+    places = {"preprocess.active_users.offsets", "preprocess.active_items.offsets"}
+    assert_equal(
+        *({k: v for k, v in counted(one).items() if k not in places} for one in (learner, without))
+    )
