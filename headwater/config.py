@@ -304,6 +304,14 @@ class Deploy(_Section):
     """An update with a longer row doesn't go live."""
     dense_limit: float = Field(default=100.0, gt=0)
     """Likewise for the largest dense weight."""
+    resume_batches: int = Field(default=10, ge=1)
+    """After a guard has tripped, micro-batches in a row that must be sane before learning by
+    gradient goes on: a second's at full speed. A first guess."""
+    webhook_url: str | None = Field(
+        default=None, pattern=r"^https?://", examples=["https://example.org/alerts"]
+    )
+    """Is sent a JSON object by POST when a guard trips or the model is rolled back. Nothing
+    waits for its answer."""
 
 
 class Recommend(_Section):

@@ -272,14 +272,25 @@ class TableRows:
     values: Floats  # (R, D)
 
 
+class Held(msgspec.Struct, frozen=True):
+    """A micro-batch whose events were counted and not learned from: its end, and why.
+
+    ``guard`` names the guard that tripped, or says ``paused`` where one had before.
+    """
+
+    through: int
+    guard: str
+    reason: str
+
+
 @dataclass(slots=True)
 class Update:
     """What one or more micro-batches taught the model; the only way from trainer to server.
 
     Rows, tombstones and dense weights that were trained together travel, and
     are applied, together. ``batch_ends`` records where each micro-batch ended,
-    so that a refold cuts the stream where the trainer did; ``without_gradient``
-    those of them that were counted but whose gradient step was held back.
+    so that a refold cuts the stream where the trainer did; ``held`` those of
+    them that were counted but whose gradient step was held back.
     """
 
     epoch: int
@@ -290,7 +301,7 @@ class Update:
     tombstones: dict[str, Ints]
     dense: dict[str, Floats]
     settings: tuple[SettingChange, ...] = ()
-    without_gradient: tuple[int, ...] = ()
+    held: tuple[Held, ...] = ()
 
 
 # --- what is said of a model ---------------------------------------------------------------------

@@ -156,7 +156,9 @@ def _reported(report: Mapping[str, Any]) -> Iterator[Metric]:
     trainer = GaugeMetricFamily(
         "headwater_trainer", "Numbers of the trainer's newest report.", labels=["name"]
     )
-    for name, number in numbers({k: v for k, v in report.items() if k != "cleaned"}):
+    for name, number in numbers(
+        {k: v for k, v in report.items() if k not in ("cleaned", "guards")}
+    ):
         trainer.add_metric([name], number)
     yield trainer
     cleaned = CounterMetricFamily(
@@ -165,6 +167,12 @@ def _reported(report: Mapping[str, Any]) -> Iterator[Metric]:
     for reason, n in report.get("cleaned", {}).items():
         cleaned.add_metric([reason], n)
     yield cleaned
+    tripped = CounterMetricFamily(
+        "headwater_guard_tripped", "Batches that a guard held back.", labels=["guard"]
+    )
+    for guard, n in report.get("guards", {}).items():
+        tripped.add_metric([guard], n)
+    yield tripped
     labels = ["window", "segment", "metric"]
     value = GaugeMetricFamily("headwater_metric", "Predictions tested on events.", labels=labels)
     low = GaugeMetricFamily("headwater_metric_low", "Low end of 95 %.", labels=labels)

@@ -1,8 +1,9 @@
 """Stage 6, deploy: what was learned goes live, in one piece and only when it is fit to.
 
-``encode`` and ``decode`` give an update its form on the updates log, ``check``
-holds back one that would harm, ``Snapshots`` keeps whole states to start from,
-and ``Versions`` remembers which structural state was live when.
+``encode`` and ``decode`` give an update its form on the updates log, ``Watch``
+holds back a batch before its step and ``check`` an update that would harm,
+``Snapshots`` keeps whole states to start from, and ``Versions`` remembers which
+state was live when.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from headwater.deploy._sealing import state_digest
 from headwater.deploy._snapshots import Manifest, Snapshots
 from headwater.deploy._updates import decode, digest, encode
 from headwater.deploy._versions import Versions
+from headwater.deploy._watch import GUARDS, PAUSED, Watch
 
 __all__ = [
+    "GUARDS",
+    "PAUSED",
     "Manifest",
     "Snapshots",
     "Versions",
+    "Watch",
     "check",
     "decode",
     "digest",

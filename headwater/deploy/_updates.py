@@ -18,7 +18,7 @@ from headwater.deploy._sealing import (
     unseal,
 )
 from headwater.errors import UpdateError
-from headwater.types import SettingChange, State, TableRows, Update
+from headwater.types import Held, SettingChange, State, TableRows, Update
 
 FORMAT = 1
 """The layout that :func:`encode` writes; a reader refuses what is newer."""
@@ -31,8 +31,8 @@ class _Header(msgspec.Struct, frozen=True):
     trained_through: int
     batch_ends: tuple[int, ...]
     settings: tuple[SettingChange, ...]
-    without_gradient: tuple[int, ...]
     digest: str  # of the arrays
+    held: tuple[Held, ...] = ()
 
 
 def digest(payload: bytes) -> str:
@@ -60,7 +60,7 @@ def encode(update: Update) -> bytes:
         trained_through=update.trained_through,
         batch_ends=tuple(update.batch_ends),
         settings=tuple(update.settings),
-        without_gradient=tuple(update.without_gradient),
+        held=tuple(update.held),
         digest=state_digest(arrays),
     )
     return save(arrays, metadata=seal(msgspec.json.encode(header, order="deterministic")))
@@ -154,5 +154,5 @@ def _update(header: _Header, arrays: State) -> Update:
         tombstones=tombstones,
         dense=dense,
         settings=header.settings,
-        without_gradient=header.without_gradient,
+        held=header.held,
     )

@@ -77,6 +77,7 @@ class Impressions:
         self._hours = np.zeros(0, np.int64)
         self._taken_up = np.zeros(0, np.int32)  # of the user in that hour
         self._counts = np.zeros(2, np.int64)  # taught as ignored, taken back
+        self._taken = np.zeros(0, np.int64), np.zeros(0, np.uint8)  # places, states before
 
     def observe(
         self,
@@ -156,6 +157,7 @@ class Impressions:
         places = np.flatnonzero(states >= IGNORED)
         places = places[np.argsort((places - self._added) % n)][:_PER_STEP]
         ignored = states[places] == IGNORED
+        self._taken = places, states[places]
         self._entries["state"][places] = np.where(ignored, TAUGHT, GONE)
         self._counts += (int(ignored.sum()), int((~ignored).sum()))
         return Labels(
@@ -167,6 +169,13 @@ class Impressions:
                 np.float32
             ),
         )
+
+    def put_back(self) -> None:
+        """Undoes the newest ``take``: its step was left."""
+        places, states = self._taken
+        self._entries["state"][places] = states
+        ignored = states == IGNORED
+        self._counts -= (int(ignored.sum()), int((~ignored).sum()))
 
     def forget(self, gone: Gone) -> None:
         """Drops every impression of items and users whose rows are gone."""

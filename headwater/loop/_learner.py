@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,9 +14,11 @@ import structlog
 
 from headwater.config import Config
 from headwater.deploy import (
+    PAUSED,
     Manifest,
     Snapshots,
     Versions,
+    Watch,
     check,
     decode,
     digest,
@@ -30,11 +33,13 @@ from headwater.loop._fold import Fold, part_of
 from headwater.loop._retention import Retention
 from headwater.model import EXPERTS
 from headwater.optimize import Optimizer
-from headwater.train import Trainer
+from headwater.train import Lesson, Trainer
 from headwater.types import (
     Batch,
     Event,
     Floats,
+    Held,
+    Labels,
     Record,
     SettingChange,
     State,
@@ -50,6 +55,9 @@ _VERSION_METRICS = ("mixture.ndcg@10", "popularity.ndcg@10")
 
 _SETTINGS_REPORTED = 50
 """Newest changes of settings that a report tells of."""
+
+_TRIPS_REPORTED = 50
+"""Newest batches that tripped a guard that a report tells of."""
 
 _RATED = ("sequence", "mixture")
 """Parts of the model whose learning rates the optimizer steers."""
@@ -95,9 +103,11 @@ class Learner:
         self._speed = _Speed()
         self._bytes = 0
         self._changes: deque[SettingChange] = deque(maxlen=_SETTINGS_REPORTED)
+        self._trips: deque[Held] = deque(maxlen=_TRIPS_REPORTED)
         self.epoch = 1
         self.version = 1
         self.on_outcomes: Callable[[Batch, Outcomes], None] | None = None
+        self.on_alert: Callable[[str, Mapping[str, Any]], None] | None = None
         self._restore()
         self._refold()
 
@@ -107,15 +117,31 @@ class Learner:
         return self.fold.offset
 
     def step(self) -> int:
-        """Learns the next micro-batch, if the log holds any; returns the records read."""
+        """Learns the next micro-batch, if the log holds any; returns the records read.
+
+        One whose learning raises an error is counted only, as with a guard.
+        """
         records = self._next()
         if records:
-            self.learn(records)
+            pending = [*self._pending, records[-1].offset]
+            try:
+                self.learn(records)
+            except Exception as error:
+                if self._snapshots is None:
+                    raise
+                log.exception("a step failed", through=pending[-1])
+                held = Held(pending[-1], "step", f"{type(error).__name__}: {error}")
+                self._learn_again(pending, [held])
             self._speed.add(len(records))
         return len(records)
 
-    def learn(self, records: Sequence[Record], *, gradient: bool = True) -> None:
-        """One turn of the loop: preprocess, recommend, evaluate, feedback, train, optimize."""
+    def learn(self, records: Sequence[Record], *, held: Held | None = None) -> None:
+        """One turn of the loop: preprocess, recommend, evaluate, feedback, guard, train, optimize.
+
+        Args:
+            records: the micro-batch.
+            held: why it is only counted, where that is known beforehand.
+        """
         # What an entry of the batch withholds, or lists, isn't known yet to the events before it.
         withheld = self.fold.withheld()
         batch, removed = self.fold.batch(records)
@@ -134,15 +160,36 @@ class Learner:
             rates = {name: self._optimizer.rate(name) for name in _RATED}
             known = self.fold.preprocess
             self._impressions.observe(batch, records, known.items.find, known.users.find)
+            judged = self._watch.judge(batch)
+            held = held or judged
+            asked = False
+
+            def labels() -> Labels:
+                nonlocal asked
+                asked = True
+                return self._impressions.take()
+
+            def fit(lesson: Lesson) -> bool:
+                nonlocal held
+                wrong = [self._watch.fits(name, *of) for name, of in _losses(lesson).items()]
+                for reason in filter(None, wrong):
+                    held = Held(batch.end, "loss", reason)
+                if held is not None and asked:
+                    self._impressions.put_back()
+                return held is None
+
             lesson = self._trainer.learn(
                 batch,
                 ranking,
                 rates,
-                self._impressions.take,
+                labels,
                 known=known.items.in_use(),
-                gradient=gradient,
+                gradient=held is None,
+                fit=fit,
             )
-            losses = {"sequence": lesson.sequence_loss, "mixture": lesson.mixture_loss}
+            of_losses = _losses(lesson)
+            self._watch.settle(held, of_losses)
+            losses = {name: loss for name, (loss, _) in of_losses.items() if held is None}
             changes = self._optimizer.observe(losses, len(outcomes), batch.end)
             self._settings += changes
             self._changes.extend(changes)
@@ -154,8 +201,19 @@ class Learner:
         self._satisfaction.forget(gone.users)
         self._time = records[-1].stream_time
         self._pending.append(batch.end)
-        if not gradient:
-            self._without_gradient.append(batch.end)
+        if held is not None:
+            self._hold(held)
+
+    def _hold(self, held: Held) -> None:
+        self._held.append(held)
+        if held.guard != PAUSED and held not in self._trips:  # a refold meets it again
+            self._trips.append(held)
+            self._alert("guard tripped", msgspec.structs.asdict(held))
+
+    def _alert(self, what: str, numbers: Mapping[str, Any]) -> None:
+        log.error(what, **numbers)
+        if self.on_alert is not None:
+            self.on_alert(what, numbers)
 
     def publish_due(self) -> None:
         """Publishes unless micro-batches follow each other and the newest is young."""
@@ -183,7 +241,8 @@ class Learner:
             if self._snapshots is None:
                 raise
             log.error("update held back", guard=tripped.guard, reason=tripped.reason)
-            self._return_without(update)
+            held = [Held(end, tripped.guard, tripped.reason) for end in update.batch_ends]
+            self._learn_again(update.batch_ends, held)
             update = self._update()
         self._append(update)
         if self._snapshots and self._snapshot_due():
@@ -272,6 +331,7 @@ class Learner:
             **{f"satisfaction.{name}": value for name, value in self._satisfaction.state().items()},
             **{f"optimize.{name}": value for name, value in self._optimizer.state().items()},
             **{f"feedback.{name}": value for name, value in self._impressions.state().items()},
+            **{f"watch.{name}": value for name, value in self._watch.state().items()},
         }
 
     def digest(self) -> str:
@@ -286,8 +346,9 @@ class Learner:
         self._satisfaction = Satisfaction(self.config, self.fold.preprocess.type_names)
         self._optimizer = Optimizer(self.config.optimize, _RATED)
         self._impressions = Impressions(self.config, self.fold.preprocess.type_names)
+        self._watch = Watch(self.config.deploy, _RATED)
         self._pending: list[int] = []
-        self._without_gradient: list[int] = []
+        self._held: list[Held] = []
         self._settings: list[SettingChange] = []
         self._published_at = self._reported_at = self._time = 0.0
         self.sequence = self._kept = 0
@@ -300,6 +361,7 @@ class Learner:
             self._satisfaction.load(part_of(state, "satisfaction."))
             self._optimizer.load(part_of(state, "optimize."))
             self._impressions.load(part_of(state, "feedback."))
+            self._watch.load(part_of(state, "watch."))
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self._kept = manifest.sequence, manifest.offset
         if self.trained_through < self._events.start():
@@ -318,7 +380,7 @@ class Learner:
                 records = self._through(end)
                 if not records or records[-1].offset != end:
                     return self._open_epoch("the events log ends before its updates")
-                self.learn(records, gradient=end not in logged.without_gradient)
+                self.learn(records, held=_of(end, logged.held))
             update = self._update()
             if digest(encode(update)) != stored[0].digest:
                 return self._open_epoch(f"update {logged.sequence} was learned differently")
@@ -332,21 +394,22 @@ class Learner:
         self.epoch = max(self.epoch, newest[0].epoch if newest else 0) + 1
         log.warning("new epoch", epoch=self.epoch, reason=reason)
         self.sequence = self._updates.end()
-        self._pending, self._without_gradient, self._settings = [], [], []
+        self._pending, self._held, self._settings = [], [], []
         self.fold.model.changes()
         # The snapshot first: a follower that meets the new epoch must find it.
         if self._snapshots:
             self._write_snapshot(self._snapshots)
         self._append(self._update())
 
-    def _return_without(self, held: Update) -> None:
-        """Back to the last published state, then through the held batches without gradient."""
+    def _learn_again(self, ends: Sequence[int], held: Sequence[Held]) -> None:
+        """Back to the last published state, then through batches of which some are held back."""
+        epoch = self.epoch
         self._restore()
         self._refold()
-        if self.epoch != held.epoch:
-            return  # The logs gave something else; the held batches come again, after the rest.
-        for end in held.batch_ends:
-            self.learn(self._through(end), gradient=False)
+        if self.epoch != epoch:
+            return  # The logs gave something else; the batches come again, after the rest.
+        for end in ends:
+            self.learn(self._through(end), held=_of(end, held))
 
     def _next(self) -> list[Record]:
         """The next micro-batch: up to ``batch_events``, or what came within the time for one."""
@@ -375,12 +438,12 @@ class Learner:
             tombstones=tombstones,
             dense=dense,
             settings=tuple(self._settings),
-            without_gradient=tuple(self._without_gradient),
+            held=tuple(self._held),
         )
 
     def _published(self, update: Update) -> None:
         self.sequence = update.sequence
-        self._pending, self._without_gradient, self._settings = [], [], []
+        self._pending, self._held, self._settings = [], [], []
         self._published_at = time.monotonic()
 
     def _report(self, update: Update) -> bytes:
@@ -404,6 +467,9 @@ class Learner:
                 "cleaned": self.fold.preprocess.cleaning.counts,
                 "settings": list(self._changes),
                 "feedback": self._impressions.figures(),
+                "guards": self._watch.trips,
+                "paused": self._watch.paused,
+                "tripped": list(self._trips),
                 "metrics": self._evaluator.metrics("newest") + self._satisfaction.metrics(),
             }
         )
@@ -425,6 +491,18 @@ class _Speed:
             return 0.0
         span = self._marks[-1][0] - self._marks[0][0]
         return sum(n for _, n in self._marks[1:]) / span if span > 0 else 0.0
+
+
+def _losses(lesson: Lesson) -> dict[str, tuple[float, int]]:
+    """Name -> loss, and the number of examples behind it."""
+    return {
+        "sequence": (lesson.sequence_loss, lesson.sequence_examples),
+        "mixture": (lesson.mixture_loss, lesson.mixture_examples),
+    }
+
+
+def _of(end: int, held: Sequence[Held]) -> Held | None:
+    return next((one for one in held if one.through == end), None)
 
 
 def _values(records: Sequence[Record]) -> Floats:

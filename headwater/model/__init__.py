@@ -13,6 +13,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from headwater.config import Config
+from headwater.model._dense import Step
 from headwater.model._opinion import Opinion
 from headwater.model.content import Content
 from headwater.model.habits import Habits
@@ -38,6 +39,7 @@ __all__ = [
     "Popularity",
     "Precedents",
     "SequenceExpert",
+    "Step",
     "Table",
     "Transitions",
     "gap_buckets",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +12,19 @@ from headwater.types import Floats, State
 
 _CLIP = 1.0
 """Norm at which a gradient is clipped: one odd batch must not throw the weights."""
+
+
+@dataclass(slots=True)
+class Step:
+    """A gradient step that may still be left: its mean loss in nats, and what goes down it."""
+
+    loss: float
+    descend: Callable[[], None]
+
+    def take(self) -> float:
+        """Changes the weights; returns the loss."""
+        self.descend()
+        return self.loss
 
 
 class DenseWeights:

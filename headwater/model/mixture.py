@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from headwater.config import Mixture as Settings
-from headwater.model._dense import DenseWeights
+from headwater.model._dense import DenseWeights, Step
 from headwater.types import Flags, Floats, Ints, State
 
 
@@ -82,7 +82,7 @@ class Mixture:
             scores: Floats = self._scores(torch.from_numpy(features)).mean(0).numpy()
         return scores
 
-    def learn(
+    def step(
         self,
         features: Floats,
         valid: Flags,
@@ -90,8 +90,8 @@ class Mixture:
         weights: Floats,
         rate: float,
         correction: Floats | None = None,
-    ) -> float:
-        """One step on M lists; returns the mean loss in nats.
+    ) -> Step:
+        """One step on M lists, to be taken or left.
 
         The loss of a list is the cross-entropy of softmax(score - correction).
 
@@ -114,8 +114,8 @@ class Mixture:
         # A draw may have left a member nothing.
         mean = (losses.view_as(weight) * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
         loss = mean.sum()
-        self.dense.descend(loss, rate)
-        return float(loss.detach()) / len(self.members)
+        mean_loss = float(loss.detach()) / len(self.members)
+        return Step(mean_loss, lambda: self.dense.descend(loss, rate))
 
     def contributions(self, features: Floats) -> dict[str, Floats]:
         """Expert name -> (...) exact Shapley share of the scores of (..., F) features.

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from headwater.config import Sequence as Settings
-from headwater.model._dense import DenseWeights
+from headwater.model._dense import DenseWeights, Step
 from headwater.model._encoder import GAP_BUCKETS, Encoder
 from headwater.model.tables import Table
 from headwater.types import (
@@ -145,14 +145,14 @@ class SequenceExpert:
         nearest: Ints = np.take_along_axis(history, np.argmax(products, axis=2), axis=1)
         return nearest
 
-    def learn(
+    def step(
         self,
         examples: Examples,
         negatives: Ints,
         correction: Callable[[Ints], Floats] | None,
         rate: float,
-    ) -> float:
-        """One gradient step; returns the mean loss in nats of what came next.
+    ) -> Step:
+        """One gradient step, to be taken or left; its loss is that of what came next.
 
         A target y that was ignored adds |w| (weighed against what came next, like any other) times
         -log sigmoid(a - s_y), with s_y its score and a the log of the mean of exp(score) over all
@@ -214,10 +214,13 @@ class SequenceExpert:
             above_average = score - others + np.log(len(self.rows))
             passed = F.softplus(above_average) * torch.from_numpy(-examples.weights[ignored])
             objective = loss + passed.sum() / weights.sum()
-        self.dense.descend(objective, rate)
-        assert values.grad is not None
-        self.rows.descend(rows, values.grad.numpy(), self.settings.row_learning_rate * rate)
-        return float(loss.detach())
+
+        def descend() -> None:
+            self.dense.descend(objective, rate)
+            assert values.grad is not None
+            self.rows.descend(rows, values.grad.numpy(), self.settings.row_learning_rate * rate)
+
+        return Step(float(loss.detach()), descend)
 
     def state(self) -> State:
         return {

@@ -114,6 +114,12 @@ def _rows(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 for kind in ("users", "items")
             ),
         )
+    if found := {guard: n for guard, n in report.get("guards", {}).items() if n}:
+        yield "guards tripped", ", ".join(f"{n:,} {guard}" for guard, n in found.items())
+    if report.get("paused"):
+        yield "learning is paused", f"{report['paused']} sane batches to go; or `headwater resume`"
+    for held in report.get("tripped", [])[-3:]:
+        yield f"held back at {held['through']:,}", f"{held['guard']}: {held['reason']}"
     for name, factor in report.get("rates", {}).items():
         yield f"learning rate, {name}", f"{factor:.2f} of the configured one"
     for metrics in answer["metrics"]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from headwater.roles._webhook import Webhook
+
 if TYPE_CHECKING:
     from headwater.config import Config
     from headwater.log import EventsLog
@@ -96,6 +98,8 @@ def run(config: Config, data: Path) -> None:
         closing(SqliteUpdatesLog(data / "updates.db")) as updates,
     ):
         learner = Learner(config, events, updates, data / "snapshots")
+        if config.deploy.webhook_url is not None:
+            learner.on_alert = Webhook(config.deploy.webhook_url).send
         trainer = Trainer(learner, events)
 
         def handler(_number: int, _frame: FrameType | None) -> None:

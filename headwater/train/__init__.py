@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headwater.config import Config
-from headwater.model import Examples, Model, gap_buckets, single_threaded
+from headwater.model import Examples, Model, Step, gap_buckets, single_threaded
 from headwater.train._imbalance import log_keep, replay_chances, resampled, uniforms
 from headwater.train._replay import Replay
 from headwater.types import NO_ROW, Batch, Doubles, Flags, Floats, Ints, Labels, Ranking, State
@@ -28,10 +28,26 @@ _LIST_LENGTH = 64
 
 @dataclass(slots=True)
 class Lesson:
-    """What a step did: mean losses in nats, NaN where there was nothing to learn from."""
+    """What a step did, or would do: mean losses in nats, and of how many examples.
+
+    Where there are no examples a loss is NaN.
+    """
 
     sequence_loss: float
     mixture_loss: float
+    sequence_examples: int
+    mixture_examples: int
+
+
+_NOTHING = Lesson(float("nan"), float("nan"), 0, 0)
+
+
+@dataclass(slots=True)
+class _Drawn:
+    """The examples of one expert's step: new ones, for the buffer, and places of replayed ones."""
+
+    fresh: dict[str, np.ndarray]
+    again: Ints
 
 
 @dataclass(slots=True)
@@ -109,6 +125,7 @@ class Trainer:
         *,
         known: Flags | None = None,
         gradient: bool = True,
+        fit: Callable[[Lesson], bool] = lambda _: True,
     ) -> Lesson:
         """Learns one micro-batch whose lists were ranked before it.
 
@@ -121,29 +138,51 @@ class Trainer:
             known: (N,) item rows that stand for an item, the others are no negatives; ``None``
                 for all.
             gradient: False to count the events only.
+            fit: is shown the losses before the steps are taken; when it says False, the
+                events are counted only.
         """
         if not gradient:
             self.model.count(batch)
-            return Lesson(float("nan"), float("nan"))
+            return _NOTHING
         random = np.random.Generator(np.random.Philox(key=[self.config.seed, batch.end]))
         taught = batch.targets & (batch.weights > 0)
         kept = taught[:, None] & self._kept(batch)
-        lists = self._sampled_lists(batch, ranking, kept, random)
+        lists, drawn_lists = self._sampled_lists(batch, ranking, kept, random)
         chances = self._chances(self._histories, "targets")
-        examples, fresh, new = self._sampled_histories(batch, kept[:, 0], chances, random)
+        examples, drawn, new = self._sampled_histories(batch, kept[:, 0], chances, random)
         keep = np.exp(self._log_keep(batch.items[taught]))
         mean_keep = float(keep.sum()) / max(len(keep), 1)
         positives = _Positives(examples.weights > 0, new, mean_keep, chances)
         if labels is not None and (examples.weights > 0).any():
             examples = _labelled(examples, labels())
-        mixture = self._beside.submit(self._learn_lists, lists, rates["mixture"])
         if known is None:
             known = np.ones(len(self.model.sequence.rows), np.bool_)
-        sequence_loss = self._learn_histories(examples, positives, known, random, rates["sequence"])
-        mixture_loss = mixture.result()
+        beside = self._beside.submit(self._step_on_lists, lists, rates["mixture"])
+        sequence = self._step_on_histories(examples, positives, known, random, rates["sequence"])
+        mixture = beside.result()
+        lesson = Lesson(
+            sequence.loss if sequence else float("nan"),
+            mixture.loss if mixture else float("nan"),
+            int(positives.taught.sum()) if sequence else 0,
+            len(lists["targets"]),
+        )
+        if fit(lesson):
+            self._take(sequence, mixture)
+            self._histories.add(drawn.fresh)
+            self._lists.add(drawn_lists.fresh)
+        else:
+            self._histories.put_back(drawn.again)
+            self._lists.put_back(drawn_lists.again)
         self.model.count(batch)
-        self._histories.add(fresh)
-        return Lesson(sequence_loss, mixture_loss)
+        return lesson
+
+    def _take(self, sequence: Step | None, mixture: Step | None) -> None:
+        """Both steps, side by side; neither where the other wasn't fit to be taken."""
+        beside = self._beside.submit(mixture.take) if mixture else None
+        if sequence:
+            sequence.take()
+        if beside:
+            beside.result()
 
     def forget(self, items: Ints) -> None:
         """Replays no example again that names one of the item rows."""
@@ -198,8 +237,8 @@ class Trainer:
 
     def _sampled_histories(
         self, batch: Batch, kept: Flags, chances: Doubles | None, random: np.random.Generator
-    ) -> tuple[Examples, dict[str, np.ndarray], Flags]:
-        """New and replayed examples, the new ones for the buffer, and which are new."""
+    ) -> tuple[Examples, _Drawn, Flags]:
+        """New and replayed examples, where they were drawn, and which are new."""
         contexts = batch.contexts
         gaps = gap_buckets(contexts.history_times, contexts.history_items, contexts.times)
         # An empty history says nothing that a gradient could use.
@@ -215,7 +254,8 @@ class Trainer:
         }
         settings = self.config.sequence
         wanted = round(settings.replay * len(fresh["targets"]))
-        again = self._histories.take(self._histories.sample(wanted, random, chances))
+        places = self._histories.sample(wanted, random, chances)
+        again = self._histories.take(places)
         both = {name: np.concatenate([fresh[name], again[name]]) for name in fresh}
         both["new"] = np.arange(len(both["targets"])) < len(fresh["targets"])
         both = self._by_weight(both, random)
@@ -245,26 +285,27 @@ class Trainer:
             share[:, 1:] *= np.exp(-self._log_keep(targets))[:, None]
             share[random.random(share.shape) >= np.exp(self._log_keep(goal))] = 0.0
             share[:, 0] = weights
-        return Examples(items, types, both["gaps"], at, goal, share), fresh, both["new"]
+        examples = Examples(items, types, both["gaps"], at, goal, share)
+        return examples, _Drawn(fresh, places), both["new"]
 
-    def _learn_histories(
+    def _step_on_histories(
         self,
         examples: Examples,
         positives: _Positives,
         known: Flags,
         random: np.random.Generator,
         rate: float,
-    ) -> float:
+    ) -> Step | None:
         n_items = len(self.model.sequence.rows)
         if not len(examples.items):
-            return float("nan")
+            return None
         wanted = self.config.sequence.negatives
         if n_items <= wanted:
             # Every item is a candidate: the softmax is exact and needs no logQ.
             everything = np.flatnonzero(known).astype(np.int32)
             thinned = self.config.imbalance.item_share < 1.0
             correction = (lambda rows: -self._log_keep(rows)) if thinned else None
-            return self.model.sequence.learn(examples, everything, correction, rate)
+            return self.model.sequence.step(examples, everything, correction, rate)
         uniform = np.unique(random.integers(0, n_items, wanted)).astype(np.int32)
         negatives = uniform[known[uniform]]
 
@@ -285,11 +326,11 @@ class Trainer:
             logs: Floats = np.log1p(-absent).astype(np.float32)
             return logs - log_kept
 
-        return self.model.sequence.learn(examples, negatives, favour, rate)
+        return self.model.sequence.step(examples, negatives, favour, rate)
 
     def _sampled_lists(
         self, batch: Batch, ranking: Ranking, kept: Flags, random: np.random.Generator
-    ) -> dict[str, np.ndarray]:
+    ) -> tuple[dict[str, np.ndarray], _Drawn]:
         """The lists that hold their answer, cut to length, with replayed ones behind them."""
         hit = (ranking.rows == batch.items[:, None]) & kept.any(axis=1, keepdims=True)
         rows = np.flatnonzero(hit.any(axis=1))
@@ -316,17 +357,17 @@ class Trainer:
         }
         wanted = round(self.config.mixture.replay * len(rows))
         chances = self._chances(self._lists, "items")
-        again = self._lists.take(self._lists.sample(wanted, random, chances))
-        self._lists.add(fresh)
+        places = self._lists.sample(wanted, random, chances)
+        again = self._lists.take(places)
         both = {name: np.concatenate([fresh[name], again[name]]) for name in fresh}
-        return self._by_weight(both, random)
+        return self._by_weight(both, random), _Drawn(fresh, places)
 
-    def _learn_lists(self, lists: dict[str, np.ndarray], rate: float) -> float:
+    def _step_on_lists(self, lists: dict[str, np.ndarray], rate: float) -> Step | None:
         if not len(lists["targets"]):
-            return float("nan")
+            return None
         thinned = self.config.imbalance.item_share < 1.0
         valid = np.arange(_LIST_LENGTH) < lists["lengths"][:, None]
-        return self.model.mixture.learn(
+        return self.model.mixture.step(
             lists["features"].astype(np.float32),
             valid,
             lists["targets"],

@@ -72,6 +72,10 @@ class Replay:
         self._uses[places] += 1
         return places
 
+    def put_back(self, places: Ints) -> None:
+        """Undoes a ``sample`` whose step wasn't taken."""
+        self._uses[places] -= 1
+
     def column(self, name: str) -> NDArray[Any]:
         """One column of all examples, a view."""
         return self._columns[name][: len(self)]

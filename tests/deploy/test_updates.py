@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from headwater.deploy import decode, digest, encode
 from headwater.deploy._sealing import seal
 from headwater.errors import UpdateError
-from headwater.types import SettingChange, TableRows, Update
+from headwater.types import Held, SettingChange, TableRows, Update
 
 NAMES = st.text(max_size=8)
 ROWS = npst.arrays(np.int32, st.integers(0, 5))
@@ -34,7 +34,9 @@ UPDATES = st.builds(
     sequence=st.integers(0, 2**40),
     trained_through=st.integers(0, 2**62),
     batch_ends=st.lists(st.integers(0, 2**62), max_size=4).map(tuple),
-    without_gradient=st.lists(st.integers(0, 2**62), max_size=4).map(tuple),
+    held=st.lists(st.builds(Held, through=st.integers(0, 2**62), guard=NAMES, reason=NAMES)).map(
+        tuple
+    ),
     tables=st.dictionaries(NAMES, tables(), max_size=3),
     tombstones=st.dictionaries(NAMES, ROWS, max_size=3),
     dense=st.dictionaries(NAMES, FLOATS, max_size=3),
@@ -127,7 +129,7 @@ def test_equal_updates_give_equal_bytes_however_they_were_built():
         {"sequence": 13},
         {"trained_through": 341},
         {"batch_ends": (340,)},
-        {"without_gradient": (300,)},
+        {"held": (Held(300, "loss", "too high"),)},
         {"tombstones": {}},
         {"dense": {}},
         {"settings": ()},

@@ -13,7 +13,7 @@ from headwater.feedback import Feedback
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.log.served import ServedLog
 from headwater.loop import Follower, Learner
-from headwater.types import Entry, Event, ItemRemoval, Request, UserRemoval
+from headwater.types import Entry, Event, Held, ItemRemoval, Request, UserRemoval
 from tests.loop.streams import (
     NOW,
     digests,
@@ -99,7 +99,7 @@ def test_a_restart_in_the_middle_gives_the_same_state(
 def test_the_labels_of_a_held_batch_wait_for_the_next_step() -> None:
     events = events_log(mixed())
     learner = Learner(config(), events, MemoryUpdatesLog(), None)
-    learner.learn(events.read(0, 300), gradient=False)
+    learner.learn(events.read(0, 300), held=Held(300, "step", ""))
     assert learner._impressions.figures()["ignored"] == 0
     learner.learn(events.read(300, 100))
     assert learner._impressions.figures()["ignored"] > 50

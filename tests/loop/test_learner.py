@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from headwater.config import Config
-from headwater.deploy import Manifest, Snapshots, Versions, decode
+from headwater.deploy import PAUSED, Manifest, Snapshots, Versions, decode
 from headwater.errors import Fenced, GuardTripped
 from headwater.log import StoredUpdate
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
-from headwater.types import Item, ItemRemoval, Record, SettingChange
+from headwater.types import Held, Item, ItemRemoval, Record, SettingChange
 from tests.loop.streams import (
     all_updates,
     assert_equal,
@@ -255,8 +255,8 @@ def test_a_new_epoch_takes_no_settings_of_the_old_one_along(tmp_path: Path) -> N
     learn_all(Learner(config, events, updates, tmp_path))
 
     class Changing(Learner):
-        def learn(self, records: Sequence[Record], *, gradient: bool = True) -> None:
-            super().learn(records, gradient=gradient)
+        def learn(self, records: Sequence[Record], *, held: Held | None = None) -> None:
+            super().learn(records, held=held)
             self._settings.append(SettingChange(self.trained_through, "rate", 1.0, 2.0, {}))
 
     opened = Changing(config, events, updates, tmp_path)
@@ -287,10 +287,10 @@ def test_a_second_learner_fences_off_the_first(tmp_path: Path) -> None:
 class Skips(Learner):
     """Broken: says that it trained through every other batch that it only counted."""
 
-    def learn(self, records: Sequence[Record], *, gradient: bool = True) -> None:
+    def learn(self, records: Sequence[Record], *, held: Held | None = None) -> None:
         odd = self._pending or self.sequence % 2
-        super().learn(records, gradient=gradient and not odd)
-        self._without_gradient.clear()
+        super().learn(records, held=Held(0, "step", "") if odd else held)
+        self._held.clear()
 
 
 def test_trained_through_without_a_step_is_found_out() -> None:
@@ -312,9 +312,9 @@ class Spoiled(Learner):
 
     poison = float("nan")
 
-    def learn(self, records: Sequence[Record], *, gradient: bool = True) -> None:
-        super().learn(records, gradient=gradient)
-        if gradient and self.trained_through == 300:
+    def learn(self, records: Sequence[Record], *, held: Held | None = None) -> None:
+        super().learn(records, held=held)
+        if held is None and self.trained_through == 300:
             rows = self.fold.model.sequence.rows
             rows.values[7] = self.poison
             rows._dirty[7] = True
@@ -344,16 +344,21 @@ def test_a_spoiled_row_is_never_published_and_its_batches_are_counted_only(
     plain = Learner(small(), events, plain_updates, None)
     for end in (100, 200, 300, 400, 500):
         learn_cut(learner, events, [end])
-        records = events.read(end - 100, 100)
-        plain.learn(records, gradient=end not in pending)
         if end not in pending[:-1]:
             learner.publish()
-            plain.publish()
         if end == snapshot_at and end not in pending:
             learner.snapshot()
+    held = [held for stored in all_updates(updates) for held in decode(stored.payload).held]
+    tripped = {one.through: one for one in held if one.guard != PAUSED}
+    assert tuple(tripped) == pending
+    assert {one.through for one in held} == {
+        end for end in (200, 300, 400, 500) if end >= pending[0]
+    }
+    for end in (100, 200, 300, 400, 500):
+        plain.learn(events.read(end - 100, 100), held=tripped.get(end))
+        if end not in pending[:-1]:
+            plain.publish()
     assert all((np.abs(values) < 100.0).all() for values in published_tables(updates))
-    held = [decode(stored.payload).without_gradient for stored in all_updates(updates)]
-    assert [ends for ends in held if ends] == [pending]
     assert digests(updates) == digests(plain_updates)[-len(digests(updates)) :]
     assert learner.digest() == plain.digest()
     assert refolded(small(), events, updates, tmp_path).digest() == plain.digest()

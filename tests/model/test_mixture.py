@@ -81,7 +81,7 @@ def test_it_learns_to_trust_the_better_expert(better):
     found = mixture()
     test = lists(500, 1000, always(better, 500))
     before = hit_rate(found, test)
-    losses = [found.learn(*lists(50, step, always(better)), 1.0) for step in range(150)]
+    losses = [found.step(*lists(50, step, always(better)), 1.0).take() for step in range(150)]
     assert np.mean(losses[-10:]) < 0.6 * losses[0]
     assert hit_rate(found, test) > max(0.85, before + 0.1)
     features, _, targets, _ = test
@@ -95,7 +95,7 @@ def test_whom_it_trusts_depends_on_the_request():
     found = mixture()
     test = lists(500, 1000, either(0, 500))
     for step in range(300):
-        found.learn(*lists(50, step, either(step)), 1.0)
+        found.step(*lists(50, step, either(step)), 1.0).take()
     assert hit_rate(found, test) > 0.8, "no fixed weights reach that"
     fixed = [
         ((test[0] @ np.array([w, 1 - w, 0.0])).argmax(axis=1) == test[2]).mean()
@@ -110,7 +110,7 @@ def test_answers_at_random_teach_nothing():
     losses = []
     for step in range(150):
         features, valid, _, weights = lists(50, step, always(A))
-        losses.append(found.learn(features, valid, rng.integers(0, 10, 50), weights, 1.0))
+        losses.append(found.step(features, valid, rng.integers(0, 10, 50), weights, 1.0).take())
     assert np.mean(losses[-10:]) > 0.95 * np.log(10)
 
 
@@ -119,9 +119,9 @@ def test_what_stands_past_the_end_of_a_list_does_not_matter():
     features, valid, targets, weights = lists(50, 0, always(A))
     valid[:, 6:] = False
     targets = targets % 6
-    losses = [one.learn(features, valid, targets, weights, 1.0)]
+    losses = [one.step(features, valid, targets, weights, 1.0).take()]
     features[:, 6:] = 1000.0
-    losses.append(other.learn(features, valid, targets, weights, 1.0))
+    losses.append(other.step(features, valid, targets, weights, 1.0).take())
     assert losses[0] == losses[1]
     assert state_digest(one.state()) == state_digest(other.state())
 
@@ -130,9 +130,9 @@ def test_a_list_without_weight_teaches_nothing():
     one, other = mixture(), mixture()
     features, valid, targets, weights = lists(50, 0, always(A))
     weights[30:] = 0.0
-    loss = one.learn(features, valid, targets, weights, 1.0)
+    loss = one.step(features, valid, targets, weights, 1.0).take()
     first = [part[:30] for part in (features, valid, targets, weights)]
-    assert loss == pytest.approx(other.learn(*first, 1.0), rel=1e-5)
+    assert loss == pytest.approx(other.step(*first, 1.0).take(), rel=1e-5)
     said, expected = (e.scores(features) - e.scores(features)[:, :1] for e in (one, other))
     np.testing.assert_allclose(said, expected, atol=1e-4)
 
@@ -140,7 +140,7 @@ def test_a_list_without_weight_teaches_nothing():
 def test_a_rate_of_nothing_changes_nothing():
     found = mixture()
     before = found.dense.values()
-    found.learn(*lists(50, 0, always(A)), 0.0)
+    found.step(*lists(50, 0, always(A)), 0.0).take()
     for name, value in found.dense.values().items():
         np.testing.assert_array_equal(value, before[name])
 
@@ -149,7 +149,7 @@ def test_a_wild_list_moves_the_weights_no_further_than_a_step():
     found = mixture(learning_rate=0.01)
     before = found.dense.values()
     features, valid, targets, weights = lists(50, 0, always(A))
-    found.learn(features * 1e6, valid, targets, weights, 1.0)
+    found.step(features * 1e6, valid, targets, weights, 1.0).take()
     moved = [np.abs(value - before[name]).max() for name, value in found.dense.values().items()]
     assert max(moved) < 0.011
 
@@ -159,8 +159,8 @@ def test_what_sampling_added_is_not_learned():
     one, other = mixture(), mixture()
     for step in range(100):
         lesson = lists(50, step, always(A))
-        one.learn(*lesson, 1.0, np.zeros((50, 10), np.float32))
-        other.learn(*lesson, 1.0, 0.5 * lesson[0][:, :, A])
+        one.step(*lesson, 1.0, np.zeros((50, 10), np.float32)).take()
+        other.step(*lesson, 1.0, 0.5 * lesson[0][:, :, A]).take()
     features = lists(50, 0, always(A))[0]
     slope = [
         np.polyfit(features[..., A].ravel(), m.scores(features).ravel(), 1)[0] for m in (one, other)
@@ -181,7 +181,7 @@ def drawn(step, members=3, m=50):
 def ensemble():
     found = mixture(members=3)
     for step in range(40):
-        found.learn(*drawn(step), 1.0)
+        found.step(*drawn(step), 1.0).take()
     return found
 
 
@@ -203,9 +203,9 @@ def test_the_contributions_of_several_members_add_up_too():
 def test_a_member_learns_its_own_draw_only():
     one, other = mixture(members=2), mixture(members=2)
     features, valid, targets, weights = drawn(0, members=2)
-    one.learn(features, valid, targets, weights, 1.0)
+    one.step(features, valid, targets, weights, 1.0).take()
     weights[:, 1] = 0.0
-    other.learn(features, valid, targets, weights, 1.0)
+    other.step(features, valid, targets, weights, 1.0).take()
     before = mixture(members=2).dense.values()
     for name, value in other.dense.values().items():
         if name.startswith("mixture.1."):
@@ -218,7 +218,7 @@ def test_several_members_that_are_loaded_go_on_bit_for_bit():
     one, other = ensemble(), mixture(seed=5, members=3)
     other.load(copied(one.state()))
     for step in range(3):
-        assert one.learn(*drawn(step), 1.5) == other.learn(*drawn(step), 1.5)
+        assert one.step(*drawn(step), 1.5).take() == other.step(*drawn(step), 1.5).take()
     assert state_digest(one.state()) == state_digest(other.state())
 
 
@@ -228,7 +228,7 @@ def test_several_members_that_are_loaded_go_on_bit_for_bit():
 def trained():
     found = mixture()
     for step in range(40):
-        found.learn(*lists(50, step, either(step)), 1.0)
+        found.step(*lists(50, step, either(step)), 1.0).take()
     return found
 
 
@@ -288,7 +288,7 @@ def test_contributions_of_the_real_layout_add_up():
     for _ in range(20):
         features = rng.normal(size=(20, 10, len(layout))).astype(np.float32)
         _, valid, targets, weights = lists(20, 0, always(A, 20))
-        found.learn(features, valid, targets, weights, 5.0)
+        found.step(features, valid, targets, weights, 5.0).take()
     features = rng.normal(size=(7, len(layout))).astype(np.float32)
     shares = found.contributions(features)
     assert list(shares) == list(EXPERTS)
@@ -312,7 +312,7 @@ def test_a_loaded_state_goes_on_bit_for_bit():
     other.load(copied(one.state()))
     for step in range(3):
         lesson = lists(50, step, either(step))
-        assert one.learn(*lesson, 1.5) == other.learn(*lesson, 1.5)
+        assert one.step(*lesson, 1.5).take() == other.step(*lesson, 1.5).take()
     assert state_digest(one.state()) == state_digest(other.state())
 
 

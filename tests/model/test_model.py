@@ -31,7 +31,7 @@ def taught():
 
 def learn(found, targets=(4, 6)):
     lesson = examples([[1, 2, 3], [5]], targets)
-    found.sequence.learn(lesson, np.arange(ITEMS, dtype=np.int32), None, 1.0)
+    found.sequence.step(lesson, np.arange(ITEMS, dtype=np.int32), None, 1.0).take()
 
 
 def sequence_scores(found):
@@ -64,7 +64,7 @@ def test_changes_are_the_rows_that_changed_and_all_dense_weights():
     found = taught()
     found.changes()
     lesson = examples([[1, 2]], [4])
-    found.sequence.learn(lesson, np.array([8], np.int32), None, 1.0)
+    found.sequence.step(lesson, np.array([8], np.int32), None, 1.0).take()
     found.forget(np.array([9], np.int32))
     tables, tombstones, dense = found.changes()
     assert tables["sequence.items"].rows.tolist() == [1, 2, 4, 8]

@@ -130,6 +130,6 @@ def test_the_weights_are_learned():
         return made
 
     for _ in range(80):
-        found.learn(lesson(), np.arange(20, dtype=np.int32), None, 1.0)
+        found.step(lesson(), np.arange(20, dtype=np.int32), None, 1.0).take()
     weights = found.history_weights(contexts([[1, 2, 3, 4]], types=[[PURCHASE, VIEW, VIEW, VIEW]]))
     assert weights[0, -4] > 0.8

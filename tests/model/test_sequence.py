@@ -40,7 +40,7 @@ def cycle(n, items=ITEMS, seed=0):
 @pytest.mark.parametrize(("layers", "left"), [(0, 0.7), (2, 0.4)])
 def test_steps_lower_the_loss_of_what_can_be_learned(layers, left):
     found = expert(layers=layers, learning_rate=0.01, row_learning_rate=0.1)
-    losses = [found.learn(cycle(60, seed=step), every(), None, 1.0) for step in range(60)]
+    losses = [found.step(cycle(60, seed=step), every(), None, 1.0).take() for step in range(60)]
     assert losses[0] == pytest.approx(np.log(ITEMS), abs=0.1), "nothing is known at first"
     assert np.mean(losses[-5:]) < left * losses[0]
     unknown = cycle(60, seed=1000)
@@ -57,7 +57,7 @@ def test_shuffled_targets_teach_nothing_of_use():
     for step in range(60):
         lesson = cycle(60, seed=step)
         lesson.targets = rng.permutation(lesson.targets)
-        losses.append(found.learn(lesson, every(), None, 1.0))
+        losses.append(found.step(lesson, every(), None, 1.0).take())
     assert np.mean(losses[-5:]) > 0.9 * losses[0]
 
 
@@ -65,7 +65,9 @@ def test_only_candidates_and_history_items_are_written():
     found = expert(items=5000)
     start = found.rows.values.copy()
     lesson = examples([[1, 2, 3], [4]], [10, 11])
-    found.learn(lesson, np.array([20, 3000], np.int32), lambda rows: np.zeros(len(rows), "f4"), 1.0)
+    found.step(
+        lesson, np.array([20, 3000], np.int32), lambda rows: np.zeros(len(rows), "f4"), 1.0
+    ).take()
     touched = [1, 2, 3, 4, 10, 11, 20, 3000]
     changed = np.flatnonzero((found.rows.values != start).any(axis=1))
     assert changed.tolist() == touched
@@ -76,8 +78,8 @@ def test_the_bias_of_an_item_that_is_used_up_gets_no_gradient():
     histories = [[1, 2, 3], [4, 1]]
     masked, shown = expert(), expert()
     start = masked.rows.values[:, -1].copy()
-    masked.learn(examples(histories, [10, 10], type=CONSUMES), every(), None, 1.0)
-    shown.learn(examples(histories, [10, 10], type=1), every(), None, 1.0)
+    masked.step(examples(histories, [10, 10], type=CONSUMES), every(), None, 1.0).take()
+    shown.step(examples(histories, [10, 10], type=1), every(), None, 1.0).take()
     # Item 1 is used up in both histories, the others in one of them only.
     assert masked.rows.values[1, -1] == start[1]
     assert (np.delete(masked.rows.values[:, -1], 1) != np.delete(start, 1)).all()
@@ -87,7 +89,7 @@ def test_the_bias_of_an_item_that_is_used_up_gets_no_gradient():
 def test_a_target_that_was_used_up_before_is_a_target_still():
     found = expert()
     start = found.rows.values[1, -1]
-    loss = found.learn(examples([[1, 2]], [1], type=CONSUMES), every(), None, 1.0)
+    loss = found.step(examples([[1, 2]], [1], type=CONSUMES), every(), None, 1.0).take()
     assert np.isfinite(loss)
     assert loss < 10.0
     assert found.rows.values[1, -1] > start
@@ -99,7 +101,7 @@ def test_an_item_is_used_up_only_from_its_place_in_the_history_on():
     lesson.targets = np.full((1, 1), 2, np.int32)
     found = expert()
     start = found.rows.values[:, -1].copy()
-    found.learn(lesson, every(), None, 1.0)
+    found.step(lesson, every(), None, 1.0).take()
     unchanged = np.flatnonzero(found.rows.values[:, -1] == start)
     assert unchanged.tolist() == [1], "item 3 came later, so it is an honest negative"
 
@@ -110,18 +112,18 @@ def test_what_has_no_weight_teaches_nothing():
     padded.targets = np.array([[4, 7, 0]], np.int32)
     padded.weights = np.array([[1.0, 0.0, 0.0]], np.float32)
     one, other = expert(), expert()
-    assert one.learn(plain, every(), None, 1.0) == pytest.approx(
-        other.learn(padded, every(), None, 1.0), rel=1e-6
+    assert one.step(plain, every(), None, 1.0).take() == pytest.approx(
+        other.step(padded, every(), None, 1.0).take(), rel=1e-6
     )
     np.testing.assert_allclose(one.rows.values, other.rows.values, atol=1e-6)
 
 
 def test_the_loss_is_the_weighted_mean_of_its_examples():
     lessons = [examples([[1, 2]], [3]), examples([[4]], [5])]
-    alone = [expert().learn(lesson, every(), None, 1.0) for lesson in lessons]
+    alone = [expert().step(lesson, every(), None, 1.0).take() for lesson in lessons]
     both = examples([[1, 2], [4]], [3, 5])
     both.weights = np.array([[3.0], [1.0]], np.float32)
-    together = expert().learn(both, every(), None, 1.0)
+    together = expert().step(both, every(), None, 1.0).take()
     assert together == pytest.approx((3 * alone[0] + alone[1]) / 4, rel=1e-5)
 
 
@@ -130,7 +132,7 @@ def test_the_rate_scales_the_step():
     for rate in (0.0, 1.0, 2.0):
         found = expert()
         start = found.rows.values.copy()
-        found.learn(cycle(20), every(), None, rate)
+        found.step(cycle(20), every(), None, rate).take()
         moved.append(found.rows.values - start)
     assert not moved[0].any()
     np.testing.assert_allclose(moved[2], 2 * moved[1], atol=1e-5)
@@ -143,7 +145,7 @@ def gradients(lesson, negatives, log_q):
     """(N, D + 1) gradient of the rows at their first values, read off one step of Adagrad."""
     found = expert(items=200, layers=0)
     start = found.rows.values.copy()
-    found.learn(lesson, negatives, log_q, 1.0)
+    found.step(lesson, negatives, log_q, 1.0).take()
     scale = np.sqrt(found.rows.state()["accumulators"])[:, None]
     return (start - found.rows.values) / found.settings.row_learning_rate * scale
 
@@ -205,8 +207,8 @@ def test_an_ignored_item_need_not_be_a_candidate_and_is_none_for_others():
         assert 4000 not in rows
         return np.zeros(len(rows), "f4")
 
-    found.learn(with_ignored(item=4000), negatives, log_q, 1.0)
-    without.learn(with_ignored(item=4000, weight=0.0), negatives, log_q, 1.0)
+    found.step(with_ignored(item=4000), negatives, log_q, 1.0).take()
+    without.step(with_ignored(item=4000, weight=0.0), negatives, log_q, 1.0).take()
     changed = np.flatnonzero((found.rows.values != start).any(axis=1))
     assert 4000 in changed
     assert found.rows.values[4000, -1] < start[4000, -1]
@@ -214,8 +216,8 @@ def test_an_ignored_item_need_not_be_a_candidate_and_is_none_for_others():
 
 
 def test_the_loss_that_is_told_is_that_of_what_came_next():
-    whole = expert().learn(with_ignored(), every(), None, 1.0)
-    assert whole == expert().learn(with_ignored(weight=0.0), every(), None, 1.0)
+    whole = expert().step(with_ignored(), every(), None, 1.0).take()
+    assert whole == expert().step(with_ignored(weight=0.0), every(), None, 1.0).take()
 
 
 def test_what_scores_below_the_average_is_left_alone():
@@ -224,8 +226,8 @@ def test_what_scores_below_the_average_is_left_alone():
         found, plain = (expert(items=200, layers=0) for _ in range(2))
         for one in (found, plain):
             one.rows.values[7, -1] = bias
-        found.learn(with_ignored(), every(200), None, 1.0)
-        plain.learn(with_ignored(weight=0.0), every(200), None, 1.0)
+        found.step(with_ignored(), every(200), None, 1.0).take()
+        plain.step(with_ignored(weight=0.0), every(200), None, 1.0).take()
         gradients = [
             (bias - one.rows.values[7, -1]) * np.sqrt(one.rows.state()["accumulators"][7])
             for one in (found, plain)
@@ -244,13 +246,13 @@ def test_taking_it_back_makes_up_for_it(layers, between, bias):
     for weight in (0.0, 0.1):
         found = expert(layers=layers)
         for step in range(30):
-            found.learn(cycle(20, seed=step), every(), None, 1.0)
+            found.step(cycle(20, seed=step), every(), None, 1.0).take()
         found.rows.values[7, -1] += bias
         for step, sign in [(0, -1.0), *((k, 0.0) for k in range(1, between + 1)), (99, 2.0)]:
             lesson = cycle(20, seed=100 + step)
             lesson.items[0], lesson.targets[0] = cycle(1, seed=5).items[0], 7
             lesson.weights[0] = sign * weight
-            found.learn(lesson, every(), None, 1.0)
+            found.step(lesson, every(), None, 1.0).take()
         history = [item for item in cycle(1, seed=5).items[0].tolist() if item >= 0]
         belief = found.encode(contexts([history])) @ found.rows.values.T
         scores.append(float(belief[0, 7] - np.log(np.exp(belief[0]).sum())))
@@ -263,7 +265,7 @@ def test_taking_it_back_makes_up_for_it(layers, between, bias):
 def trained(layers=2, steps=5):
     found = expert(layers=layers, learning_rate=0.05)
     for step in range(steps):
-        found.learn(cycle(40, seed=step), every(), None, 1.0)
+        found.step(cycle(40, seed=step), every(), None, 1.0).take()
     return found
 
 
@@ -424,7 +426,7 @@ def test_a_loaded_state_goes_on_bit_for_bit():
     other.load(copied(one.state()))
     assert state_digest(other.state()) == state_digest(one.state())
     for step in range(3):
-        losses = [e.learn(cycle(20, seed=step), every(), None, 1.5) for e in (one, other)]
+        losses = [e.step(cycle(20, seed=step), every(), None, 1.5).take() for e in (one, other)]
         assert losses[0] == losses[1]
     assert state_digest(other.state()) == state_digest(one.state())
 
@@ -434,5 +436,5 @@ def test_a_state_without_the_optimizer_goes_on_otherwise():
     state = {k: v for k, v in copied(one.state()).items() if not k.startswith("dense.exp_avg")}
     other.load(state | {k: v * 0 for k, v in one.state().items() if k.startswith("dense.exp_avg")})
     for found in (one, other):
-        found.learn(cycle(20), every(), None, 1.0)
+        found.step(cycle(20), every(), None, 1.0).take()
     assert state_digest(other.state()) != state_digest(one.state())

@@ -12,6 +12,7 @@ from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Learner
 from headwater.model import EXPERTS
 from headwater.testing import checkerboard, checkerboard_items
+from headwater.types import Held
 from tests.model.arrays import small
 
 EVENTS = 1_600
@@ -98,8 +99,8 @@ class Shuffled(Learner):
 class WithoutGradient(Learner):
     """Counts, and takes no gradient step."""
 
-    def learn(self, records, *, gradient=True):
-        super().learn(records, gradient=False)
+    def learn(self, records, *, held=None):
+        super().learn(records, held=Held(0, "step", "never"))
 
 
 class WithoutCounts(Learner):

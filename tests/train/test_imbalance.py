@@ -152,9 +152,9 @@ def calibrated(
 
 def _forget_corrections(found: Recorded) -> None:
     sequence, mixture = found.model.sequence, found.model.mixture
-    learn_examples, learn_lists = sequence.learn, mixture.learn
-    sequence.learn = lambda e, n, _, rate: learn_examples(e, n, None, rate)  # type: ignore[method-assign,assignment]
-    mixture.learn = lambda *lists: learn_lists(*lists[:5])  # type: ignore[method-assign]
+    learn_examples, learn_lists = sequence.step, mixture.step
+    sequence.step = lambda e, n, _, rate: learn_examples(e, n, None, rate)  # type: ignore[method-assign,assignment]
+    mixture.step = lambda *lists: learn_lists(*lists[:5])  # type: ignore[method-assign]
 
 
 def _lists(batch: Batch, choices: np.ndarray, anchors: np.ndarray, width: int) -> Ranking:
@@ -304,13 +304,13 @@ def test_the_correction_knows_what_is_thinned_and_what_is_over_sampled():
     replayed = np.bincount(targets, drawn, 30) / drawn.sum()
     before = len(found.examples)
     seen: list[np.ndarray] = []
-    learn = model.sequence.learn
+    learn = model.sequence.step
 
     def spied(examples, negatives, correction, rate):
         seen.append(correction(rows))
         return learn(examples, negatives, correction, rate)
 
-    model.sequence.learn = spied  # type: ignore[method-assign]
+    model.sequence.step = spied  # type: ignore[method-assign]
     found.step(made[-1])
     assert len(found.examples) == before + 1
     fresh = int(trainer._histories.state()["added"]) - len(targets)

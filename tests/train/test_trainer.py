@@ -31,7 +31,7 @@ class Recorded(Whole):
         self.lists: list[tuple[np.ndarray, ...]] = []
         self.lessons: list[Lesson] = []
         sequence, mixture = self.model.sequence, self.model.mixture
-        learn_examples, learn_lists = sequence.learn, mixture.learn
+        learn_examples, learn_lists = sequence.step, mixture.step
 
         def of_sequence(examples, negatives, log_q, rate):
             self.examples.append(examples)
@@ -43,8 +43,8 @@ class Recorded(Whole):
             self.lists.append(lists)
             return learn_lists(*lists)
 
-        sequence.learn = of_sequence  # type: ignore[method-assign]
-        mixture.learn = of_mixture  # type: ignore[method-assign]
+        sequence.step = of_sequence  # type: ignore[method-assign]
+        mixture.step = of_mixture  # type: ignore[method-assign]
 
     def ranking(self, batch: Batch) -> Ranking:
         return self.recommender.rank(batch.contexts, ~self.model.popularity.eligible())

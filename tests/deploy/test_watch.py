@@ -1,0 +1,130 @@
+"""The guards before a step: what trips them, what doesn't, and when learning goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from headwater.config import Config, Deploy
+from headwater.deploy import PAUSED, Watch, state_digest
+from headwater.preprocess import Preprocessor
+from headwater.types import Batch, Event, Record
+
+LOSSES = {"one": (2.0, 100)}
+
+
+class Stream:
+    """Batches of events of which a share is positive, and of which a share names one item."""
+
+    def __init__(self, watch: Watch, seed: int = 0) -> None:
+        self.watch = watch
+        self.random = np.random.default_rng(seed)
+        self.preprocess = Preprocessor(Config())
+        self.offset = 0
+
+    def batch(self, n: int, positive: float, one_item: float) -> Batch:
+        records = []
+        for _ in range(n):
+            self.offset += 1
+            kind = "view" if self.random.random() < positive else "dislike"
+            item = "hit" if self.random.random() < one_item else f"i{self.random.integers(200)}"
+            event = Event(f"e{self.offset}", kind, "u", 1.0, item)
+            records.append(Record(self.offset, 2e9, 1.0, event))
+        return self.preprocess.batch(records)[0]
+
+    def run(
+        self, n: int, *, positive: float = 0.9, one_item: float = 0.1, size: int = 100
+    ) -> list[str]:
+        """The guard that held back each batch of n events, "" where none did."""
+        found = []
+        for _ in range(0, n, size):
+            held = self.watch.judge(self.batch(size, positive, one_item))
+            self.watch.settle(held, LOSSES)
+            found.append(held.guard if held else "")
+        return found
+
+
+def watched(pause: int = 3) -> Stream:
+    return Stream(Watch(Deploy(resume_batches=pause), ("one",)))
+
+
+@pytest.mark.parametrize("size", [100, 1, 7])
+def test_a_stream_as_usual_is_let_through(size: int) -> None:
+    for positive in (1.0, 0.9, 0.5, 0.05):
+        assert set(watched().run(3_000, positive=positive, size=size)) == {""}
+
+
+@pytest.mark.parametrize(
+    ("broken", "guard"), [({"positive": 0.0}, "positive_share"), ({"one_item": 1.0}, "one_item")]
+)
+@pytest.mark.parametrize("size", [100, 10, 1])
+def test_a_broken_stream_trips_and_learning_goes_on_once_it_is_sane(
+    broken: dict[str, float], guard: str, size: int
+) -> None:
+    stream = watched(pause=3)
+    stream.run(2_000, size=size)
+    found = stream.run(200, size=size, **broken)
+    assert found[-1] == guard
+    assert found.index(guard) * size <= 100, "at the latest once the newest events are all broken"
+    after = stream.run(300 * max(size, 10) // 10, size=size)
+    assert after[-1] == ""
+    sane = after[after.index(PAUSED) :]
+    assert sane[:4] == [PAUSED] * 3 + [""]
+    assert stream.watch.trips[guard] == found.count(guard) + after.count(guard)
+
+
+def test_what_stays_becomes_usual() -> None:
+    stream = watched()
+    stream.run(2_000)
+    assert stream.run(100, positive=0.0) == ["positive_share"]
+    assert stream.run(20_000, positive=0.0)[-1] == ""
+
+
+def test_nothing_is_unusual_at_the_start_or_where_it_always_was_so() -> None:
+    assert set(watched().run(900, positive=0.0)) == {""}
+    assert set(watched().run(3_000, positive=1.0, one_item=1.0)) == {""}
+
+
+@pytest.mark.parametrize("wild", [float("nan"), float("inf"), 5.0])
+def test_a_wild_loss_does_not_fit(wild: float) -> None:
+    stream = watched()
+    stream.run(10_000)
+    assert stream.watch.fits("one", 2.1, 100) is None
+    assert stream.watch.fits("one", float("nan"), 0) is None, "nothing was to be learned"
+    reason = stream.watch.fits("one", wild, 100)
+    assert reason is not None
+    assert "the one loss" in reason
+
+
+def test_a_finite_loss_fits_until_there_is_a_band() -> None:
+    stream = watched()
+    stream.run(1_000)
+    assert stream.watch.fits("one", 1e6, 100) is None
+    assert stream.watch.fits("one", float("nan"), 100) is not None
+
+
+def test_resuming_makes_what_comes_now_usual() -> None:
+    stream = watched()
+    stream.run(2_000)
+    assert stream.run(200, positive=0.0)[-1] == "positive_share"
+    stream.watch.resume()
+    assert set(stream.run(3_000, positive=0.0)) == {""}
+
+
+@pytest.mark.parametrize("broken", [{"positive": 0.0}, {}])
+def test_a_state_goes_on_as_the_one_it_was_taken_from(broken: dict[str, float]) -> None:
+    def states(runs: Sequence[dict[str, float]]) -> tuple[str, str]:
+        one, other = watched(), watched()
+        for run in runs:
+            one.run(1_500, **run)
+            other.run(1_500, **run)
+        loaded = Watch(Deploy(resume_batches=3), ("one",))
+        loaded.load({name: array.copy() for name, array in other.watch.state().items()})
+        other.watch = loaded
+        assert one.run(500) == other.run(500)
+        return state_digest(one.watch.state()), state_digest(other.watch.state())
+
+    one, other = states([{}, broken])
+    assert one == other

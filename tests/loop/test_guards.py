@@ -1,0 +1,141 @@
+"""Guards in the loop: a bad step is never taken, and refolding comes to the same state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from headwater.deploy import PAUSED, decode, state_digest
+from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
+from headwater.loop import Follower, Learner
+from headwater.types import Entry, Event, Held
+from tests.loop.streams import (
+    NOW,
+    all_updates,
+    assert_equal,
+    counted,
+    events_log,
+    learn_all,
+    small,
+    views,
+)
+
+PAUSE = small(deploy={"resume_batches": 2})
+
+
+def held_of(updates: MemoryUpdatesLog) -> list[Held]:
+    return [held for stored in all_updates(updates) for held in decode(stored.payload).held]
+
+
+def without_watch(learner: Learner) -> str:
+    state = learner.state()
+    return state_digest({name: v for name, v in state.items() if not name.startswith("watch.")})
+
+
+class WildLoss(Learner):
+    """The loss of the batch through 500 is what ``wild`` says."""
+
+    wild = float("nan")
+
+    def learn(self, *arguments: Any, **named: Any) -> None:
+        if self.trained_through == 400:
+            step = self.fold.model.sequence.step
+
+            def wild(*of: Any) -> Any:
+                found = step(*of)
+                found.loss = self.wild
+                return found
+
+            self.fold.model.sequence.step = wild  # type: ignore[method-assign,assignment]
+        super().learn(*arguments, **named)
+        self.fold.model.sequence.__dict__.pop("step", None)
+
+
+def test_a_step_of_a_wild_loss_is_not_taken_and_a_refold_agrees(tmp_path: Path) -> None:
+    events, updates = events_log(views(1000)), MemoryUpdatesLog()
+    learner = WildLoss(PAUSE, events, updates, tmp_path)
+    learn_all(learner)
+    held = held_of(updates)
+    assert [(one.through, one.guard) for one in held] == [
+        (500, "loss"),
+        (600, PAUSED),
+        (700, PAUSED),
+    ]
+    assert held[0].reason == "the sequence loss is nan"
+    again = Learner(PAUSE, events, updates, tmp_path)
+    assert (again.epoch, again.digest()) == (1, learner.digest())
+    follower = Follower(PAUSE, events, updates, tmp_path)
+    follower.catch_up()
+    assert_equal(counted(follower), counted(learner))
+
+
+def test_a_step_that_is_left_leaves_nothing_behind() -> None:
+    """But for the watch, which saw it: as if the batch had been counted only."""
+    learners = []
+    for held in (None, Held(500, "loss", "")):
+        learner = (WildLoss if held is None else Learner)(
+            PAUSE, events_log(views(500)), MemoryUpdatesLog(), None
+        )
+        for end in range(100, 501, 100):
+            records = learner._events.read(end - 100, 100)
+            learner.learn(records, held=held if end == 500 else None)
+        learners.append(learner)
+    assert without_watch(learners[0]) == without_watch(learners[1])
+
+
+class Fails(Learner):
+    """The gradient of the batch through 300 raises an error, each time."""
+
+    def learn(self, *arguments: Any, **named: Any) -> None:
+        step = self.fold.model.mixture.step
+
+        def failing(*of: Any) -> Any:
+            if self.trained_through == 300:
+                raise ZeroDivisionError("as it happens")
+            return step(*of)
+
+        self.fold.model.mixture.step = failing  # type: ignore[method-assign,assignment]
+        try:
+            super().learn(*arguments, **named)
+        finally:
+            self.fold.model.mixture.__dict__.pop("step", None)
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_batch_whose_step_fails_is_set_aside_with_its_reason(
+    published: bool, tmp_path: Path
+) -> None:
+    events, updates = events_log(views(700)), MemoryUpdatesLog()
+    learner = Fails(PAUSE, events, updates, tmp_path)
+    while learner.step():
+        if published or learner.trained_through > 300:
+            learner.publish()
+    trips = [one for one in held_of(updates) if one.guard != PAUSED]
+    assert trips == [Held(300, "step", "ZeroDivisionError: as it happens")]
+    assert learner.trained_through == 700
+    again = Learner(PAUSE, events, updates, tmp_path)
+    assert (again.epoch, again.digest()) == (1, learner.digest())
+
+
+def test_a_stream_that_turns_negative_pauses_learning_and_is_reported(tmp_path: Path) -> None:
+    log, updates = MemoryEventsLog(), MemoryUpdatesLog()
+    learner = Learner(PAUSE, log, updates, tmp_path)
+    parts: list[list[Entry]] = [
+        views(1_500),
+        views(200, start=1_500, type="dislike"),
+        views(600, start=1_700),
+    ]
+    reports: list[dict[str, Any]] = []
+    for part in parts:
+        log.append(part, NOW)
+        learn_all(learner)
+        learner._reported_at = 0.0
+        log.append([Event("tick" + str(len(reports)), "search", "u0", 1.0)], NOW)
+        learn_all(learner)
+        reports.append(msgspec.json.decode(all_updates(updates)[-1].report))
+    assert [report["paused"] for report in reports] == [0, 2, 0]
+    assert [report["guards"]["positive_share"] for report in reports] == [0, 3, 3]
+    assert {one["guard"] for one in reports[-1]["tripped"]} == {"positive_share"}

@@ -1,0 +1,42 @@
+"""Alerts by HTTP: delivered as JSON, and never waited for."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+from headwater.roles._webhook import WAITING, Webhook
+
+
+def test_an_alert_arrives_and_nobody_waits_for_a_listener_that_hangs() -> None:
+    got: list[dict[str, Any]] = []
+    going_on = threading.Event()
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            going_on.wait(30)
+            self.send_response(500 if len(got) == 1 else 200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        webhook = Webhook(f"http://127.0.0.1:{server.server_port}/alerts")
+        started = time.monotonic()
+        for through in range(2 * WAITING):
+            webhook.send("guard tripped", {"guard": "loss", "through": through})
+        assert time.monotonic() - started < 5.0
+        going_on.set()
+        deadline = time.monotonic() + 30
+        while len(got) < WAITING and time.monotonic() < deadline:
+            time.sleep(0.01)
+        server.shutdown()
+    assert WAITING <= len(got) <= WAITING + 1, "what didn't find room was dropped"
+    assert [alert["through"] for alert in got] == list(range(len(got)))
+    assert (got[0]["alert"], got[0]["guard"]) == ("guard tripped", "loss")
+    assert abs(got[0]["at"] - time.time()) < 60
