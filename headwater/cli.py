@@ -112,6 +112,50 @@ def status(
         _print(asked.table(answer))
 
 
+WhyOption = Annotated[str, typer.Option("--why", help="For the audit trail.")]
+
+
+@app.command()
+def versions(
+    data: DataOption = DEFAULT_DATA,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the versions of the model that were kept, and the rollbacks; a server needn't run."""
+    from headwater.roles import versions as kept
+
+    found = kept.listed(data)
+    if json:
+        _print_json(found)
+        return
+    for table in kept.tables(found):
+        _print(table)
+
+
+@app.command()
+def rollback(
+    to: Annotated[
+        int | None, typer.Option("--to", min=1, help="Number of a kept version.  [default: newest]")
+    ] = None,
+    why: WhyOption = "",
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Return to a kept version, and pass over, for good, all events since."""
+    from headwater.roles import versions as kept
+
+    order, seconds = kept.roll_back(data, to, why)
+    aside = max(order.through - order.first + 1, 0)
+    done = "at the start of the next trainer" if seconds is None else f"done in {seconds:.2f} s"
+    typer.echo(f"back to version {order.to}, {aside:,} entries set aside: {done}")
+
+
+@app.command()
+def resume(why: WhyOption = "", data: DataOption = DEFAULT_DATA) -> None:
+    """Learn on after a guard has paused it: what comes now is usual."""
+    from headwater.roles import versions as kept
+
+    typer.echo(f"learning goes on from offset {kept.resume(data, why):,}")
+
+
 @app.command()
 def show(
     user: Annotated[str, typer.Argument(help="A user id.")],

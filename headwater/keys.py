@@ -181,6 +181,14 @@ class KeyRing:
             return key.role
         return None
 
+    def name(self, secret: str) -> str:
+        """What to call the key with this secret, one that has a role, in an audit trail."""
+        _, _, rest = secret.partition("_")
+        key = self._by_id.get(rest.partition("_")[0])
+        if key is None or not hmac.compare_digest(_hash(secret), key.hash):
+            return "the configured key"
+        return f"key {key.id} ({key.name})" if key.name else f"key {key.id}"
+
     def _look(self) -> None:
         """Loads the file again where it has changed; what is damaged changes nothing."""
         now = time.monotonic()

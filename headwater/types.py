@@ -108,7 +108,30 @@ class Blank(msgspec.Struct, frozen=True, tag_field="entry", tag="blank"):
     """What is left of an entry that was erased: a place in the log, of which no fold learns."""
 
 
-Entry = Event | Item | ItemRemoval | User | UserRemoval | Blank
+class Rollback(msgspec.Struct, frozen=True, tag_field="entry", tag="rollback"):
+    """From here on it is as if the events from ``first`` to ``through`` had not come.
+
+    The model returns to the version ``to``, the newest kept state of before ``first``; 0
+    stands for none. Every fold passes over these events for good; what their offsets
+    hold of items and users stays.
+    """
+
+    rollback_id: str
+    to: int
+    first: int
+    through: int
+    by: str
+    why: str
+
+
+class Resume(msgspec.Struct, frozen=True, tag_field="entry", tag="resume"):
+    """Learning that a guard has paused goes on: what comes from here on is usual."""
+
+    by: str
+    why: str
+
+
+Entry = Event | Item | ItemRemoval | User | UserRemoval | Blank | Rollback | Resume
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -325,13 +348,18 @@ class Metrics(msgspec.Struct, frozen=True):
 
 
 class Version(msgspec.Struct, frozen=True):
-    """A structural state of the model: what it is, where it is kept, whether it is live."""
+    """A kept state of the model: what it has learned, where it is, whether it is live.
+
+    ``kept`` ones were live and can be returned to, ``dropped`` ones made place for newer ones.
+    """
 
     number: int
     epoch: int
     snapshot: str
-    state: Literal["candidate", "live", "held", "rolled_back"]
+    state: Literal["candidate", "live", "held", "rolled_back", "kept", "dropped"]
     metrics: dict[str, float] = msgspec.field(default_factory=dict)
+    offset: int = 0
+    created_at: float = 0.0
 
 
 # --- what is said of a running system ------------------------------------------------------------

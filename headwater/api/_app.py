@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import cast
 
 from litestar import Litestar
@@ -22,12 +23,14 @@ from headwater.api import (
     _recommendations,
     _similar,
     _users,
+    _versions,
 )
 from headwater.api._engine import Engine, Follows
 from headwater.api._metrics import StateCollector
 from headwater.api._openapi import pages
 from headwater.api._service import Service
 from headwater.config import Config
+from headwater.deploy import VERSIONS, Versions
 from headwater.feedback import Feedback
 from headwater.keys import KeyRing
 from headwater.log import EventsLog, UpdatesLog
@@ -41,6 +44,7 @@ HANDLERS = [
     *_users.HANDLERS,
     *_letters.HANDLERS,
     *_operations.HANDLERS,
+    *_versions.HANDLERS,
 ]
 
 
@@ -51,6 +55,7 @@ def create_app(
     events: EventsLog,
     updates: UpdatesLog,
     feedback: Feedback,
+    snapshots: Path,
     keys: KeyRing | None = None,
     died: Callable[[], None] = lambda: None,
 ) -> Litestar:
@@ -58,6 +63,7 @@ def create_app(
 
     Args:
         follower: makes the follower of both logs; called once, on the model thread.
+        snapshots: the folder of the kept versions.
         keys: who may ask for what; by default the configured key alone, if there is one.
         died: called when the model thread ended by an error, after which ``/livez`` fails.
     """
@@ -71,7 +77,13 @@ def create_app(
         wait_seconds=config.recommend.wait_seconds,
         died=died,
     )
-    service = Service(config=config, events=events, engine=engine, feedback=feedback)
+    service = Service(
+        config=config,
+        events=events,
+        engine=engine,
+        feedback=feedback,
+        versions=Versions(snapshots / VERSIONS),
+    )
     service.metrics.registry.register(StateCollector(service))
 
     @asynccontextmanager

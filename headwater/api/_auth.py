@@ -29,6 +29,8 @@ ANY: dict[str, Any] = {"roles": ROLES}
 
 _ROLE = "headwater_role"
 
+_KEY = "headwater_key"
+
 _BODY = msgspec.json.encode(
     Problem.of(
         401,
@@ -51,9 +53,11 @@ def require_key(app: ASGIApp, keys: KeyRing) -> ASGIApp:
         if _public(request["path"]) or not keys.required:
             await app(scope, receive, send)
             return
-        role = _role(request, keys)
+        given = _given(request)
+        role = None if given is None else keys.role(given)
         if role is not None:
             request.setdefault("state", {})[_ROLE] = role
+            request["state"][_KEY] = keys.name(given or "")
             await app(scope, receive, send)
             return
         await send(
@@ -72,6 +76,11 @@ def require_key(app: ASGIApp, keys: KeyRing) -> ASGIApp:
     return guarded
 
 
+def who(scope: Scope) -> str:
+    """Whose key a request came with, for an audit trail."""
+    return cast(str, scope.get("state", {}).get(_KEY, "somebody without a key"))
+
+
 def by_role(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Litestar's guard of every route: refuses a key whose role the handler isn't open to."""
     role = connection.scope.get("state", {}).get(_ROLE)
@@ -84,9 +93,8 @@ def _public(path: str) -> bool:
     return path in PUBLIC or (path.startswith(PUBLIC_PAGES) and path.count("/") == 2)
 
 
-def _role(scope: HTTPScope, keys: KeyRing) -> Role | None:
+def _given(scope: HTTPScope) -> str | None:
+    """The key that a request came with."""
     given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     scheme, _, key = given.partition(b" ")
-    if scheme.lower() != b"bearer":
-        return None
-    return keys.role(key.strip().decode("utf-8", "replace"))
+    return key.strip().decode("utf-8", "replace") if scheme.lower() == b"bearer" else None

@@ -98,6 +98,7 @@ def serve(
             events=events,
             updates=updates,
             feedback=feedback,
+            snapshots=data / "snapshots",
             keys=keys,
             died=died,
         )

@@ -17,6 +17,7 @@ from litestar.params import QueryParameter, SkipValidation
 from headwater.api._engine import Engine
 from headwater.api._metrics import ApiMetrics
 from headwater.config import Config
+from headwater.deploy import Versions
 from headwater.errors import InvalidInput
 from headwater.feedback import Feedback
 from headwater.log import EventsLog
@@ -36,6 +37,7 @@ class Service:
     events: EventsLog
     engine: Engine
     feedback: Feedback
+    versions: Versions
     metrics: ApiMetrics = field(default_factory=ApiMetrics)
     started_at: float = field(default_factory=time.time)
     appending: int = 0

@@ -9,15 +9,17 @@ state was live when.
 from __future__ import annotations
 
 from headwater.deploy._guards import check
+from headwater.deploy._rollbacks import rollback_to
 from headwater.deploy._sealing import state_digest
 from headwater.deploy._snapshots import Manifest, Snapshots
 from headwater.deploy._updates import decode, digest, encode
-from headwater.deploy._versions import Versions
+from headwater.deploy._versions import VERSIONS, Versions
 from headwater.deploy._watch import GUARDS, PAUSED, Watch
 
 __all__ = [
     "GUARDS",
     "PAUSED",
+    "VERSIONS",
     "Manifest",
     "Snapshots",
     "Versions",
@@ -26,5 +28,6 @@ __all__ = [
     "decode",
     "digest",
     "encode",
+    "rollback_to",
     "state_digest",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -145,8 +146,12 @@ class Snapshots:
             )
         return state, manifest
 
-    def newest(self, shape: Shape | None = None) -> tuple[State, Manifest] | None:
+    def newest(
+        self, shape: Shape | None = None, before: int | None = None
+    ) -> tuple[State, Manifest] | None:
         """The newest snapshot that is whole; ``None`` when there is none.
+
+        With ``before`` it is the newest of those that hold no event from that offset on.
 
         A damaged one is passed over with a warning. One of a newer format or of
         another shape is not: what is older than it would undo what it stands for.
@@ -158,6 +163,8 @@ class Snapshots:
             paths = self.paths()
             for path in reversed(paths):
                 try:
+                    if before is not None and self.manifest(path).offset >= before:
+                        continue
                     return self.load(path, shape)
                 except _Gone:
                     continue
@@ -165,6 +172,14 @@ class Snapshots:
                     log.warning("snapshot_skipped", path=str(path), reason=str(error))
             if self.paths() == paths:
                 return None
+
+    def discard(self, first: int) -> None:
+        """Deletes every snapshot that holds an event from offset ``first`` on."""
+        for path in self.paths():
+            with suppress(SnapshotError):
+                if self.manifest(path).offset < first:
+                    continue
+            path.unlink(missing_ok=True)
 
     def prune(self) -> list[Manifest]:
         """Deletes what is older than the newest ``keep`` snapshots with a readable header.

@@ -10,6 +10,9 @@ import msgspec
 from headwater.errors import SnapshotError
 from headwater.types import Version
 
+VERSIONS = "versions.jsonl"
+"""The file's name, in the folder of the snapshots."""
+
 _DECODER = msgspec.json.Decoder(Version)
 
 
@@ -63,12 +66,39 @@ class Versions:
 
     def live(self) -> Version | None:
         """The version that is live: of those whose newest state says so, the last to become it."""
+        live = [version for version in self._newest() if version.state == "live"]
+        return live[-1] if live else None
+
+    def listed(self) -> list[Version]:
+        """Every version in its newest state; one that was live before is kept or dropped."""
+        live = self.live()
+        return [
+            version
+            if version.state != "live" or version == live
+            else msgspec.structs.replace(
+                version, state="kept" if self._is_there(version) else "dropped"
+            )
+            for version in sorted(self._newest(), key=lambda version: version.number)
+        ]
+
+    def next_number(self) -> int:
+        return max((version.number for version in self.history()), default=0) + 1
+
+    def roll_back(self, first: int) -> None:
+        """Records that the versions which hold an event from offset ``first`` on are no more."""
+        for version in self._newest():
+            if version.state != "rolled_back" and version.offset >= first:
+                self.add(msgspec.structs.replace(version, state="rolled_back"))
+
+    def _newest(self) -> list[Version]:
         newest: dict[int, Version] = {}
         for version in self.history():
             newest.pop(version.number, None)
             newest[version.number] = version
-        live = [version for version in newest.values() if version.state == "live"]
-        return live[-1] if live else None
+        return list(newest.values())
+
+    def _is_there(self, version: Version) -> bool:
+        return (self.path.parent / version.snapshot).is_file()
 
     def _whole_length(self) -> int:
         data = self.path.read_bytes() if self.path.exists() else b""

@@ -20,6 +20,7 @@ from headwater.ingest._exported import (
 from headwater.ingest._fields import ANONYMOUS, Refused, identifier
 from headwater.ingest._interactions import Interactions, read_interactions
 from headwater.ingest._items import WireItem, decode_item, decode_items
+from headwater.ingest._orders import WireResume, WireRollback, decode_order, reason
 from headwater.ingest._patches import patch_item, patch_user
 from headwater.ingest._profiles import Users, read_users
 from headwater.ingest._requests import DEFAULT_N, WireRequest, build_request, decode_request
@@ -38,11 +39,14 @@ __all__ = [
     "WireEvent",
     "WireItem",
     "WireRequest",
+    "WireResume",
+    "WireRollback",
     "WireUser",
     "build_request",
     "decode_events",
     "decode_item",
     "decode_items",
+    "decode_order",
     "decode_request",
     "decode_user",
     "decode_users",
@@ -55,4 +59,5 @@ __all__ = [
     "read_interactions",
     "read_items",
     "read_users",
+    "reason",
 ]

@@ -47,7 +47,7 @@ class EventsLog(Protocol):
 
     Offsets start at 1 and increase by append order; offset 0 stands for "before
     everything". An ``Event`` is unique by (source, event_id): appended again, it
-    is answered with the offset it has and ``duplicate=True``.
+    is answered with the offset it has and ``duplicate=True``; so is a ``Rollback``, by its id.
 
     The oldest entries can be dropped. Their ids are gone with them, so from then on an event
     that isn't in the log is refused (``Appended.older_than``) where its timestamp is not more
@@ -100,6 +100,9 @@ class EventsLog(Protocol):
         Offset and times stay, and of an event a hash of its id, by which it is still a
         duplicate when it is appended again.
         """
+
+    def rollbacks(self, after: int) -> list[Record]:
+        """Every ``Rollback`` with offset > ``after``, in order; found without reading the rest."""
 
     def wait(self, after: int, timeout: float) -> bool:
         """Blocks until an offset > ``after`` exists (True) or ``timeout`` seconds passed."""

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from headwater.errors import LogError
-from headwater.types import Blank, Entry, Event, Item, User
+from headwater.types import Blank, Entry, Event, Item, Rollback, User
 
 MAX_NESTING = 64
 """Deepest nesting of an event's context. Decoding recurses, and how deep it may depends on the
@@ -31,6 +31,10 @@ BLANK = _encode(Blank())
 NO_TIME = 0.0
 """Own time of an entry that isn't an event: it must not move the stream time, or a catalogue that
 goes in before its history would turn all of that history into now."""
+
+
+ROLLBACKS = "headwater/rollback"
+"""Source under which rollbacks stand in the index of event ids."""
 
 
 def check(entries: Sequence[Entry], received_at: float) -> None:
@@ -72,6 +76,8 @@ def encode(entries: Sequence[Entry], received_at: float) -> list[Row]:
                 _check_nesting(index, entry.context)
             time = min(entry.timestamp, received_at)
             rows.append((entry.source, entry.event_id, received_at, time, payload))
+        elif type(entry) is Rollback:
+            rows.append((ROLLBACKS, entry.rollback_id, received_at, NO_TIME, payload))
         else:
             rows.append((None, None, received_at, NO_TIME, payload))
     return rows

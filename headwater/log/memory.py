@@ -12,8 +12,8 @@ import msgspec
 
 from headwater.errors import Dropped, Fenced, LogError
 from headwater.log import MAX_AHEAD, StoredUpdate
-from headwater.log._entries import DEAD_LETTERS_KEPT, NO_TIME, check, erased_id
-from headwater.types import Appended, Blank, DeadLetter, Entry, Event, Record
+from headwater.log._entries import DEAD_LETTERS_KEPT, NO_TIME, ROLLBACKS, check, erased_id
+from headwater.types import Appended, Blank, DeadLetter, Entry, Event, Record, Rollback
 
 
 class _Waiting:
@@ -48,6 +48,7 @@ class MemoryEventsLog(_Waiting):
     def __init__(self) -> None:
         super().__init__()
         self._records: list[Record] = []
+        self._rollbacks: list[Record] = []
         # The id alone where there is no source: a string instead of a tuple saves 56 bytes an
         # event, and can't be equal to a tuple.
         self._offsets: dict[str | tuple[str, str], int] = {}
@@ -86,9 +87,17 @@ class MemoryEventsLog(_Waiting):
                     if known != offset:
                         answers.append(Appended(known, True))
                         continue
+                    own = min(entry.timestamp, received_at)
+                elif type(entry) is Rollback:
+                    known = offsets.setdefault((ROLLBACKS, entry.rollback_id), offset)
+                    if known != offset:
+                        answers.append(Appended(known, True))
+                        continue
                 if own > newest:
                     newest = own
                 records.append(Record(offset, received_at, newest, entry))
+                if type(entry) is Rollback:
+                    self._rollbacks.append(records[-1])
                 answers.append(Appended(offset, False))
                 offset += 1
             self._end = offset - 1
@@ -141,6 +150,9 @@ class MemoryEventsLog(_Waiting):
                     self._erased[erased_id(event.source, event.event_id)] = offset
                 blanked = msgspec.structs.replace(record, entry=Blank())
                 self._records[offset - self._start - 1] = blanked
+
+    def rollbacks(self, after: int) -> list[Record]:
+        return [r for r in self._rollbacks if r.offset > max(after, self._start)]
 
     def wait(self, after: int, timeout: float) -> bool:
         return self._wait(lambda: self._end > after, timeout)

@@ -29,10 +29,10 @@ from headwater.log._database import (
     create,
     explained,
 )
-from headwater.log._entries import Row, decode, encode
+from headwater.log._entries import ROLLBACKS, Row, decode, encode
 from headwater.log._removal import blank, drop
 from headwater.log._wake import Wake
-from headwater.types import Appended, DeadLetter, Entry, Record
+from headwater.types import Appended, DeadLetter, Entry, Record, Rollback
 
 _EVENTS = Schema(
     kind="an events log",
@@ -118,18 +118,18 @@ class SqliteEventsLog:
         return self.submit(entries, received_at).result()
 
     def read(self, after: int, limit: int) -> list[Record]:
-        with self._readers.connection() as connection:
-            rows: list[Any] = connection.execute(
-                "SELECT offset, received_at, stream_time, payload FROM events"
-                " WHERE offset > ? ORDER BY offset LIMIT ?",
-                (after, limit),
-            ).fetchall()
-        if rows and rows[0][0] > after + 1 and (start := self.start()) > after:
+        records = self._records("WHERE offset > ? ORDER BY offset LIMIT ?", (after, limit))
+        if records and records[0].offset > after + 1 and (start := self.start()) > after:
             raise Dropped(start)
-        return [
-            Record(offset, received_at, stream_time, decode(offset, payload))
-            for offset, received_at, stream_time, payload in rows
-        ]
+        return records
+
+    def rollbacks(self, after: int) -> list[Record]:
+        found = self._records(
+            "WHERE source = ? AND event_id IS NOT NULL AND offset > ? ORDER BY offset",
+            (ROLLBACKS, after),
+        )
+        # A client may name its source as it likes.
+        return [record for record in found if isinstance(record.entry, Rollback)]
 
     def start(self) -> int:
         with self._readers.connection() as connection:
@@ -178,6 +178,16 @@ class SqliteEventsLog:
                 "SELECT seq FROM sqlite_sequence WHERE name = 'dead_letters'"
             )
             return int(found.get or 0)
+
+    def _records(self, which: str, bindings: tuple[str | int, ...]) -> list[Record]:
+        with self._readers.connection() as connection:
+            rows: list[Any] = connection.execute(
+                f"SELECT offset, received_at, stream_time, payload FROM events {which}", bindings
+            ).fetchall()
+        return [
+            Record(offset, received_at, stream_time, decode(offset, payload))
+            for offset, received_at, stream_time, payload in rows
+        ]
 
     def _letters(self, which: str, bindings: tuple[int | None, ...]) -> list[DeadLetter]:
         with self._readers.connection() as connection:

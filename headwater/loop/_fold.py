@@ -13,15 +13,17 @@ from headwater.recommend import Features, Recommender, UserVectors
 from headwater.types import (
     NO_ROW,
     Batch,
+    Event,
     Flags,
     Gone,
     Ints,
     ItemRemoval,
     Record,
+    Rollback,
     State,
 )
 
-LAYOUT = 2
+LAYOUT = 3
 """What the arrays of a snapshot are; those of another layout can't be read."""
 
 NOTHING = np.zeros(0, np.int32)
@@ -45,6 +47,8 @@ class Fold:
         self.model = Model(config, self.preprocess.consuming_types, features.mixture(config))
         self.recommender = Recommender(config, self.model, features, vectors)
         self.offset = 0
+        self.rolled_back = 0
+        self._passed_over = np.zeros((0, 2), np.int64)
         self._is_category = np.zeros(0, np.bool_)
 
     @property
@@ -92,9 +96,34 @@ class Fold:
         wanted = np.append(self._is_category, False)[found]
         return np.where(wanted, found, NO_ROW).astype(np.int32)
 
+    def pass_over(self, rollbacks: Sequence[Record]) -> None:
+        """From now on what the rollbacks set aside is passed over, wherever it stands.
+
+        ``rolled_back`` is the offset of the newest rollback that this state knows of.
+        """
+        for record in rollbacks:
+            if isinstance(entry := record.entry, Rollback):
+                ranges = np.append(self._passed_over, [[entry.first, entry.through]], axis=0)
+                self._passed_over = ranges
+                self.rolled_back = record.offset
+
+    def admitted(self, records: Sequence[Record]) -> Sequence[Record]:
+        """The records without the events that a rollback has set aside."""
+        if not len(self._passed_over) or records[0].offset > self._passed_over[:, 1].max():
+            return records
+        return [
+            record
+            for record in records
+            if not isinstance(record.entry, Event) or not self._set_aside(record.offset)
+        ]
+
     def batch(self, records: Sequence[Record]) -> tuple[Batch, Ints]:
-        """Folds records into histories and catalogue; returns the batch, and removed item rows."""
-        batch, changes = self.preprocess.batch(records)
+        """Folds records into histories and catalogue; returns the batch, and removed item rows.
+
+        The batch holds the admitted ones, and ends where all of them end.
+        """
+        batch, changes = self.preprocess.batch(self.admitted(records))
+        batch.end = records[-1].offset
         self.model.grow(self.n_items)
         self.model.content.describe(changes.described, changes.tokens)
         self._mark_categories(np.unique(changes.tokens[changes.tokens != NO_ROW]))
@@ -128,6 +157,8 @@ class Fold:
         return {
             **{f"preprocess.{name}": value for name, value in self.preprocess.state().items()},
             **{f"model.{name}": value for name, value in self.model.state().items()},
+            "rollbacks.passed_over": self._passed_over,
+            "rollbacks.through": np.array(self.rolled_back, np.int64),
         }
 
     def load(self, state: State, offset: int) -> None:
@@ -135,6 +166,8 @@ class Fold:
         self.model.load(part_of(state, "model."))
         self.model.grow(self.n_items)
         self.offset = offset
+        self._passed_over = state["rollbacks.passed_over"].copy()
+        self.rolled_back = int(state["rollbacks.through"])
         self._is_category = np.zeros(0, np.bool_)
         self._mark_categories(np.arange(len(self.preprocess.tokens), dtype=np.int32))
 
@@ -147,6 +180,10 @@ class Fold:
             if isinstance(record.entry, ItemRemoval) or record.offset % every == 0:
                 return records[: k + 1]
         return records
+
+    def _set_aside(self, offset: int) -> bool:
+        first, through = self._passed_over.T
+        return bool(((first <= offset) & (offset <= through)).any())
 
     def _mark_categories(self, tokens: Ints) -> None:
         """Notes which of the tokens are categories; a row may have been another token's."""

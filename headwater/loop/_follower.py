@@ -60,6 +60,7 @@ class Follower:
         self._snapshots = Snapshots(snapshots, config.deploy.snapshots_kept) if snapshots else None
         self.report: dict[str, Any] = {}
         self._tried: list[Path] | None = None
+        self._failed = False
         self._vectors = UserVectors(config.serve.user_vectors_cached)
         self.caches = {"user_vectors": self._vectors}
         self.fold = Fold(config)
@@ -79,11 +80,19 @@ class Follower:
         """Folds what is new in both logs.
 
         A damaged update is never passed over: the state before it answers, with new events
-        folded in, until there is a snapshot that stands for a later one.
+        folded in, until there is a snapshot that stands for a later one. After an error the
+        next call starts over from a snapshot: the trainer may have set aside what caused it.
 
         Raises:
             Dropped: the events log begins later, and so does no snapshot.
         """
+        if self._failed:
+            self._start(self._newest())
+        self._failed = True
+        self._catch_up()
+        self._failed = False
+
+    def _catch_up(self) -> None:
         try:
             self._fold_events(self._events.end())
         except Dropped as dropped:
@@ -234,6 +243,8 @@ class Follower:
             self.fold.load(state, manifest.offset)
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self.trained_through = manifest.sequence, manifest.offset
+        else:
+            self.fold.pass_over(self._events.rollbacks(0))
         if self.offset < self._events.start():
             raise Dropped(self._events.start())
         self._read_clock()

@@ -15,6 +15,7 @@ import structlog
 from headwater.config import Config
 from headwater.deploy import (
     PAUSED,
+    VERSIONS,
     Manifest,
     Snapshots,
     Versions,
@@ -41,6 +42,8 @@ from headwater.types import (
     Held,
     Labels,
     Record,
+    Resume,
+    Rollback,
     SettingChange,
     State,
     Update,
@@ -58,6 +61,9 @@ _SETTINGS_REPORTED = 50
 
 _TRIPS_REPORTED = 50
 """Newest batches that tripped a guard that a report tells of."""
+
+_KEPT = ("live", "kept")
+"""States of versions that can be returned to."""
 
 _RATED = ("sequence", "mixture")
 """Parts of the model whose learning rates the optimizer steers."""
@@ -109,7 +115,8 @@ class Learner:
         self.on_outcomes: Callable[[Batch, Outcomes], None] | None = None
         self.on_alert: Callable[[str, Mapping[str, Any]], None] | None = None
         self._restore()
-        self._refold()
+        if not self._roll_back():
+            self._refold()
 
     @property
     def trained_through(self) -> int:
@@ -119,8 +126,10 @@ class Learner:
     def step(self) -> int:
         """Learns the next micro-batch, if the log holds any; returns the records read.
 
-        One whose learning raises an error is counted only, as with a guard.
+        What a rollback wants is done first. A batch whose learning raises an error is counted
+        only, as with a guard; where that raises one too, it is set aside for good.
         """
+        self._roll_back()
         records = self._next()
         if records:
             pending = [*self._pending, records[-1].offset]
@@ -130,8 +139,12 @@ class Learner:
                 if self._snapshots is None:
                     raise
                 log.exception("a step failed", through=pending[-1])
-                held = Held(pending[-1], "step", f"{type(error).__name__}: {error}")
-                self._learn_again(pending, [held])
+                reason = f"{type(error).__name__}: {error}"
+                try:
+                    self._learn_again(pending, [Held(pending[-1], "step", reason)])
+                except Exception:
+                    log.exception("counting failed as well", through=pending[-1])
+                    self._set_aside(records[0].offset, pending[-1], reason)
             self._speed.add(len(records))
         return len(records)
 
@@ -142,6 +155,8 @@ class Learner:
             records: the micro-batch.
             held: why it is only counted, where that is known beforehand.
         """
+        if any(isinstance(record.entry, Resume) for record in records):
+            self._watch.resume()
         # What an entry of the batch withholds, or lists, isn't known yet to the events before it.
         withheld = self.fold.withheld()
         batch, removed = self.fold.batch(records)
@@ -154,12 +169,16 @@ class Learner:
                 batch, ranking, popularity.events, int(popularity.events.sum())
             )
             shown = ranking.rows[:, :TOP]
-            self._satisfaction.observe(batch, _values(records), shown, self.fold.categories(shown))
+            self._satisfaction.observe(
+                batch, _values(self.fold.admitted(records)), shown, self.fold.categories(shown)
+            )
             if self.on_outcomes is not None:
                 self.on_outcomes(batch, outcomes)
             rates = {name: self._optimizer.rate(name) for name in _RATED}
             known = self.fold.preprocess
-            self._impressions.observe(batch, records, known.items.find, known.users.find)
+            self._impressions.observe(
+                batch, self.fold.admitted(records), known.items.find, known.users.find
+            )
             judged = self._watch.judge(batch)
             held = held or judged
             asked = False
@@ -317,10 +336,56 @@ class Learner:
         )
         path = snapshots.write(self.state(), manifest)
         newest = self._evaluator.metrics("newest")
-        kept = {name: newest[0].values[name].value for name in _VERSION_METRICS if newest}
-        versions = Versions(snapshots.directory / "versions.jsonl")
-        versions.add(Version(self.version, self.epoch, path.name, "live", kept))
+        versions = self._versions(snapshots)
+        versions.add(
+            Version(
+                number=versions.next_number(),
+                epoch=self.epoch,
+                snapshot=path.name,
+                state="live",
+                metrics={name: newest[0].values[name].value for name in _VERSION_METRICS if newest},
+                offset=manifest.offset,
+                created_at=manifest.created_at,
+            )
+        )
         return path
+
+    def _versions(self, snapshots: Snapshots) -> Versions:
+        return Versions(snapshots.directory / VERSIONS)
+
+    def _set_aside(self, first: int, through: int, why: str) -> None:
+        """Rolls back to before ``first``, so that every fold passes over the events from there.
+
+        The order is named by what it wants: given again after a crash, it is the same one.
+        """
+        versions = self._versions(self._snapshots).listed() if self._snapshots else []
+        to = max((v.number for v in versions if v.state in _KEPT and v.offset < first), default=0)
+        order = Rollback(f"{self.epoch}-{first}-{through}", to, first, through, "headwater", why)
+        self._events.append([order], time.time())
+        self._roll_back()
+
+    def _roll_back(self) -> bool:
+        """Does what new rollbacks want, in a new epoch; False where there are none.
+
+        What was learned since the state of before them is gone, published or not. Its snapshots
+        are deleted before the new one is written: whatever crashes between, no state that holds
+        what was set aside can be the newest.
+        """
+        orders = self._events.rollbacks(self.fold.rolled_back)
+        if not orders:
+            return False
+        started, epoch = time.monotonic(), self.epoch
+        first = min(record.entry.first for record in orders if isinstance(record.entry, Rollback))
+        self._restore(before=first)
+        self.epoch = max(self.epoch, epoch)
+        self.fold.pass_over(self._events.rollbacks(self.fold.rolled_back))
+        if self._snapshots:
+            self._snapshots.discard(first)
+            self._versions(self._snapshots).roll_back(first)
+        self._open_epoch("a rollback")
+        numbers = {**msgspec.to_builtins(orders[-1].entry), "epoch": self.epoch}
+        self._alert("rolled back", {**numbers, "seconds": round(time.monotonic() - started, 3)})
+        return True
 
     def state(self) -> State:
         """Everything that the next step depends on."""
@@ -338,8 +403,8 @@ class Learner:
         """Of the state: two learners that agree on it continue alike, bit for bit."""
         return state_digest(self.state())
 
-    def _restore(self) -> None:
-        """Empty, or as the newest snapshot has it."""
+    def _restore(self, before: int | None = None) -> None:
+        """Empty, or as the newest snapshot has it; if told so, the newest before an offset."""
         self.fold = Fold(self.config, grouped=self._grouped)
         self._trainer = Trainer(self.config, self.fold.model, self.fold.n_features)
         self._evaluator = Evaluator(self.config, EXPERTS)
@@ -352,7 +417,7 @@ class Learner:
         self._settings: list[SettingChange] = []
         self._published_at = self._reported_at = self._time = 0.0
         self.sequence = self._kept = 0
-        found = self._snapshots.newest(self.fold.shape) if self._snapshots else None
+        found = self._snapshots.newest(self.fold.shape, before) if self._snapshots else None
         if found:
             state, manifest = found
             self.fold.load(state, manifest.offset)

@@ -16,7 +16,7 @@ from headwater.errors import HeadwaterError
 from headwater.ingest import EXPORT_KEY, JSON_COLUMNS
 from headwater.log import EventsLog
 from headwater.roles.bulk import existing_log
-from headwater.types import Blank, Entry, Event, Item, ItemRemoval, User, UserRemoval
+from headwater.types import Entry, Event, Item, ItemRemoval, User, UserRemoval
 
 What = Literal["events", "items", "users"]
 
@@ -124,7 +124,7 @@ def _newest(log: EventsLog, what: What, after: int, end: int) -> dict[str, int]:
 
 
 def _id(entry: Entry) -> str:
-    assert not isinstance(entry, Blank)
+    assert isinstance(entry, Item | ItemRemoval | User | UserRemoval)
     return entry.item_id if isinstance(entry, Item | ItemRemoval) else entry.user_id
 
 

@@ -22,6 +22,7 @@ from headwater.types import (
     Item,
     ItemRemoval,
     Record,
+    Rollback,
     User,
     UserRemoval,
 )
@@ -160,6 +161,20 @@ class EventsLogContract:
             log.append([_event("a", 100.0), Item("i"), UserRemoval("u")], 2000.0)
             times = [record.stream_time for record in log.read(0, 10)]
             assert times == [0.0, 0.0, 0.0, 100.0, 100.0, 100.0]
+
+    def test_rollbacks_are_found_among_the_rest_and_count_once(self, tmp_path: Path) -> None:
+        with contextlib.closing(self.open(tmp_path)) as log:
+            first, second = (Rollback(id, 1, 2, 3, "ops", "why") for id in ("r1", "r2"))
+            assert log.rollbacks(0) == []
+            log.append([_event("a", 100.0), first, _event("r1", 101.0)], 200.0)
+            spoof = msgspec.structs.replace(_event("b"), source="headwater/rollback")
+            (again, *_) = log.append([first, spoof, second], 200.0)
+            assert (again.offset, again.duplicate) == (2, True)
+            found = log.rollbacks(0)
+            assert [record.entry for record in found] == [first, second]
+            assert log.rollbacks(2) == found[1:]
+            assert log.read(1, 1) == found[:1]
+            assert found[0].stream_time == 100.0, "it doesn't move the stream time"
 
     def test_acknowledged_is_readable_at_once(self, tmp_path: Path) -> None:
         with contextlib.closing(self.open(tmp_path)) as log:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 from httpx import ASGITransport, AsyncClient, Response
@@ -192,7 +193,13 @@ class Served:
             yield client
 
 
-def make(config: Config | None = None, *, keys: KeyRing | None = None, **options: Any) -> Served:
+def make(
+    config: Config | None = None,
+    *,
+    keys: KeyRing | None = None,
+    snapshots: Path = Path("there-is-none"),
+    **options: Any,
+) -> Served:
     """An application; ``options`` are the follower's hooks."""
     config = config or Config()
     events, updates = MemoryEventsLog(), MemoryUpdatesLog()
@@ -204,6 +211,7 @@ def make(config: Config | None = None, *, keys: KeyRing | None = None, **options
         events=events,
         updates=updates,
         feedback=feedback,
+        snapshots=snapshots,
         keys=keys,
     )
     return Served(app, events, updates, follower, feedback)

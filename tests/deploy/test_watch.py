@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_a_stream_as_usual_is_let_through(size: int) -> None:
 )
 @pytest.mark.parametrize("size", [100, 10, 1])
 def test_a_broken_stream_trips_and_learning_goes_on_once_it_is_sane(
-    broken: dict[str, float], guard: str, size: int
+    broken: dict[str, Any], guard: str, size: int
 ) -> None:
     stream = watched(pause=3)
     stream.run(2_000, size=size)
@@ -114,8 +115,8 @@ def test_resuming_makes_what_comes_now_usual() -> None:
 
 
 @pytest.mark.parametrize("broken", [{"positive": 0.0}, {}])
-def test_a_state_goes_on_as_the_one_it_was_taken_from(broken: dict[str, float]) -> None:
-    def states(runs: Sequence[dict[str, float]]) -> tuple[str, str]:
+def test_a_state_goes_on_as_the_one_it_was_taken_from(broken: dict[str, Any]) -> None:
+    def states(runs: Sequence[dict[str, Any]]) -> tuple[str, str]:
         one, other = watched(), watched()
         for run in runs:
             one.run(1_500, **run)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from headwater.config import Config
+from headwater.deploy import PAUSED
 from headwater.feedback import Feedback
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.log.served import ServedLog
@@ -99,7 +100,7 @@ def test_a_restart_in_the_middle_gives_the_same_state(
 def test_the_labels_of_a_held_batch_wait_for_the_next_step() -> None:
     events = events_log(mixed())
     learner = Learner(config(), events, MemoryUpdatesLog(), None)
-    learner.learn(events.read(0, 300), held=Held(300, "step", ""))
+    learner.learn(events.read(0, 300), held=Held(300, PAUSED, ""))
     assert learner._impressions.figures()["ignored"] == 0
     learner.learn(events.read(300, 100))
     assert learner._impressions.figures()["ignored"] > 50

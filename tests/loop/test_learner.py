@@ -498,5 +498,6 @@ def test_every_snapshot_is_a_line_in_the_history_of_versions(tmp_path: Path) -> 
     assert [version.snapshot for version in versions.history()] == [first.name, second.name]
     live = versions.live()
     assert live is not None
-    assert (live.number, live.snapshot) == (learner.version, second.name)
+    assert (live.number, live.snapshot, live.offset) == (2, second.name, 300)
+    assert [version.state for version in versions.listed()] == ["kept", "live"]
     assert live.metrics.keys() == {"mixture.ndcg@10", "popularity.ndcg@10"}

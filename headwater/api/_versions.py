@@ -1,0 +1,126 @@
+"""Routes of the kept versions: what there is, returning to one, going on after a pause."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+from litestar import Request, get, post
+from litestar.params import RawBody
+
+from headwater.api._auth import who
+from headwater.api._events import append
+from headwater.api._problems import answers, refusing
+from headwater.api._service import Service, ServiceDependency
+from headwater.deploy import rollback_to
+from headwater.ingest import WireResume, WireRollback, decode_order, reason
+from headwater.types import Entry, Resume, Rollback, Version
+
+Asked = Request[Any, Any, Any]
+
+
+class RolledBack(msgspec.Struct, frozen=True):
+    """A rollback as it stands in the events log: the audit trail."""
+
+    offset: int
+    at: float
+    rollback_id: str
+    to: int
+    first: int
+    through: int
+    by: str
+    why: str
+
+
+class VersionsAnswer(msgspec.Struct, frozen=True):
+    """Every kept version in order of its number, and every rollback, the newest last."""
+
+    versions: list[Version]
+    rollbacks: list[RolledBack]
+
+
+class Ordered(msgspec.Struct, frozen=True):
+    """Where an order stands in the events log; the trainer acts on it when it sees it."""
+
+    offset: int
+
+
+@get(
+    "/v1/versions",
+    tags=["operations"],
+    summary="List the versions that are kept, and the rollbacks",
+    responses=answers(401, 403, 503),
+)
+async def list_versions(service: ServiceDependency) -> VersionsAnswer:
+    """A state ``kept`` or ``live`` can be rolled back to."""
+    return await asyncio.to_thread(_listed, service)
+
+
+@post(
+    "/v1/versions/rollback",
+    status_code=202,
+    tags=["operations"],
+    summary="Return to a kept version",
+    responses=answers(400, 401, 403, 413, 422, 503),
+    opt={"body": WireRollback, "optional": True},
+)
+async def roll_back(service: ServiceDependency, request: Asked, body: RawBody) -> RolledBack:
+    """Sets aside, for good, the events since that version was kept, to the log's end.
+
+    The answer comes once the order is durable; the epoch of the status rises when it is done.
+    """
+    with refusing("order"):
+        sent = decode_order(body, WireRollback)
+        order = await asyncio.to_thread(_order, service, sent, who(request.scope))
+    return _as_stands(*await _append(service, order), order)
+
+
+@post(
+    "/v1/versions/resume",
+    status_code=202,
+    tags=["operations"],
+    summary="Learn on after a guard has paused it",
+    responses=answers(400, 401, 403, 413, 422, 503),
+    opt={"body": WireResume, "optional": True},
+)
+async def resume(service: ServiceDependency, request: Asked, body: RawBody) -> Ordered:
+    """What comes from here on is usual: the guards learn anew what that means."""
+    with refusing("order"):
+        why = reason(decode_order(body, WireResume).why)
+    return Ordered((await _append(service, Resume(who(request.scope), why)))[0])
+
+
+def _order(service: Service, sent: WireRollback, by: str) -> Rollback:
+    return rollback_to(
+        service.versions.listed(),
+        sent.to,
+        through=service.events.end(),
+        by=by,
+        why=reason(sent.why),
+    )
+
+
+async def _append(service: Service, entry: Entry) -> tuple[int, float]:
+    now = time.time()
+    (appended,) = await append(service, [entry], [], now)
+    return appended.offset, now
+
+
+def _listed(service: Service) -> VersionsAnswer:
+    return VersionsAnswer(
+        service.versions.listed(),
+        [
+            _as_stands(record.offset, record.received_at, record.entry)
+            for record in service.events.rollbacks(0)
+            if isinstance(record.entry, Rollback)
+        ],
+    )
+
+
+def _as_stands(offset: int, at: float, order: Rollback) -> RolledBack:
+    return RolledBack(offset, at, **msgspec.structs.asdict(order))
+
+
+HANDLERS = [list_versions, roll_back, resume]

@@ -1,0 +1,131 @@
+"""``headwater versions``, ``rollback`` and ``resume``: orders go through the events log.
+
+So they need no server: a trainer that runs acts at once, and one that doesn't when it
+starts.
+"""
+
+from __future__ import annotations
+
+import getpass
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.table import Table
+
+from headwater.deploy import VERSIONS, Versions, rollback_to
+from headwater.errors import HeadwaterError, InvalidInput
+from headwater.ingest import reason
+from headwater.log.sqlite import SqliteUpdatesLog
+from headwater.roles.bulk import existing_log
+from headwater.types import Entry, Resume, Rollback
+
+WAIT_SECONDS = 10.0
+"""Longest wait for a trainer to act."""
+
+
+def listed(data: Path) -> dict[str, Any]:
+    """The versions, and the rollbacks with where and when they were ordered.
+
+    Raises:
+        HeadwaterError: the folder holds no events log.
+    """
+    with closing(existing_log(data)) as events:
+        rollbacks = [
+            {"offset": record.offset, "at": record.received_at, **_fields(record.entry)}
+            for record in events.rollbacks(0)
+        ]
+    versions = [msgspec.to_builtins(version) for version in _versions(data).listed()]
+    return {"versions": versions, "rollbacks": rollbacks}
+
+
+def tables(found: dict[str, Any]) -> list[Table]:
+    """What ``listed`` found, for people."""
+    names = ("number", "epoch", "learned", "kept at", "state", "NDCG@10", "of popularity")
+    versions = Table(*names, box=None, header_style="bold")
+    for one in found["versions"]:
+        figures = (one["metrics"].get(f"{model}.ndcg@10") for model in ("mixture", "popularity"))
+        versions.add_row(
+            str(one["number"]),
+            str(one["epoch"]),
+            f"{one['offset']:,}",
+            _at(one["created_at"]),
+            one["state"],
+            *("" if figure is None else f"{figure:.4f}" for figure in figures),
+        )
+    if not found["rollbacks"]:
+        return [versions]
+    headers = ("rolled back at", "to", "set aside", "by", "why")
+    rollbacks = Table(*headers, box=None, header_style="bold")
+    for one in found["rollbacks"]:
+        aside = f"{one['first']:,} to {one['through']:,}"
+        rollbacks.add_row(_at(one["at"]), str(one["to"]), aside, one["by"], one["why"])
+    return [versions, rollbacks]
+
+
+def roll_back(data: Path, to: int | None, why: str) -> tuple[Rollback, float | None]:
+    """Orders a rollback; also returns the seconds until the trainer had done it, if it did.
+
+    Raises:
+        HeadwaterError: the folder holds no events log, or no such version is kept.
+    """
+    with (
+        closing(existing_log(data)) as events,
+        closing(SqliteUpdatesLog(data / "updates.db")) as updates,
+    ):
+        try:
+            order = rollback_to(
+                _versions(data).listed(), to, through=events.end(), by=_who(), why=reason(why)
+            )
+        except InvalidInput as error:
+            raise HeadwaterError(f"--{error.field} {error.reason}") from None
+        started = time.monotonic()
+        before = _epoch(updates)
+        events.append([order], time.time())
+        while (waited := time.monotonic() - started) < WAIT_SECONDS:
+            if _epoch(updates) > before:
+                return order, waited
+            time.sleep(0.02)
+    return order, None
+
+
+def resume(data: Path, why: str) -> int:
+    """Ends a pause of learning; returns the order's offset.
+
+    Raises:
+        HeadwaterError: the folder holds no events log, or the reason is too long.
+    """
+    try:
+        entries: list[Entry] = [Resume(_who(), reason(why))]
+    except InvalidInput as error:
+        raise HeadwaterError(f"--{error.field} {error.reason}") from None
+    with closing(existing_log(data)) as events:
+        return events.append(entries, time.time())[0].offset
+
+
+def _versions(data: Path) -> Versions:
+    return Versions(data / "snapshots" / VERSIONS)
+
+
+def _epoch(updates: SqliteUpdatesLog) -> int:
+    newest = updates.read(max(updates.end() - 1, 0), 1)
+    return newest[0].epoch if newest else 0
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.structs.asdict(entry)
+    return fields
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody at the command line"
+
+
+def _at(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}" if seconds else ""

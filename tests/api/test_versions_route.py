@@ -1,0 +1,90 @@
+"""Versions over HTTP: listed, returned to by an order in the log, with who ordered it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headwater.deploy import VERSIONS, Versions
+from headwater.keys import KeyRing, Keys
+from headwater.types import Resume, Rollback, Version
+from tests.api.serving import is_problem, make, view
+
+
+def kept(folder: Path) -> Versions:
+    versions = Versions(folder / VERSIONS)
+    for number in (1, 2, 3):
+        (folder / f"s{number}").touch()
+        versions.add(Version(number, 1, f"s{number}", "live", {"m": 0.5}, 10 * number, 5.0))
+    (folder / "s1").unlink()
+    return versions
+
+
+def test_versions_are_listed_with_the_rollbacks(tmp_path: Path) -> None:
+    kept(tmp_path)
+    with make(snapshots=tmp_path).client() as client:
+        found = client.get("/v1/versions").json()
+        assert [(v["number"], v["state"], v["offset"]) for v in found["versions"]] == [
+            (1, "dropped", 10),
+            (2, "kept", 20),
+            (3, "live", 30),
+        ]
+        assert found["rollbacks"] == []
+        client.post("/v1/versions/rollback", json={"to": 2, "why": "bot"})
+        (rollback,) = client.get("/v1/versions").json()["rollbacks"]
+        assert (rollback["to"], rollback["why"], rollback["offset"]) == (2, "bot", 1)
+
+
+def test_a_rollback_is_an_order_in_the_log_by_the_owner_of_the_key(tmp_path: Path) -> None:
+    kept(tmp_path)
+    key, secret = Keys(tmp_path).create("admin", "ops")
+    served = make(snapshots=tmp_path, keys=KeyRing(tmp_path))
+    served.events.append([view("a", n) for n in range(42)], 2e9)
+    with served.client() as client:
+        headers = {"Authorization": f"Bearer {secret}"}
+        answer = client.post("/v1/versions/rollback", json={"to": 2, "why": "bot"}, headers=headers)
+        assert answer.status_code == 202
+        (record,) = served.events.rollbacks(0)
+        assert answer.json()["offset"] == record.offset == 43
+        order = record.entry
+        assert isinstance(order, Rollback)
+        assert (order.to, order.first, order.through) == (2, 21, 42)
+        assert (order.by, order.why) == (f"key {key.id} (ops)", "bot")
+        newest = client.post("/v1/versions/rollback", headers=headers)
+        assert (newest.json()["to"], newest.json()["first"]) == (3, 31)
+        resumed = client.post("/v1/versions/resume", json={"why": "sale"}, headers=headers)
+        assert resumed.status_code == 202
+        entry = served.events.read(resumed.json()["offset"] - 1, 1)[0].entry
+        assert entry == Resume(f"key {key.id} (ops)", "sale")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({"to": 1}, 422, "to"),
+        ({"to": 9}, 422, "to"),
+        ({"to": "two"}, 422, "to"),
+        ({"why": "x" * 1_001}, 422, "why"),
+        ({"two": 1}, 422, "two"),
+        ([], 400, "body"),
+    ],
+)
+def test_an_order_that_cannot_be_met_is_refused_and_not_stored(
+    body: Any, status: int, field: str, tmp_path: Path
+) -> None:
+    kept(tmp_path)
+    served = make(snapshots=tmp_path)
+    with served.client() as client:
+        is_problem(client.post("/v1/versions/rollback", json=body), status, field)
+        if "to" not in body:
+            is_problem(client.post("/v1/versions/resume", json=body), status, field)
+    assert served.events.end() == 0
+
+
+def test_without_a_kept_version_there_is_nothing_to_return_to(tmp_path: Path) -> None:
+    with make(snapshots=tmp_path).client() as client:
+        assert client.get("/v1/versions").json() == {"versions": [], "rollbacks": []}
+        detail = is_problem(client.post("/v1/versions/rollback"), 422, "to")
+        assert "no version is kept yet" in detail
