@@ -307,6 +307,10 @@ class Deploy(_Section):
     resume_batches: int = Field(default=10, ge=1)
     """After a guard has tripped, micro-batches in a row that must be sane before learning by
     gradient goes on: a second's at full speed. A first guess."""
+    automatic_rollback: bool = True
+    """Whether the alarm, lists that are worse than they were and worse than what is popular,
+    returns the model to the newest version of before. At most once in ``evaluate.window`` events;
+    when it rings again, that is reported only."""
     webhook_url: str | None = Field(
         default=None, pattern=r"^https?://", examples=["https://example.org/alerts"]
     )

@@ -1,13 +1,14 @@
 """Stage 4, evaluate: every prediction is tested on what then happened, before it is learned.
 
 ``Evaluator`` keeps the running metrics of a live system, by segment and in
-bounded memory, ``Satisfaction`` what users seem to think; ``Report`` collects a
-whole replay. All are handed the lists that were ranked: they never rank anything
-themselves.
+bounded memory, ``Satisfaction`` what users seem to think, ``Alarm`` rings when
+what is served has become bad; ``Report`` collects a whole replay. All are handed
+the lists that were ranked: they never rank anything themselves.
 """
 
 from __future__ import annotations
 
+from headwater.evaluate._alarm import Alarm
 from headwater.evaluate._evaluator import Evaluator
 from headwater.evaluate._metrics import (
     HISTORY_BUCKETS,
@@ -31,6 +32,7 @@ __all__ = [
     "RANK_METRICS",
     "SEGMENTS",
     "TOP",
+    "Alarm",
     "Evaluator",
     "Outcomes",
     "Report",

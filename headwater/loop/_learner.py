@@ -27,7 +27,7 @@ from headwater.deploy import (
     state_digest,
 )
 from headwater.errors import Dropped, GuardTripped, UpdateError
-from headwater.evaluate import TOP, Evaluator, Outcomes, Satisfaction
+from headwater.evaluate import TOP, Alarm, Evaluator, Outcomes, Satisfaction, ndcg_gains
 from headwater.feedback import Impressions
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
 from headwater.loop._fold import Fold, part_of
@@ -61,6 +61,12 @@ _SETTINGS_REPORTED = 50
 
 _TRIPS_REPORTED = 50
 """Newest batches that tripped a guard that a report tells of."""
+
+_BY = "headwater"
+"""Who orders a rollback where nobody did."""
+
+_POPULARITY = 1 + EXPERTS.index("popularity")
+"""Column of the ``popularity`` expert in ranks."""
 
 _KEPT = ("live", "kept")
 """States of versions that can be returned to."""
@@ -114,6 +120,7 @@ class Learner:
         self.version = 1
         self.on_outcomes: Callable[[Batch, Outcomes], None] | None = None
         self.on_alert: Callable[[str, Mapping[str, Any]], None] | None = None
+        self._ringing: int | None = None
         self._restore()
         if not self._roll_back():
             self._refold()
@@ -129,6 +136,9 @@ class Learner:
         What a rollback wants is done first. A batch whose learning raises an error is counted
         only, as with a guard; where that raises one too, it is set aside for good.
         """
+        if self._ringing is not None:
+            self._answer_alarm(self._ringing)
+            self._ringing = None
         self._roll_back()
         records = self._next()
         if records:
@@ -168,6 +178,7 @@ class Learner:
             outcomes = self._evaluator.observe(
                 batch, ranking, popularity.events, int(popularity.events.sum())
             )
+            self._listen(batch, outcomes)
             shown = ranking.rows[:, :TOP]
             self._satisfaction.observe(
                 batch, _values(self.fold.admitted(records)), shown, self.fold.categories(shown)
@@ -222,6 +233,13 @@ class Learner:
         self._pending.append(batch.end)
         if held is not None:
             self._hold(held)
+
+    def _listen(self, batch: Batch, outcomes: Outcomes) -> None:
+        gains = ndcg_gains(outcomes.ranks[:, [0, _POPULARITY]], 10)
+        self._alarm.observe(batch.offsets[outcomes.index], *gains.T)
+        if self._alarm.rings:
+            self._ringing = self._alarm.since
+            self._alarm.silence()
 
     def _hold(self, held: Held) -> None:
         self._held.append(held)
@@ -353,14 +371,35 @@ class Learner:
     def _versions(self, snapshots: Snapshots) -> Versions:
         return Versions(snapshots.directory / VERSIONS)
 
+    def _answer_alarm(self, since: int) -> None:
+        """Returns to the newest version of before ``since``, unless that was just tried."""
+        numbers = {"since": since, "through": self.trained_through}
+        wait = self.config.evaluate.window
+        again = any(
+            isinstance(order := record.entry, Rollback)
+            and order.by == _BY
+            and order.through > self.trained_through - wait
+            for record in self._events.rollbacks(0)
+        )
+        to = self._kept_before(since + 1)
+        if again or to is None or not self.config.deploy.automatic_rollback:
+            self._alert("lists are worse than they were, and than what is popular", numbers)
+            return
+        self._set_aside(to.offset + 1, self.trained_through, f"the alarm, since offset {since}")
+
+    def _kept_before(self, first: int) -> Version | None:
+        versions = self._versions(self._snapshots).listed() if self._snapshots else []
+        kept = [v for v in versions if v.state in _KEPT and v.offset < first]
+        return max(kept, key=lambda version: version.number, default=None)
+
     def _set_aside(self, first: int, through: int, why: str) -> None:
         """Rolls back to before ``first``, so that every fold passes over the events from there.
 
         The order is named by what it wants: given again after a crash, it is the same one.
         """
-        versions = self._versions(self._snapshots).listed() if self._snapshots else []
-        to = max((v.number for v in versions if v.state in _KEPT and v.offset < first), default=0)
-        order = Rollback(f"{self.epoch}-{first}-{through}", to, first, through, "headwater", why)
+        to = self._kept_before(first)
+        number = 0 if to is None else to.number
+        order = Rollback(f"{self.epoch}-{first}-{through}", number, first, through, _BY, why)
         self._events.append([order], time.time())
         self._roll_back()
 
@@ -397,6 +436,7 @@ class Learner:
             **{f"optimize.{name}": value for name, value in self._optimizer.state().items()},
             **{f"feedback.{name}": value for name, value in self._impressions.state().items()},
             **{f"watch.{name}": value for name, value in self._watch.state().items()},
+            **{f"alarm.{name}": value for name, value in self._alarm.state().items()},
         }
 
     def digest(self) -> str:
@@ -412,6 +452,8 @@ class Learner:
         self._optimizer = Optimizer(self.config.optimize, _RATED)
         self._impressions = Impressions(self.config, self.fold.preprocess.type_names)
         self._watch = Watch(self.config.deploy, _RATED)
+        self._alarm = Alarm()
+        self._ringing = None
         self._pending: list[int] = []
         self._held: list[Held] = []
         self._settings: list[SettingChange] = []
@@ -427,6 +469,7 @@ class Learner:
             self._optimizer.load(part_of(state, "optimize."))
             self._impressions.load(part_of(state, "feedback."))
             self._watch.load(part_of(state, "watch."))
+            self._alarm.load(part_of(state, "alarm."))
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self._kept = manifest.sequence, manifest.offset
         if self.trained_through < self._events.start():

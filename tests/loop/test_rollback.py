@@ -10,9 +10,19 @@ import pytest
 
 from headwater.deploy import VERSIONS, Snapshots, Versions, rollback_to
 from headwater.errors import InvalidInput
+from headwater.evaluate import Outcomes
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
-from headwater.types import Entry, Event, Item, Record, Request, Rollback, UserRemoval
+from headwater.types import (
+    Batch,
+    Entry,
+    Event,
+    Item,
+    Record,
+    Request,
+    Rollback,
+    UserRemoval,
+)
 from tests.loop.streams import (
     NOW,
     all_updates,
@@ -230,3 +240,80 @@ def test_a_batch_that_cannot_even_be_counted_is_set_aside_in_both_roles(
     assert record.entry == Rollback(
         "1-201-300", 1 if kept else 0, 201, 300, "headwater", "ValueError: no way"
     )
+
+
+# --- the alarm -----------------------------------------------------------------------------------
+
+WATCHED = small(deploy={"snapshot_events": 1_000, "snapshots_kept": 9}, evaluate={"window": 3_000})
+BAD_FROM = 3_300
+
+
+class TurnsBad(Learner):
+    """From some offset on, in the first ``epochs`` epochs, no list holds what came next."""
+
+    epochs = 1
+
+    def _listen(self, batch: Batch, outcomes: Outcomes) -> None:
+        if self.epoch <= self.epochs and batch.end > BAD_FROM:
+            outcomes.ranks[:, 0] = -1
+        super()._listen(batch, outcomes)
+
+
+class StaysBad(TurnsBad):
+    epochs = 9
+
+
+def test_the_alarm_returns_to_the_version_of_before_it_began(tmp_path: Path) -> None:
+    events, updates = events_log(views(5_000)), MemoryUpdatesLog()
+    learner = TurnsBad(WATCHED, events, updates, tmp_path)
+    alerts: list[tuple[str, Any]] = []
+    learner.on_alert = lambda what, numbers: alerts.append((what, numbers))
+    learn_all(learner)
+    (record,) = events.rollbacks(0)
+    order = record.entry
+    assert isinstance(order, Rollback)
+    assert (order.to, order.first, order.by) == (3, 3_001, "headwater")
+    assert BAD_FROM < order.through < 5_000
+    assert order.why.startswith("the alarm, since offset 3")
+    assert [what for what, _ in alerts] == ["rolled back"]
+    assert learner.epoch == 2
+    follower = Follower(WATCHED, events, updates, tmp_path)
+    follower.catch_up()
+    assert_equal(counted(follower), counted(learner))
+    again = TurnsBad(WATCHED, events, updates, tmp_path)
+    assert (again.epoch, again.digest()) == (2, learner.digest())
+
+
+def test_an_alarm_that_a_rollback_did_not_help_is_reported_only(tmp_path: Path) -> None:
+    events, updates = events_log(views(6_400)), MemoryUpdatesLog()
+    learner = StaysBad(WATCHED, events, updates, tmp_path)
+    alerts: list[str] = []
+    learner.on_alert = lambda what, numbers: alerts.append(what)
+    learn_all(learner)
+    assert len(events.rollbacks(0)) == 1
+    assert alerts.count("rolled back") == 1
+    assert any(what.startswith("lists are worse") for what in alerts)
+    again = StaysBad(WATCHED, events, updates, tmp_path)
+    assert (again.epoch, again.digest()) == (learner.epoch, learner.digest())
+
+
+def test_a_trainer_that_died_between_alarm_and_order_rolls_back_at_its_next_step(
+    tmp_path: Path,
+) -> None:
+    events, updates = events_log(views(5_000)), MemoryUpdatesLog()
+    learner = TurnsBad(WATCHED, events, updates, tmp_path)
+    while learner._ringing is None:
+        learner.step()
+        learner.publish()
+    assert events.rollbacks(0) == []
+    learn_all(TurnsBad(WATCHED, events, updates, tmp_path))
+    assert len(events.rollbacks(0)) == 1
+
+
+def test_the_alarm_can_be_told_to_report_only(tmp_path: Path) -> None:
+    events = events_log(views(5_000))
+    config = WATCHED.model_copy(
+        update={"deploy": WATCHED.deploy.model_copy(update={"automatic_rollback": False})}
+    )
+    learn_all(TurnsBad(config, events, MemoryUpdatesLog(), tmp_path))
+    assert events.rollbacks(0) == []
