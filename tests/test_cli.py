@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import subprocess
 import sys
@@ -17,9 +18,10 @@ import pytest
 
 import headwater
 from headwater import cli, config
+from headwater.deploy import VERSIONS, Versions
 from headwater.log.sqlite import SqliteEventsLog
-from headwater.roles import bulk
-from headwater.types import User
+from headwater.roles import bulk, versions
+from headwater.types import Resume, User, Version
 
 STATUS = {
     "role": "api",
@@ -449,3 +451,37 @@ def test_status_where_nothing_runs(
     assert "http://127.0.0.1:9 doesn't answer" in capsys.readouterr().err
     assert run(monkeypatch, "status", "--data", "nowhere") == 2
     assert "no server runs on nowhere" in capsys.readouterr().err
+
+
+# --- versions, rollback, resume -------------------------------------------------------------------
+
+
+def test_versions_are_listed_and_returned_to_without_a_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(monkeypatch, "versions", "--data", str(tmp_path / "none")) == 2
+    data = tmp_path / "data"
+    (data / "snapshots").mkdir(parents=True)
+    with closing(SqliteEventsLog(data / "events.db")) as log:
+        log.append([User(f"u{n}") for n in range(30)], 2e9)
+    assert run(monkeypatch, "rollback", "--data", str(data)) == 2
+    assert "--to can't be met: no version is kept yet" in capsys.readouterr().err
+    (data / "snapshots" / "s").touch()
+    kept = Versions(data / "snapshots" / VERSIONS)
+    kept.add(Version(1, 1, "s", "live", {"mixture.ndcg@10": 0.25}, 20, 2e9))
+    monkeypatch.setattr(versions, "WAIT_SECONDS", 0.0)
+    assert run(monkeypatch, "rollback", "--why", "bot", "--data", str(data)) == 0
+    assert "back to version 1, 10 entries set aside" in capsys.readouterr().out
+    assert run(monkeypatch, "resume", "--why", "sale", "--data", str(data)) == 0
+    assert "from offset 32" in capsys.readouterr().out
+    entry = log_of(data)[-1]
+    assert isinstance(entry, Resume)
+    assert (entry.why, entry.by) == ("sale", getpass.getuser())
+    assert run(monkeypatch, "versions", "--json", "--data", str(data)) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["number"] for one in found["versions"]] == [1]
+    assert [(one["first"], one["through"]) for one in found["rollbacks"]] == [(21, 30)]
+    assert run(monkeypatch, "versions", "--data", str(data)) == 0
+    shown = capsys.readouterr().out
+    for part in ("0.2500", "live", "21 to 30", "bot"):
+        assert part in shown
