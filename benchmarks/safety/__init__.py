@@ -1,0 +1,1 @@
+"""What poison does to a live learner, with its guards and without them."""

@@ -1,0 +1,83 @@
+"""``python -m benchmarks.safety``: what each poison does, with guards and without."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.safety.measuring import recovery, run
+from benchmarks.safety.trials import TRIALS
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+GOAL = 0.9
+"""Share of the clean run's NDCG@10 that is to be left with guards, after any poison."""
+
+
+def main(
+    before: Annotated[int, typer.Option(min=500, help="Clean events before the poison.")] = 5_000,
+) -> None:
+    """Measures, and writes results/safety.json; exit status 1 where a goal is missed."""
+    console = Console(highlight=False)
+    console.width = max(console.width, 110)
+    found: dict[str, dict[str, Any]] = {}
+    for trial in TRIALS:
+        found[trial.name] = {
+            "guarded": run(trial, True, before),
+            "unguarded": run(trial, False, before),
+        }
+        clean = found["nothing"]["guarded"]
+        for one in found[trial.name].values():
+            one["left"] = one["ndcg@10"] / clean["ndcg@10"]
+            one["recovered_after"] = recovery(one["stretches"], clean["stretches"])
+        console.print(f"{trial.name}: {found[trial.name]['guarded']['left']:.0%} left")
+    console.print(_table(found))
+    RESULTS.mkdir(exist_ok=True)
+    results = {"before": before, "goal": GOAL, "trials": found}
+    (RESULTS / "safety.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+    print(_sentence(found))
+    sys.exit(any(one["guarded"]["left"] < GOAL for one in found.values()))
+
+
+def _table(found: dict[str, dict[str, Any]]) -> Table:
+    table = Table(title="NDCG@10 of clean users after the poison", title_justify="left")
+    for header in ("poison", "guards on", "left", "off", "left", "recovered after", "off", "what"):
+        table.add_column(header, justify="left" if header in ("poison", "what") else "right")
+    for name, one in found.items():
+        on, off = one["guarded"], one["unguarded"]
+        cells = [f(of) for of in (on, off) for f in (_figure, _left)]
+        what = ", ".join(f"{n} {guard}" for guard, n in on["tripped"].items())
+        table.add_row(name, *cells, _after(on), _after(off), what)
+    return table
+
+
+def _figure(one: dict[str, Any]) -> str:
+    return "stopped" if one["failed"] else f"{one['ndcg@10']:.4f}"
+
+
+def _left(one: dict[str, Any]) -> str:
+    return f"{one['left']:.0%}"
+
+
+def _after(one: dict[str, Any]) -> str:
+    return "never" if one["recovered_after"] is None else f"{one['recovered_after']:,}"
+
+
+def _sentence(found: dict[str, dict[str, Any]]) -> str:
+    on = min(found, key=lambda name: found[name]["guarded"]["left"])
+    off = min(found, key=lambda name: found[name]["unguarded"]["left"])
+    return (
+        f"After {len(found) - 1} poisons at least {found[on]['guarded']['left']:.0%} of NDCG@10 is "
+        f"left with guards ({on}; goal {GOAL:.0%}), and {found[off]['unguarded']['left']:.0%} "
+        f"without ({off})."
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

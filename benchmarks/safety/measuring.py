@@ -1,0 +1,91 @@
+"""Runs a trial: a clean stretch, a poisoned one, and a clean one again."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.safety.trials import FAKE, Trial, Unguarded
+from headwater import data
+from headwater.config import Config
+from headwater.evaluate import Outcomes, ndcg_gains
+from headwater.ingest import read_interactions
+from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
+from headwater.loop import Learner
+from headwater.types import Batch, Event
+
+BATCH = 100
+POISONED = 1_000
+"""Events of the poisoned stretch."""
+AFTER = 2_000
+"""Events after it that are measured."""
+_STRETCH = 500
+"""Predictions over which recovery is judged."""
+
+
+def run(trial: Trial, guarded: bool, before: int) -> dict[str, Any]:
+    """NDCG@10 of clean users after the poison, what tripped, and how long it took.
+
+    The stream is the one that ships with the software; the poison comes behind ``before`` events.
+    """
+    length = before + POISONED + AFTER
+    stream = read_interactions(
+        data.path("movietweetings-100k") / "interactions.parquet", limit=length
+    )
+    random = np.random.default_rng(0)
+    log, updates = MemoryEventsLog(), MemoryUpdatesLog()
+    alarms: list[str] = []
+    gains: list[np.ndarray] = []
+    measured = False
+    with tempfile.TemporaryDirectory() as folder:
+        config = Config.model_validate({"deploy": {"snapshot_events": 1_000}})
+        learner = (Learner if guarded else Unguarded)(config, log, updates, Path(folder))
+
+        def observed(batch: Batch, outcomes: Outcomes) -> None:
+            if measured:
+                users = batch.contexts.users[outcomes.index].tolist()
+                clean = [not learner.fold.preprocess.users.id(u).startswith(FAKE) for u in users]
+                gains.append(ndcg_gains(outcomes.ranks[clean, 0], 10))
+
+        learner.on_outcomes = observed
+        learner.on_alert = lambda what, numbers: alarms.append(numbers.get("guard", what))
+        failed = ""
+        started = time.perf_counter()
+        for start in range(0, length, BATCH):
+            events = [e for e in stream.events(start, start + BATCH) if isinstance(e, Event)]
+            poisoned = before <= start < before + POISONED
+            measured = start >= before + POISONED
+            if poisoned:
+                events = trial.events(events, random)
+            log.append(events, time.time())
+            try:
+                while learner.step():
+                    if poisoned and (start == before or not trial.once):
+                        trial.learner(learner)
+                    learner.publish()
+            except Exception as error:
+                failed = f"{type(error).__name__}: {error}"
+                break
+        seconds = time.perf_counter() - started
+    found = np.concatenate([*gains, np.zeros(0)])
+    return {
+        "ndcg@10": float(found.mean()) if len(found) and not failed else 0.0,
+        "stretches": [
+            float(found[k : k + _STRETCH].mean()) for k in range(0, len(found), _STRETCH)
+        ],
+        "tripped": {name: alarms.count(name) for name in sorted(set(alarms))},
+        "failed": failed,
+        "seconds": round(seconds, 1),
+    }
+
+
+def recovery(stretches: list[float], clean: list[float]) -> int | None:
+    """Predictions after the poison until a stretch is within a tenth of the clean run's again."""
+    for place, (one, other) in enumerate(zip(stretches, clean, strict=False)):
+        if one >= 0.9 * other:
+            return place * _STRETCH
+    return None
