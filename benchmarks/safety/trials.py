@@ -97,7 +97,7 @@ class Unguarded(Learner):
     def _restore(self, before: int | None = None) -> None:
         super()._restore(before)
         self._watch.judge = lambda _: None  # type: ignore[method-assign,assignment]
-        self._watch.fits = lambda *_: None  # type: ignore[method-assign,assignment]
+        self._watch.fits = lambda *_: None  # type: ignore[method-assign]
 
     def publish(self) -> None:
         if self._pending:
