@@ -17,7 +17,7 @@ class Stream:
     def run(self, n: int, mixture: float, popularity: float, size: int = 100) -> int | None:
         """Predictions that hit with these rates; how many until it rang."""
         for start in range(0, n, size):
-            gains = (self.random.random((size, 2)) < (mixture, popularity)) * 0.6
+            gains = np.where(self.random.random((size, 2)) < (mixture, popularity), 0.6, 0.0)
             offsets = np.arange(self.offset + 1, self.offset + size + 1)
             self.offset += size
             self.alarm.observe(offsets, gains[:, 0], gains[:, 1])
@@ -64,7 +64,7 @@ def test_where_batches_end_changes_nothing_but_the_reference() -> None:
         gains = stream.random.random((6_000, 2)) < (0.1, 0.12)
         stream.alarm.load({"numbers": np.array([2e3, 1.0, 0.1]), **of_tests()})
         for start in range(0, len(gains), size):
-            part = gains[start : start + size] * 0.5
+            part = np.where(gains[start : start + size], 0.5, 0.0)
             offsets = np.arange(start + 1, start + len(part) + 1)
             stream.alarm.observe(offsets, part[:, 0], part[:, 1])
         levels.append((stream.alarm.state()["logs"][0], stream.alarm.state()["since"][0]))

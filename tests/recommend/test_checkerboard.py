@@ -81,8 +81,8 @@ def test_lists_of_chance_are_below_every_floor():
 class Shuffled(Learner):
     """Serves every list to another user of its batch."""
 
-    def _restore(self):
-        super()._restore()
+    def _restore(self, before=None):
+        super()._restore(before)
         recommender = self.fold.recommender
         rank = recommender.rank
 
@@ -106,8 +106,8 @@ class WithoutGradient(Learner):
 class WithoutCounts(Learner):
     """Takes gradient steps, and doesn't count what goes with what."""
 
-    def _restore(self):
-        super()._restore()
+    def _restore(self, before=None):
+        super()._restore(before)
         for expert in self.fold.model.counting:
             expert.learn = lambda batch: None  # type: ignore[method-assign]
 
@@ -115,8 +115,8 @@ class WithoutCounts(Learner):
 class WithoutDescriptions(Learner):
     """Takes no note of what items are about."""
 
-    def _restore(self):
-        super()._restore()
+    def _restore(self, before=None):
+        super()._restore(before)
         self.fold.model.content.describe = lambda rows, tokens: None  # type: ignore[method-assign]
 
 
