@@ -78,6 +78,9 @@ class Endless:
     def __init__(self) -> None:
         self.newest = 0
 
+    def start(self) -> int:
+        return 0
+
     def end(self) -> int:
         return self.newest
 
