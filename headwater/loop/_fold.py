@@ -21,7 +21,7 @@ from headwater.types import (
     State,
 )
 
-LAYOUT = 2
+LAYOUT = 3
 """What the arrays of a snapshot are; those of another layout can't be read."""
 
 NOTHING = np.zeros(0, np.int32)
@@ -96,7 +96,7 @@ class Fold:
         """Folds records into histories and catalogue; returns the batch, and removed item rows."""
         batch, changes = self.preprocess.batch(records)
         self.model.grow(self.n_items)
-        self.model.content.describe(changes.described, changes.tokens)
+        self.model.describe(changes.described, changes.tokens)
         self._mark_categories(np.unique(changes.tokens[changes.tokens != NO_ROW]))
         self.offset = batch.end
         return batch, changes.removed
@@ -115,7 +115,8 @@ class Fold:
             self.model.forget(gone.items)
         if swept is not None:
             self.model.forget_users(gone.users)
-            self.preprocess.tokens.release(self.model.content.forget_unused())
+            gone.tokens = self.model.forget_unused_tokens()
+            self.preprocess.tokens.release(gone.tokens)
         return gone
 
     def erase(self, user_id: str) -> Gone:

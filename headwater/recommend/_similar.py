@@ -68,7 +68,7 @@ def _nearest(model: Model, contexts: Contexts, withheld: Flags, k: int) -> Ints:
     item = int(contexts.history_items[0, -1])
     if item == NO_ROW or not model.popularity.events[item]:
         return np.zeros(0, np.int32)
-    vectors = model.sequence.rows.values[: len(withheld), :-1]
+    vectors = model.sequence.tower.vectors()[: len(withheld), :-1]
     similarity = _cosines(vectors[item], vectors)
     similarity[withheld | ~model.popularity.eligible()[: len(withheld)]] = 0.0
     similarity[contexts.excluded] = 0.0

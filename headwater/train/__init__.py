@@ -138,7 +138,7 @@ class Trainer:
             examples = _labelled(examples, labels())
         mixture = self._beside.submit(self._learn_lists, lists, rates["mixture"])
         if known is None:
-            known = np.ones(len(self.model.sequence.rows), np.bool_)
+            known = np.ones(len(self.model.sequence.tower.items), np.bool_)
         sequence_loss = self._learn_histories(examples, positives, known, random, rates["sequence"])
         mixture_loss = mixture.result()
         self.model.count(batch)
@@ -255,7 +255,7 @@ class Trainer:
         random: np.random.Generator,
         rate: float,
     ) -> float:
-        n_items = len(self.model.sequence.rows)
+        n_items = len(self.model.sequence.tower.items)
         if not len(examples.items):
             return float("nan")
         wanted = self.config.sequence.negatives

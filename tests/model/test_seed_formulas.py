@@ -10,18 +10,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from headwater.config import Content as ContentSettings
 from headwater.config import Sequence as Settings
-from headwater.model import SequenceExpert
+from headwater.model import Content, SequenceExpert
 from headwater.types import TableRows
 from tests.model.arrays import LENGTH, contexts, examples
 
 VIEW, PURCHASE = 1, 2
 
 
+def nothing():
+    """What is known of items: nothing."""
+    return Content(ContentSettings())
+
+
 def linear_expert(vectors, dim=4, **weights):
     """An expert without layers, whose item rows and history weights are the given ones."""
-    found = SequenceExpert(Settings(dim=dim, layers=0), LENGTH, np.zeros(3, np.bool_), 0)
-    found.rows.put(
+    found = SequenceExpert(Settings(dim=dim, layers=0), LENGTH, np.zeros(3, np.bool_), nothing(), 0)
+    found.tower.items.put(
         TableRows(np.arange(len(vectors), dtype=np.int32), np.array(vectors, np.float32))
     )
     learned = found.dense.values()
@@ -106,8 +112,8 @@ def test_the_worked_example_scores_1_92():
 
 
 def test_a_layer_adds_to_the_formula():
-    plain = SequenceExpert(Settings(dim=4, layers=0), LENGTH, np.zeros(3, np.bool_), 0)
-    deep = SequenceExpert(Settings(dim=4, layers=1), LENGTH, np.zeros(3, np.bool_), 0)
+    plain = SequenceExpert(Settings(dim=4, layers=0), LENGTH, np.zeros(3, np.bool_), nothing(), 0)
+    deep = SequenceExpert(Settings(dim=4, layers=1), LENGTH, np.zeros(3, np.bool_), nothing(), 0)
     for found in (plain, deep):
         found.grow(8)
     asked = contexts(HISTORIES[:4])
@@ -118,7 +124,7 @@ def test_a_layer_adds_to_the_formula():
 def test_the_weights_are_learned():
     # What comes next is always the item bought, however many were viewed since.
     found = SequenceExpert(
-        Settings(dim=8, layers=0, learning_rate=0.05), LENGTH, np.zeros(3, np.bool_), 0
+        Settings(dim=8, layers=0, learning_rate=0.05), LENGTH, np.zeros(3, np.bool_), nothing(), 0
     )
     found.grow(20)
     rng = np.random.default_rng(0)
