@@ -35,7 +35,7 @@ class Tower:
     def __init__(self, dim: int, content: Content, seed: int) -> None:
         self.items = Table("sequence.items", dim + 1, _ROW_SCALE, seed)
         self.tokens = Table("sequence.tokens", dim + 1, _ROW_SCALE, seed + 1)
-        self._content = content
+        self.content = content
         self._composed = np.zeros((0, dim + 1), np.float32)
         self._stale = np.zeros(0, np.bool_)
         self._all_stale = True
@@ -43,7 +43,7 @@ class Tower:
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
         self.items.grow(n_items)
-        self._content.grow(n_items)
+        self.content.grow(n_items)
         if n_items > len(self._stale):
             grown = np.ones(max(n_items, 2 * len(self._stale)), np.bool_)
             grown[: len(self._stale)] = self._stale
@@ -54,8 +54,8 @@ class Tower:
 
         The row of an item with tokens begins at zero, so that only they speak.
         """
-        self.tokens.grow(self._content.n_tokens)
-        self.items.restart(rows, self._content.item_tokens[rows, 0] >= 0)
+        self.tokens.grow(self.content.n_tokens)
+        self.items.restart(rows, self.content.item_tokens[rows, 0] >= 0)
         self._stale[rows] = True
 
     def vectors(self) -> Floats:
@@ -64,7 +64,7 @@ class Tower:
         Only what has changed since the last call is added up again; after a step or an update
         that changed tokens, that is every item.
         """
-        if not self._content.n_described:
+        if not self.content.n_described:
             return self.items.values
         n = len(self.items)
         if n > len(self._composed):
@@ -74,7 +74,7 @@ class Tower:
         everything = slice(None, n) if self._all_stale else self._stale[:n]
         rows = np.arange(n, dtype=np.int32)[everything]
         if len(rows):
-            tokens = self._content.item_tokens
+            tokens = self.content.item_tokens
             _compose(rows, self.items.values, tokens, self.tokens.values, self._composed, rows)
             self._stale[:n] = False
             self._all_stale = False
@@ -84,7 +84,7 @@ class Tower:
         """(R, D + 1) of given items, added up now: as many as are asked for, and no more."""
         out = np.empty((len(rows), self.items.dim), np.float32)
         places = np.arange(len(rows), dtype=np.int32)
-        tokens = self._content.item_tokens
+        tokens = self.content.item_tokens
         _compose(rows, self.items.values, tokens, self.tokens.values, out, places)
         return out
 
@@ -98,7 +98,7 @@ class Tower:
         self.items.descend(rows, gradients, learning_rate)
         self._stale[rows] = True
         slots = np.full(len(self.tokens), -1, np.int32)
-        tokens, sums = _spread(rows, self._content.item_tokens, gradients, slots)
+        tokens, sums = _spread(rows, self.content.item_tokens, gradients, slots)
         if len(tokens):
             self.tokens.descend(tokens, sums, learning_rate)
             self._all_stale = True
