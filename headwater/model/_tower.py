@@ -39,6 +39,7 @@ class Tower:
         self._composed = np.zeros((0, dim + 1), np.float32)
         self._stale = np.zeros(0, np.bool_)
         self._all_stale = True
+        self._slots = np.zeros(0, np.int32)  # a step's scratch: -1 between steps
 
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
@@ -97,8 +98,9 @@ class Tower:
         """
         self.items.descend(rows, gradients, learning_rate)
         self._stale[rows] = True
-        slots = np.full(len(self.tokens), -1, np.int32)
-        tokens, sums = _spread(rows, self.content.item_tokens, gradients, slots)
+        if len(self.tokens) > len(self._slots):
+            self._slots = np.full(2 * len(self.tokens), -1, np.int32)
+        tokens, sums = _spread(rows, self.content.item_tokens, gradients, self._slots)
         if len(tokens):
             self.tokens.descend(tokens, sums, learning_rate)
             self._all_stale = True
@@ -178,7 +180,7 @@ def _spread(rows: Ints, tokens: Ints, gradients: Floats, slots: Ints) -> tuple[I
     """The tokens of items, and the gradient of each: the sum over the items that have it.
 
     Args:
-        slots: (V,) all -1; scratch.
+        slots: (V,) all -1, before and after.
     """
     dim = gradients.shape[1]
     found = np.empty(len(rows) * tokens.shape[1], np.int32)
@@ -198,6 +200,7 @@ def _spread(rows: Ints, tokens: Ints, gradients: Floats, slots: Ints) -> tuple[I
             into = sums[slots[tokens[rows[k], t]]]
             for d in range(dim):
                 into[d] += scale * gradients[k, d]
+    slots[found[:n_found]] = -1
     return found[:n_found].copy(), sums
 
 
