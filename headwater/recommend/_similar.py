@@ -69,7 +69,7 @@ def _nearest(model: Model, contexts: Contexts, withheld: Flags, k: int) -> Ints:
     item = int(contexts.history_items[0, -1])
     n = len(withheld)
     known = model.popularity.eligible()[:n] | (model.content.item_tokens[:n, 0] != NO_ROW)
-    if item == NO_ROW or not (known[item] or model.popularity.events[item]):
+    if item == NO_ROW or not known[item]:
         return np.zeros(0, np.int32)
     vectors = model.sequence.tower.vectors()[:n, :-1]
     similarity = _cosines(vectors[item], vectors)
