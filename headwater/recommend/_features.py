@@ -24,10 +24,10 @@ class Features:
     """The layout of the mixture's input, and how to fill it.
 
     Columns, in order: for each expert, log share and reciprocal place; the log
-    share at each half-life; the score of the content expert as it is, for a share doesn't tell a
-    sequel from what merely is of one genre; log count, age and time since the last event of the item;
-    history length, its bucket, session length and time since the last event of the
-    request.
+    share at each half-life; the score of the content expert as it is, for a share
+    doesn't tell a sequel from what merely is of one genre; log count, age and time
+    since the last event of the item; history length, its bucket, session length and
+    time since the last event of the request.
     """
 
     def __init__(self, config: Config) -> None:

@@ -31,7 +31,8 @@ def scores_by_sequence(follower: Follower, user: str, items: list[str]) -> Float
     preprocess, sequence = follower.fold.preprocess, follower.fold.model.sequence
     users = sequence.encode(preprocess.contexts([Request(n=1, user_id=user)], 2e9))
     rows = np.array([[preprocess.items.find(item) for item in items]], np.int32)
-    return sequence.scores(users, rows)[0]
+    scores: Floats = sequence.scores(users, rows)[0]
+    return scores
 
 
 def test_an_item_that_was_put_a_moment_ago_is_in_the_next_list() -> None:
@@ -59,7 +60,8 @@ def test_an_item_that_was_put_a_moment_ago_is_in_the_next_list() -> None:
 def test_the_sequence_expert_expects_a_new_item_of_those_who_like_its_like() -> None:
     events, updates = MemoryEventsLog(), MemoryUpdatesLog()
     config = small(recommend={"catalogue": "all"})
-    learner, follower = (role(config, events, updates, None) for role in (Learner, Follower))
+    learner = Learner(config, events, updates, None)
+    follower = Follower(config, events, updates, None)
     films = [entry for entry in stream() if isinstance(entry, Item)]
     random = np.random.default_rng(0)
     views = [
@@ -78,8 +80,8 @@ def test_the_sequence_expert_expects_a_new_item_of_those_who_like_its_like() -> 
     for k in range(8):
         noir, farce = scores_by_sequence(follower, f"u{k}", [item.item_id for item in new])
         assert (noir - farce) * (-1) ** k > 0.5
-    vectors = [role.fold.model.sequence.tower.vectors() for role in (learner, follower)]
-    assert np.array_equal(*vectors)
+    trained, served = (role.fold.model.sequence.tower.vectors() for role in (learner, follower))
+    assert np.array_equal(trained, served)
 
 
 def test_where_batches_end_makes_no_difference_to_what_items_are_about() -> None:
