@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench-quality bench-imbalance bench-safety clean
+.PHONY: help setup demo test lint format docs bench-quality bench-imbalance bench-cold-start bench-safety clean
 
 help:
 	@echo "make setup    make .venv with everything pinned; PYTHON=... picks the interpreter"
@@ -15,6 +15,7 @@ help:
 	@echo "make docs     write docs/configuration.md from the settings"
 	@echo "make bench-quality  figures of quality beside peers; ARGS='--limit 15000'"
 	@echo "make bench-imbalance  what each setting against imbalance does; ARGS='--limit 5000'"
+	@echo "make bench-cold-start  hits on new items, with content and without; ARGS='--limit 20000'"
 	@echo "make bench-safety  what poison does with guards and without; ARGS='--before 2000'"
 	@echo "make clean    remove .venv and every cache"
 
@@ -59,6 +60,9 @@ bench-quality: setup
 
 bench-imbalance: setup
 	$(BIN)/python -m benchmarks.imbalance $(ARGS)
+
+bench-cold-start: setup
+	$(BIN)/python -m benchmarks.cold_start $(ARGS)
 
 bench-safety: setup
 	$(BIN)/python -m benchmarks.safety $(ARGS)

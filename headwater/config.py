@@ -219,7 +219,7 @@ class Sequence(_Section):
     learning_rate: float = Field(default=0.001, gt=0, le=1)
     """Adam's, for the dense weights."""
     row_learning_rate: float = Field(default=0.05, gt=0, le=10)
-    """Row-wise Adagrad's, for item rows."""
+    """Row-wise Adagrad's, for the rows of items and of their tokens."""
     negatives: int = Field(default=1024, ge=1)
     """Uniform negatives of one step, shared by its examples, beside the in-batch ones."""
     earlier_positions: int = Field(default=2, ge=0)

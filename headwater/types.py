@@ -240,6 +240,7 @@ class Gone:
 
     items: Ints  # (R,) ascending
     users: Ints  # (U,) ascending
+    tokens: Ints = field(default_factory=lambda: np.zeros(0, np.int32))  # (V,) ascending
 
 
 @dataclass(slots=True)

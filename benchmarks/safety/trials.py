@@ -62,7 +62,7 @@ def rows_of(value: float) -> Callable[[Learner], None]:
     """Ten item rows of the model hold ``value`` after the next step."""
 
     def spoil(learner: Learner) -> None:
-        rows = learner.fold.model.sequence.rows
+        rows = learner.fold.model.sequence.tower.items
         rows.values[:10] = value
         rows._dirty[:10] = True
 

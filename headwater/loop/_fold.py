@@ -125,7 +125,7 @@ class Fold:
         batch, changes = self.preprocess.batch(self.admitted(records))
         batch.end = records[-1].offset
         self.model.grow(self.n_items)
-        self.model.content.describe(changes.described, changes.tokens)
+        self.model.describe(changes.described, changes.tokens)
         self._mark_categories(np.unique(changes.tokens[changes.tokens != NO_ROW]))
         self.offset = batch.end
         return batch, changes.removed
@@ -144,7 +144,8 @@ class Fold:
             self.model.forget(gone.items)
         if swept is not None:
             self.model.forget_users(gone.users)
-            self.preprocess.tokens.release(self.model.content.forget_unused())
+            gone.tokens = self.model.forget_unused_tokens()
+            self.preprocess.tokens.release(gone.tokens)
         return gone
 
     def erase(self, user_id: str) -> Gone:

@@ -25,6 +25,7 @@ from headwater.types import (
     ExplainedItem,
     Explanation,
     HistoryEvent,
+    Item,
     Recommendations,
     RecommendedItem,
     Request,
@@ -234,8 +235,13 @@ class Follower:
     def _start(self, found: tuple[State, Manifest] | None) -> None:
         """Empty, or as a snapshot has it."""
         self._vectors.clear()
-        self._forgotten = Forgotten()
         self.fold = Fold(self.config, vectors=self._vectors)
+        tower = self.fold.model.sequence.tower
+        self._forgotten_items, self._forgotten_tokens = Forgotten(), Forgotten()
+        self._forgotten = {
+            tower.items.name: self._forgotten_items,
+            tower.tokens.name: self._forgotten_tokens,
+        }
         self.epoch, self.version, self.sequence, self.trained_through = 1, 1, 0, 0
         self._clock = (0.0, 0.0)
         if found:
@@ -268,8 +274,9 @@ class Follower:
             if len(batch):
                 self.fold.model.count(batch)
             gone = self.fold.forget(records, removed)
-            if len(gone.items):
-                self._forgotten.note(gone.items, batch.end)
+            self._forgotten_items.note(gone.items, batch.end)
+            self._forgotten_tokens.note(gone.tokens, batch.end)
+            if len(gone.items) or any(isinstance(record.entry, Item) for record in records):
                 self._vectors.clear()
             for record in records:
                 if isinstance(record.entry, Event):
@@ -287,8 +294,9 @@ class Follower:
         update = decode(stored.payload)
         self._fold_events(stored.trained_through)
         tables = {
-            name: self._forgotten.current(table, update.trained_through)
-            for name, table in update.tables.items()
+            name: forgotten.current(update.tables[name], update.trained_through)
+            for name, forgotten in self._forgotten.items()
+            if name in update.tables
         }
         self.fold.model.put(tables, update.tombstones, update.dense)
         self._vectors.clear()

@@ -106,7 +106,11 @@ class Model:
             expert.name: expert for expert in (*self.counting, self.content)
         }
         self.sequence = SequenceExpert(
-            config.sequence, config.preprocess.history_length, consuming_types, config.seed
+            config.sequence,
+            config.preprocess.history_length,
+            consuming_types,
+            self.content,
+            config.seed,
         )
         self.mixture = mixture
 
@@ -115,7 +119,12 @@ class Model:
         self.popularity.grow(n_items)
         for expert in self.from_history.values():
             expert.grow(n_items)
-        self.sequence.rows.grow(n_items)
+        self.sequence.grow(n_items)
+
+    def describe(self, rows: Ints, tokens: Ints) -> None:
+        """Takes the tokens of items, see ``Content.describe``."""
+        self.content.describe(rows, tokens)
+        self.sequence.tower.describe(rows)
 
     def count(self, batch: Batch) -> None:
         """The counting experts learn a batch: the part of learning that both roles do."""
@@ -128,7 +137,13 @@ class Model:
         self.popularity.forget(gone)
         for expert in self.from_history.values():
             expert.forget(gone)
-        self.sequence.rows.clear(gone)
+        self.sequence.tower.forget(gone)
+
+    def forget_unused_tokens(self) -> Ints:
+        """Clears the tokens that no item has, and returns their rows: others may have them."""
+        unused = self.content.forget_unused()
+        self.sequence.tower.forget_tokens(unused)
+        return unused
 
     def forget_users(self, gone: Ints) -> None:
         """Takes the names off what was counted of users that are expired."""
@@ -138,10 +153,9 @@ class Model:
         self,
     ) -> tuple[dict[str, TableRows], dict[str, Ints], dict[str, Floats]]:
         """Rows, tombstones and dense weights that changed since the last call."""
-        rows, cleared = self.sequence.rows.take_changes()
-        name = self.sequence.rows.name
+        rows, cleared = self.sequence.tower.take_changes()
         dense = {**self.sequence.dense.values(), **self.mixture.dense.values()}
-        return {name: rows}, {name: cleared}, dense
+        return rows, cleared, dense
 
     def put(
         self,
@@ -150,13 +164,7 @@ class Model:
         dense: dict[str, Floats],
     ) -> None:
         """Takes over what an update carries."""
-        table = self.sequence.rows
-        if table.name in tombstones:
-            table.grow(int(tombstones[table.name].max(initial=-1)) + 1)
-            table.clear(tombstones[table.name])
-            table.take_changes()
-        if table.name in tables:
-            table.put(tables[table.name])
+        self.sequence.tower.put(tables, tombstones)
         self.sequence.dense.put(dense)
         self.mixture.dense.put(dense)
 

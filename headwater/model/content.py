@@ -35,6 +35,16 @@ class Content:
         self._postings = np.full((0, settings.postings), NO_ROW, np.int32)
         self._posted = np.zeros(0, np.int64)
 
+    @property
+    def n_described(self) -> int:
+        """How many items have tokens."""
+        return int(self._described[0])
+
+    @property
+    def item_tokens(self) -> Ints:
+        """(N, T) tokens of every item row there is room for, ``NO_ROW`` past the end; a view."""
+        return self._tokens
+
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
         if n_items > len(self._tokens):

@@ -1,6 +1,6 @@
-"""The sequence expert: a causal encoder of the history against a table of item rows.
+"""The sequence expert: a causal encoder of the history against the vectors of items.
 
-score(u, i) = <encode(history of u), row of i> + bias of i
+score(u, i) = <encode(history of u), vector of i> + bias of i
 
 Rows are learned by row-wise Adagrad and only where a step touched them; dense
 weights by Adam. The loss of a step is the cross-entropy of the item that came
@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from headwater.config import Sequence as Settings
 from headwater.model._dense import DenseWeights, Step
 from headwater.model._encoder import GAP_BUCKETS, Encoder
-from headwater.model.tables import Table
+from headwater.model._tower import Tower
+from headwater.model.content import Content
 from headwater.types import (
     NO_ROW,
     Bytes,
@@ -34,8 +35,6 @@ from headwater.types import (
     State,
 )
 
-_ROW_SCALE = 0.05
-"""Standard deviation of a new item row."""
 _LENGTH_EDGES = np.array([1, 6, 12, 24, 50, 100, 1000])
 """Histories up to each length are encoded together."""
 
@@ -58,23 +57,31 @@ class Examples:
 
 
 class SequenceExpert:
-    """Item rows, a bias each, and the encoder.
+    """The item tower and the encoder.
 
     Args:
         settings: dim, layers, heads, rates.
         length: L, of histories.
         consuming_types: (types,) whether an event of that type uses its item up; such items of
             a history are masked from the loss, as they are from what is served.
+        content: knows the tokens of items.
         seed: of every initial weight.
     """
 
     name = "sequence"
 
-    def __init__(self, settings: Settings, length: int, consuming_types: Flags, seed: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        length: int,
+        consuming_types: Flags,
+        content: Content,
+        seed: int,
+    ) -> None:
         self.settings = settings
         self.length = length
         self._consuming = consuming_types
-        self.rows = Table("sequence.items", settings.dim + 1, _ROW_SCALE, seed)
+        self.tower = Tower(settings.dim, content, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.encoder = Encoder(
@@ -83,7 +90,7 @@ class SequenceExpert:
         self.dense = DenseWeights("sequence", self.encoder, settings.learning_rate)
 
     def grow(self, n_items: int) -> None:
-        self.rows.grow(n_items)
+        self.tower.grow(n_items)
 
     def encode(self, contexts: Contexts) -> Floats:
         """(B, D + 1) user vectors; the last column is 1, for the bias."""
@@ -95,7 +102,7 @@ class SequenceExpert:
                 contexts.history_types,
                 gaps,
                 at,
-                torch.from_numpy(self.rows.values),
+                torch.from_numpy(self.tower.vectors()),
                 contexts.history_items,
             )
         ones = np.ones((len(contexts), 1), np.float32)
@@ -109,7 +116,7 @@ class SequenceExpert:
         Where fewer may be proposed, the end of a list is ``NO_ROW`` with a score of -inf.
         """
         n = len(withheld)
-        scores = users @ self.rows.values[:n].T
+        scores = users @ self.tower.vectors()[:n].T
         scores[:, withheld] = -np.inf
         _mask(scores, contexts.excluded_starts, contexts.excluded)
         best, places = torch.from_numpy(scores).topk(min(k, n))
@@ -121,7 +128,7 @@ class SequenceExpert:
 
     def scores(self, users: Floats, rows: Ints) -> Floats:
         """(B, C) scores of given candidates; those of ``NO_ROW`` mean nothing."""
-        scores: Floats = np.einsum("bd,bcd->bc", users, self.rows.values[rows], optimize=True)
+        scores: Floats = np.einsum("bd,bcd->bc", users, self.tower.vectors()[rows], optimize=True)
         return scores
 
     def history_weights(self, contexts: Contexts) -> Floats:
@@ -139,8 +146,9 @@ class SequenceExpert:
         ``NO_ROW`` where there is no history.
         """
         history = contexts.history_items
-        weighted = self.history_weights(contexts)[:, :, None] * self.rows.values[history, :-1]
-        products = np.einsum("bcd,bld->bcl", self.rows.values[rows, :-1], weighted, optimize=True)
+        vectors = self.tower.vectors()[:, :-1]
+        weighted = self.history_weights(contexts)[:, :, None] * vectors[history]
+        products = np.einsum("bcd,bld->bcl", vectors[rows], weighted, optimize=True)
         products[np.broadcast_to((history < 0)[:, None], products.shape)] = -np.inf
         nearest: Ints = np.take_along_axis(history, np.argmax(products, axis=2), axis=1)
         return nearest
@@ -172,7 +180,7 @@ class SequenceExpert:
         touched = [examples.items[examples.items >= 0], examples.targets[ignored]]
         rows = np.union1d(candidates, np.concatenate(touched)).astype(np.int32)
         place = np.searchsorted(rows, np.maximum(examples.items, rows[0])).astype(np.int32)
-        values = torch.from_numpy(self.rows.values[rows]).requires_grad_()
+        values = torch.from_numpy(self.tower.vectors_of(rows)).requires_grad_()
         users = self._forward(
             place, examples.types, examples.gaps, examples.at, values, examples.items
         )
@@ -192,7 +200,7 @@ class SequenceExpert:
                 which,
                 self._consuming,
                 candidates,
-                len(self.rows),
+                len(self.tower.items),
             )
             return queries, logits, used
 
@@ -211,25 +219,25 @@ class SequenceExpert:
             own = values[torch.from_numpy(np.searchsorted(rows, shown))]
             # It is there for certain, so no draw has to be corrected.
             score = (queries * own[:, :-1]).sum(dim=1) + own[:, -1]
-            above_average = score - others + np.log(len(self.rows))
+            above_average = score - others + np.log(len(self.tower.items))
             passed = F.softplus(above_average) * torch.from_numpy(-examples.weights[ignored])
             objective = loss + passed.sum() / weights.sum()
 
         def descend() -> None:
             self.dense.descend(objective, rate)
             assert values.grad is not None
-            self.rows.descend(rows, values.grad.numpy(), self.settings.row_learning_rate * rate)
+            self.tower.descend(rows, values.grad.numpy(), self.settings.row_learning_rate * rate)
 
         return Step(float(loss.detach()), descend)
 
     def state(self) -> State:
         return {
-            **{f"rows.{name}": value for name, value in self.rows.state().items()},
+            **self.tower.state(),
             **{f"dense.{name}": value for name, value in self.dense.state().items()},
         }
 
     def load(self, state: State) -> None:
-        self.rows.load({k[5:]: v for k, v in state.items() if k.startswith("rows.")})
+        self.tower.load({k: v for k, v in state.items() if not k.startswith("dense.")})
         self.dense.load({k[6:]: v for k, v in state.items() if k.startswith("dense.")})
 
     def _forward(

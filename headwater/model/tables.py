@@ -1,15 +1,15 @@
 """Tables: rows that are learned one at a time.
 
-A table keeps, per row, its values, the row-wise Adagrad accumulator, and whether
-it changed since it was last published. Updates, snapshots, rollback and expiry
-need nothing else, and are written once for all tables.
+A table keeps, per row, its values, the row-wise Adagrad accumulator, whether anything
+was learned of it, and whether it changed since it was last published. Updates,
+snapshots, rollback and expiry need nothing else, and are written once for all tables.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from headwater.types import Floats, Ints, State, TableRows
+from headwater.types import Flags, Floats, Ints, State, TableRows
 
 _BLOCK = 1024
 """Rows that are initialised together. A row's first values depend on the seed and its number
@@ -35,6 +35,7 @@ class Table:
         self._values = np.zeros((0, dim), np.float32)
         self._accumulators = np.zeros(0, np.float32)
         self._dirty = np.zeros(0, np.bool_)
+        self._learned = np.zeros(0, np.bool_)
         self._cleared: set[int] = set()
 
     def __len__(self) -> int:
@@ -44,6 +45,11 @@ class Table:
     def values(self) -> Floats:
         """(N, D), a view: written to by this class only."""
         return self._values[: self._size]
+
+    @property
+    def learned(self) -> Flags:
+        """(N,) whether anything was learned of a row since it began, a view."""
+        return self._learned[: self._size]
 
     def grow(self, size: int) -> None:
         """Makes room for rows up to ``size``."""
@@ -57,7 +63,9 @@ class Table:
             self._accumulators = np.concatenate(
                 [self._accumulators, np.zeros(capacity - old, np.float32)]
             )
-            self._dirty = np.concatenate([self._dirty, np.zeros(capacity - old, np.bool_)])
+            fresh_flags = np.zeros(capacity - old, np.bool_)
+            self._dirty = np.concatenate([self._dirty, fresh_flags])
+            self._learned = np.concatenate([self._learned, fresh_flags])
         self._size = max(self._size, size)
 
     def descend(self, rows: Ints, gradients: Floats, learning_rate: float) -> None:
@@ -73,15 +81,25 @@ class Table:
         rates = learning_rate / (np.sqrt(self._accumulators[rows]) + 1e-8)
         self._values[rows] -= rates[:, None] * gradients
         self._dirty[rows] = True
+        self._learned[rows] = True
+
+    def restart(self, rows: Ints, at_zero: Flags) -> None:
+        """Sets those of the rows that nothing was learned of to zero, or to their initial values.
+
+        Args:
+            rows: (R,).
+            at_zero: (R,) whether it is to be zero.
+        """
+        unlearned = ~self._learned[rows]
+        self._values[rows[unlearned & at_zero]] = 0.0
+        self._initialise(rows[unlearned & ~at_zero])
 
     def clear(self, rows: Ints) -> None:
-        """Back to the initial values: the row's item is gone."""
-        blocks = rows // _BLOCK
-        for block in np.unique(blocks).tolist():
-            of_block = rows[blocks == block]
-            self._values[of_block] = self._initial_block(block)[of_block % _BLOCK]
+        """Back to the initial values: what the row stood for is gone."""
+        self._initialise(rows)
         self._accumulators[rows] = 0
         self._dirty[rows] = False
+        self._learned[rows] = False
         self._cleared.update(rows.tolist())
 
     def take_changes(self) -> tuple[TableRows, Ints]:
@@ -98,12 +116,14 @@ class Table:
         if len(changes.rows):
             self.grow(int(changes.rows.max()) + 1)
             self._values[changes.rows] = changes.values
+            self._learned[changes.rows] = True
 
     def state(self) -> State:
         return {
             "values": self._values[: self._size],
             "accumulators": self._accumulators[: self._size],
             "dirty": self._dirty[: self._size],
+            "learned": self._learned[: self._size],
             "cleared": np.array(sorted(self._cleared), np.int32),
         }
 
@@ -113,11 +133,19 @@ class Table:
         self._values = np.zeros((0, self.dim), np.float32)
         self._accumulators = np.zeros(0, np.float32)
         self._dirty = np.zeros(0, np.bool_)
+        self._learned = np.zeros(0, np.bool_)
         self.grow(n)
         self._values[:n] = state["values"]
         self._accumulators[:n] = state["accumulators"]
         self._dirty[:n] = state["dirty"]
+        self._learned[:n] = state["learned"]
         self._cleared = set(state["cleared"].tolist())
+
+    def _initialise(self, rows: Ints) -> None:
+        blocks = rows // _BLOCK
+        for block in np.unique(blocks).tolist():
+            of_block = rows[blocks == block]
+            self._values[of_block] = self._initial_block(block)[of_block % _BLOCK]
 
     def _initial_block(self, block: int) -> Floats:
         generator = np.random.Generator(np.random.Philox(key=[self.seed, block]))

@@ -24,9 +24,10 @@ class Features:
     """The layout of the mixture's input, and how to fill it.
 
     Columns, in order: for each expert, log share and reciprocal place; the log
-    share at each half-life; log count, age and time since the last event of the item;
-    history length, its bucket, session length and time since the last event of the
-    request.
+    share at each half-life; the score of the content expert as it is, for a share
+    doesn't tell a sequel from what merely is of one genre; log count, age and time
+    since the last event of the item; history length, its bucket, session length and
+    time since the last event of the request.
     """
 
     def __init__(self, config: Config) -> None:
@@ -35,6 +36,7 @@ class Features:
         for expert in EXPERTS:
             names += [f"{expert}.log_share", f"{expert}.reciprocal_place"]
         names += [f"popularity.log_share.{h:g}h" for h in config.popularity.half_lives_hours]
+        names += ["content.likeness"]
         names += ["item.log_events", "item.log_age", "item.log_idle"]
         names += ["request.log_history", "request.log_session", "request.log_pause"]
         names += [f"request.history.{bucket}" for bucket in range(len(_HISTORY_BUCKETS) + 1)]
@@ -80,6 +82,8 @@ class Features:
                 log_share = _log_share(mixed)
             elif expert != "sequence":
                 scores = candidates.opinions[expert].scores(rows)
+                if expert == "content":
+                    likeness = scores
                 total = candidates.list_scores[expert].sum(axis=1, keepdims=True)
                 log_share = _log_share(scores / np.maximum(total, 1e-9))
             else:
@@ -91,6 +95,8 @@ class Features:
             column += 2
         out[:, :, column : column + self.half_lives] = _scaled(_log_share(shares))
         column += self.half_lives
+        out[:, :, column] = likeness
+        column += 1
         now = contexts.times[:, None]
         out[:, :, column] = np.log1p(popularity.events[rows]) / 4.0 - 1.0
         out[:, :, column + 1] = _log_time(now - popularity.first_times[rows])

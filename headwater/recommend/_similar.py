@@ -63,14 +63,17 @@ def similar_users(user: Floats, others: Floats, n: int) -> list[tuple[int, float
 def _nearest(model: Model, contexts: Contexts, withheld: Flags, k: int) -> Ints:
     """The rows nearest to the item by what the sequence expert learned, nearest first.
 
-    A row that no event has named holds what it was initialised with, and is near to nothing.
+    An item that no event has named and nothing was said of is near to nothing: its vector is
+    what it was initialised with.
     """
     item = int(contexts.history_items[0, -1])
-    if item == NO_ROW or not model.popularity.events[item]:
+    n = len(withheld)
+    known = model.popularity.eligible()[:n] | (model.content.item_tokens[:n, 0] != NO_ROW)
+    if item == NO_ROW or not known[item]:
         return np.zeros(0, np.int32)
-    vectors = model.sequence.rows.values[: len(withheld), :-1]
+    vectors = model.sequence.tower.vectors()[:n, :-1]
     similarity = _cosines(vectors[item], vectors)
-    similarity[withheld | ~model.popularity.eligible()[: len(withheld)]] = 0.0
+    similarity[withheld | ~known] = 0.0
     similarity[contexts.excluded] = 0.0
     near = np.flatnonzero(similarity > 0)
     if len(near) > k:

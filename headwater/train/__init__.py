@@ -156,7 +156,7 @@ class Trainer:
         if labels is not None and (examples.weights > 0).any():
             examples = _labelled(examples, labels())
         if known is None:
-            known = np.ones(len(self.model.sequence.rows), np.bool_)
+            known = np.ones(len(self.model.sequence.tower.items), np.bool_)
         beside = self._beside.submit(self._step_on_lists, lists, rates["mixture"])
         sequence = self._step_on_histories(examples, positives, known, random, rates["sequence"])
         mixture = beside.result()
@@ -296,7 +296,7 @@ class Trainer:
         random: np.random.Generator,
         rate: float,
     ) -> Step | None:
-        n_items = len(self.model.sequence.rows)
+        n_items = len(self.model.sequence.tower.items)
         if not len(examples.items):
             return None
         wanted = self.config.sequence.negatives

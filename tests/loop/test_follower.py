@@ -42,7 +42,7 @@ def served(part: Learner | Follower) -> State:
     model = part.fold.model
     return {
         **counted(part),
-        "rows": model.sequence.rows.values,
+        "rows": model.sequence.tower.vectors(),
         **model.sequence.dense.values(),
         **model.mixture.dense.values(),
     }
@@ -129,7 +129,7 @@ def test_a_removed_item_leaves_the_lists_and_its_row_is_cleared() -> None:
     follower = following(small(), events, updates)
     [popular, *_] = items_of(follower.popular(5, NOW))
     row = follower.fold.preprocess.items.find(popular)
-    learned = follower.fold.model.sequence.rows.values[row].copy()
+    learned = follower.fold.model.sequence.tower.items.values[row].copy()
     everywhere = for_users(follower, *USERS, n=60)
     assert any(popular in listed for listed in everywhere)
     events.append([ItemRemoval(popular)], NOW)
@@ -142,7 +142,7 @@ def test_a_removed_item_leaves_the_lists_and_its_row_is_cleared() -> None:
     for each in (follower, late):
         each.catch_up()
         assert_same(each, learner)
-        assert not np.array_equal(each.fold.model.sequence.rows.values[row], learned)
+        assert not np.array_equal(each.fold.model.sequence.tower.items.values[row], learned)
 
 
 # --- fresh at once -------------------------------------------------------------------------------

@@ -17,10 +17,12 @@ from headwater.log import StoredUpdate
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
 from headwater.loop._forgotten import Forgotten
+from headwater.model._tower import Tower
 from headwater.types import (
     NO_ROW,
     Entry,
     Event,
+    Flags,
     Floats,
     Gone,
     Ints,
@@ -74,7 +76,7 @@ ENTRIES = drifting(600)
 
 
 def served(part: Learner | Follower) -> dict[str, Any]:
-    return {**counted(part), "rows": part.fold.model.sequence.rows.values}
+    return {**counted(part), "rows": part.fold.model.sequence.tower.vectors()}
 
 
 # --- both roles, and restarts --------------------------------------------------------------------
@@ -162,7 +164,9 @@ def test_nothing_names_a_row_that_was_given_up() -> None:
         assert not state[name][free].any(), name
     assert (state["model.content.tokens"][free] == NO_ROW).all()
     assert not state["evaluate.shown"][:, free[free < state["evaluate.shown"].shape[1]]].any()
-    fresh = Learner(bounded(), events_log([]), MemoryUpdatesLog(), None).fold.model.sequence.rows
+    fresh = Learner(
+        bounded(), events_log([]), MemoryUpdatesLog(), None
+    ).fold.model.sequence.tower.items
     fresh.grow(len(preprocess.items))
     assert np.array_equal(state["model.sequence.rows.values"][free], fresh.values[free])
     users = np.flatnonzero(~preprocess.users.in_use())
@@ -244,19 +248,30 @@ def test_no_example_is_left_to_replay_that_names_what_was_cleared() -> None:
 # --- never the vector of an item that is gone ----------------------------------------------------
 
 
+NOBODY = np.zeros(0, np.int32)
+
+
 class Chronicle(MemoryUpdatesLog):
-    """An updates log that forgets nothing, and the learner's table at each of its updates."""
+    """An updates log that forgets nothing, and the learner's tables at each of its updates."""
 
     def __init__(self) -> None:
         super().__init__()
         self.all: list[StoredUpdate] = []
-        self.tables: dict[int, Floats] = {0: np.zeros((0, 9), np.float32)}
-        self.table: Callable[[], Floats]
+        self.rows: dict[int, dict[str, tuple[Floats, Flags]]] = {}
+        self.tower: Callable[[], Tower]
 
     def append(self, update: StoredUpdate, token: int) -> None:
         super().append(update, token)
         self.all.append(update)
-        self.tables[update.trained_through] = self.table().copy()
+        self.rows[update.trained_through] = rows_of(self.tower())
+
+
+def rows_of(tower: Tower) -> dict[str, tuple[Floats, Flags]]:
+    """The rows of each table, and which of them anything was learned of."""
+    return {
+        table.name: (table.values.copy(), table.learned.copy())
+        for table in (tower.items, tower.tokens)
+    }
 
 
 class Told(Learner):
@@ -266,16 +281,7 @@ class Told(Learner):
         self, config: Config, log: MemoryEventsLog, updates: Chronicle, path: Path
     ) -> None:
         super().__init__(config, log, updates, path)
-        updates.table = lambda: self.fold.model.sequence.rows.values
-        self.cleared: list[tuple[int, Ints]] = []
-        honest = self.fold.forget
-
-        def forget(records: Sequence[Record], removed: Ints) -> Gone:
-            gone = honest(records, removed)
-            self.cleared.append((records[-1].offset, gone.items))
-            return gone
-
-        self.fold.forget = forget  # type: ignore[method-assign]
+        updates.tower = lambda: self.fold.model.sequence.tower
 
 
 class World:
@@ -294,6 +300,7 @@ class World:
         self.follower = Follower(self.config, self.events, self.arrived, folder)
         self.initial = Learner(self.config, MemoryEventsLog(), MemoryUpdatesLog(), None)
         self.initial.fold.model.grow(1_000)
+        self.initial.fold.model.sequence.tower.tokens.grow(1_000)
 
     def happen(self) -> None:
         self.events.append(drifting(13, start=self.events.end()), NOW)
@@ -320,26 +327,35 @@ class World:
     def check(self) -> None:
         """Every row is as the newest update taken over has it, or new if cleared behind that."""
         follower = self.follower
-        found = follower.fold.model.sequence.rows.values
-        expected = self.initial.fold.model.sequence.rows.values[: len(found)].copy()
         through = follower.trained_through
-        learned = self.published.tables[through][: len(found)]
-        expected[: len(learned)] = learned
         ahead = Follower(self.config, self.events, MemoryUpdatesLog(), None)
-        cleared: list[Ints] = []
+        cleared: list[Gone] = []
         honest = ahead.fold.forget
 
         def forget(records: Sequence[Record], removed: Ints) -> Gone:
             gone = honest(records, removed)
             if through < records[-1].offset <= follower.offset:
-                cleared.append(gone.items)
+                cleared.append(gone)
             return gone
 
         ahead.fold.forget = forget  # type: ignore[method-assign]
         ahead.catch_up()
-        for rows in cleared:
-            expected[rows] = self.initial.fold.model.sequence.rows.values[rows]
-        assert np.array_equal(found, expected)
+        model = follower.fold.model
+        tables = {"items": model.sequence.tower.items, "tokens": model.sequence.tower.tokens}
+        at_zero = {
+            "items": model.content.item_tokens[: len(tables["items"]), 0] >= 0,
+            "tokens": np.zeros(len(tables["tokens"]), np.bool_),
+        }
+        for which, table in tables.items():
+            expected = getattr(self.initial.fold.model.sequence.tower, which).values[: len(table)]
+            expected = np.where(at_zero[which][:, None], np.float32(0), expected)
+            if through:
+                values, learned = self.published.rows[through][table.name]
+                gone = np.concatenate([NOBODY, *(getattr(one, which) for one in cleared)])
+                kept = learned[: len(table)] & ~np.isin(np.arange(len(learned)), gone)[: len(table)]
+                rows = np.flatnonzero(kept)
+                expected[rows] = values[rows]
+            assert np.array_equal(table.values, expected)
 
 
 STEPS = ["happen", "happen", "learn", "learn", "deliver", "follow", "follow", "snapshot", "restart"]
@@ -392,13 +408,13 @@ def test_a_removed_item_that_is_put_again_starts_anew_though_updates_are_late() 
     follower = Follower(small(), events, arrived, None)
     events.append([ItemRemoval("i1"), Item("i1", title="Another")], NOW)
     follower.catch_up()
-    first = follower.fold.model.sequence.rows.values.copy()
+    first = follower.fold.model.sequence.tower.items.values.copy()
     token = arrived.acquire()
     for update in published.read(0, 10):
         arrived.append(update, token)
     follower.catch_up()
     row = follower.fold.preprocess.items.find("i1")
-    served_rows = follower.fold.model.sequence.rows.values
+    served_rows = follower.fold.model.sequence.tower.items.values
     assert np.array_equal(served_rows[row], first[row])
     assert (served_rows != first).any(axis=1).sum() == 4
 

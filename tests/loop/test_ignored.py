@@ -113,7 +113,7 @@ def score(learner: Learner, user: str, item: str) -> float:
     """Log of the item's share of the sequence expert's belief."""
     fold, expert = learner.fold, learner.fold.model.sequence
     contexts = fold.preprocess.contexts([Request(n=1, user_id=user)], NOW)
-    scores = (expert.encode(contexts) @ expert.rows.values.T)[0]
+    scores = (expert.encode(contexts) @ expert.tower.vectors().T)[0]
     return float(scores[fold.preprocess.items.find(item)] - np.log(np.exp(scores).sum()))
 
 

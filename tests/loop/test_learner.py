@@ -212,7 +212,7 @@ def assert_new_epoch(
         assert (following.epoch, following.sequence) == (2, learner.sequence)
         assert following.trained_through == learner.trained_through == events.end()
         ours, its = following.fold.model.sequence, learner.fold.model.sequence
-        assert np.array_equal(ours.rows.values, its.rows.values)
+        assert np.array_equal(ours.tower.vectors(), its.tower.vectors())
     again = refolded(config, events, updates, folder)
     assert again.digest() == learner.digest()
     return learner
@@ -315,7 +315,7 @@ class Spoiled(Learner):
     def learn(self, records: Sequence[Record], *, held: Held | None = None) -> None:
         super().learn(records, held=held)
         if held is None and self.trained_through == 300:
-            rows = self.fold.model.sequence.rows
+            rows = self.fold.model.sequence.tower.items
             rows.values[7] = self.poison
             rows._dirty[7] = True
 
@@ -365,7 +365,8 @@ def test_a_spoiled_row_is_never_published_and_its_batches_are_counted_only(
     follower = Follower(small(), events, updates, tmp_path)
     follower.catch_up()
     assert np.array_equal(
-        follower.fold.model.sequence.rows.values, plain.fold.model.sequence.rows.values
+        follower.fold.model.sequence.tower.items.values,
+        plain.fold.model.sequence.tower.items.values,
     )
 
 
@@ -456,7 +457,8 @@ def test_a_removed_item_is_forgotten_everywhere(at: int) -> None:
     model = learner.fold.model
     row = learner.fold.preprocess.items.find("i0")
     assert np.array_equal(
-        model.sequence.rows.values[row], untouched.fold.model.sequence.rows.values[row]
+        model.sequence.tower.items.values[row],
+        untouched.fold.model.sequence.tower.items.values[row],
     )
     assert model.popularity.events[row] == 0
     assert not (model.popularity.shares(np.array([row])) > 0).any()

@@ -56,7 +56,7 @@ def order(events: MemoryEventsLog, folder: Path, to: int | None = None) -> Rollb
 
 
 def rows(part: Learner | Follower) -> np.ndarray:
-    return part.fold.model.sequence.rows.values
+    return part.fold.model.sequence.tower.items.values
 
 
 def without_knowing(part: Learner | Follower) -> dict[str, np.ndarray]:

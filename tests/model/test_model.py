@@ -85,7 +85,7 @@ def test_a_forgotten_item_is_forgotten_by_every_expert():
         asked = contexts([[3], [5]])
         assert not expert.weigh(asked).scores(np.repeat(every, 2, axis=0)).any()
     np.testing.assert_array_equal(
-        found.sequence.rows.values[[3, 5]], fresh.sequence.rows.values[[3, 5]]
+        found.sequence.tower.items.values[[3, 5]], fresh.sequence.tower.items.values[[3, 5]]
     )
 
 
@@ -127,7 +127,7 @@ def test_growing_makes_room_in_every_expert(items):
     found = model()
     found.grow(items)
     found.grow(1)
-    assert len(found.popularity.scores()) == len(found.sequence.rows) == items
+    assert len(found.popularity.scores()) == len(found.sequence.tower.items) == items
     for expert in found.counting[:-1]:
         rows, _ = expert.weigh(contexts([[items - 1]])).best(np.zeros(items, "?"), 2)
         assert rows.tolist() == [[-1, -1]]

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from headwater.config import Content as ContentSettings
 from headwater.config import Sequence as Settings
 from headwater.deploy import state_digest
-from headwater.model import SequenceExpert, gap_buckets
+from headwater.model import Content, SequenceExpert, gap_buckets
 from tests.model.arrays import LENGTH, contexts, copied, examples
 
 ITEMS = 30
@@ -16,7 +17,9 @@ CONSUMES = 2
 
 def expert(items=ITEMS, seed=0, **settings):
     own = Settings(**{"dim": 8, "layers": 1, "heads": 2} | settings)
-    made = SequenceExpert(own, LENGTH, np.array([False, False, True]), seed)
+    made = SequenceExpert(
+        own, LENGTH, np.array([False, False, True]), Content(ContentSettings()), seed
+    )
     made.grow(items)
     return made
 
@@ -63,36 +66,36 @@ def test_shuffled_targets_teach_nothing_of_use():
 
 def test_only_candidates_and_history_items_are_written():
     found = expert(items=5000)
-    start = found.rows.values.copy()
+    start = found.tower.items.values.copy()
     lesson = examples([[1, 2, 3], [4]], [10, 11])
     found.step(
         lesson, np.array([20, 3000], np.int32), lambda rows: np.zeros(len(rows), "f4"), 1.0
     ).take()
     touched = [1, 2, 3, 4, 10, 11, 20, 3000]
-    changed = np.flatnonzero((found.rows.values != start).any(axis=1))
+    changed = np.flatnonzero((found.tower.items.values != start).any(axis=1))
     assert changed.tolist() == touched
-    assert found.rows.take_changes()[0].rows.tolist() == touched
+    assert found.tower.items.take_changes()[0].rows.tolist() == touched
 
 
 def test_the_bias_of_an_item_that_is_used_up_gets_no_gradient():
     histories = [[1, 2, 3], [4, 1]]
     masked, shown = expert(), expert()
-    start = masked.rows.values[:, -1].copy()
+    start = masked.tower.items.values[:, -1].copy()
     masked.step(examples(histories, [10, 10], type=CONSUMES), every(), None, 1.0).take()
     shown.step(examples(histories, [10, 10], type=1), every(), None, 1.0).take()
     # Item 1 is used up in both histories, the others in one of them only.
-    assert masked.rows.values[1, -1] == start[1]
-    assert (np.delete(masked.rows.values[:, -1], 1) != np.delete(start, 1)).all()
-    assert (shown.rows.values[:, -1] != start).all()
+    assert masked.tower.items.values[1, -1] == start[1]
+    assert (np.delete(masked.tower.items.values[:, -1], 1) != np.delete(start, 1)).all()
+    assert (shown.tower.items.values[:, -1] != start).all()
 
 
 def test_a_target_that_was_used_up_before_is_a_target_still():
     found = expert()
-    start = found.rows.values[1, -1]
+    start = found.tower.items.values[1, -1]
     loss = found.step(examples([[1, 2]], [1], type=CONSUMES), every(), None, 1.0).take()
     assert np.isfinite(loss)
     assert loss < 10.0
-    assert found.rows.values[1, -1] > start
+    assert found.tower.items.values[1, -1] > start
 
 
 def test_an_item_is_used_up_only_from_its_place_in_the_history_on():
@@ -100,9 +103,9 @@ def test_an_item_is_used_up_only_from_its_place_in_the_history_on():
     lesson.at = np.full((1, 1), LENGTH - 3, np.int32)
     lesson.targets = np.full((1, 1), 2, np.int32)
     found = expert()
-    start = found.rows.values[:, -1].copy()
+    start = found.tower.items.values[:, -1].copy()
     found.step(lesson, every(), None, 1.0).take()
-    unchanged = np.flatnonzero(found.rows.values[:, -1] == start)
+    unchanged = np.flatnonzero(found.tower.items.values[:, -1] == start)
     assert unchanged.tolist() == [1], "item 3 came later, so it is an honest negative"
 
 
@@ -115,7 +118,7 @@ def test_what_has_no_weight_teaches_nothing():
     assert one.step(plain, every(), None, 1.0).take() == pytest.approx(
         other.step(padded, every(), None, 1.0).take(), rel=1e-6
     )
-    np.testing.assert_allclose(one.rows.values, other.rows.values, atol=1e-6)
+    np.testing.assert_allclose(one.tower.items.values, other.tower.items.values, atol=1e-6)
 
 
 def test_the_loss_is_the_weighted_mean_of_its_examples():
@@ -131,9 +134,9 @@ def test_the_rate_scales_the_step():
     moved = []
     for rate in (0.0, 1.0, 2.0):
         found = expert()
-        start = found.rows.values.copy()
+        start = found.tower.items.values.copy()
         found.step(cycle(20), every(), None, rate).take()
-        moved.append(found.rows.values - start)
+        moved.append(found.tower.items.values - start)
     assert not moved[0].any()
     np.testing.assert_allclose(moved[2], 2 * moved[1], atol=1e-5)
 
@@ -144,10 +147,10 @@ def test_the_rate_scales_the_step():
 def gradients(lesson, negatives, log_q):
     """(N, D + 1) gradient of the rows at their first values, read off one step of Adagrad."""
     found = expert(items=200, layers=0)
-    start = found.rows.values.copy()
+    start = found.tower.items.values.copy()
     found.step(lesson, negatives, log_q, 1.0).take()
-    scale = np.sqrt(found.rows.state()["accumulators"])[:, None]
-    return (start - found.rows.values) / found.settings.row_learning_rate * scale
+    scale = np.sqrt(found.tower.items.state()["accumulators"])[:, None]
+    return (start - found.tower.items.values) / found.settings.row_learning_rate * scale
 
 
 def test_the_correction_brings_sampled_gradients_to_those_of_the_full_softmax():
@@ -288,7 +291,8 @@ def test_a_user_vector_does_not_depend_on_the_padding_before_it(layers):
     valid = torch.from_numpy(asked.history_items >= 0)
     with torch.inference_mode():
         whole = found.encoder(
-            torch.from_numpy(found.rows.values[asked.history_items, :-1]) * valid[:, :, None],
+            torch.from_numpy(found.tower.items.values[asked.history_items, :-1])
+            * valid[:, :, None],
             valid,
             torch.from_numpy(asked.history_types.astype(np.int64)),
             torch.from_numpy(gaps.astype(np.int64)),
@@ -321,7 +325,9 @@ def test_an_empty_history_has_a_finite_score_of_every_item(layers):
     found = trained(layers)
     users = found.encode(contexts([[]]))
     assert users.tolist() == [[0.0] * 8 + [1.0]]
-    np.testing.assert_array_equal(found.scores(users, every()[None])[0], found.rows.values[:, -1])
+    np.testing.assert_array_equal(
+        found.scores(users, every()[None])[0], found.tower.items.values[:, -1]
+    )
 
 
 def test_the_deep_path_knows_order_type_and_time():
@@ -388,8 +394,8 @@ def test_a_source_is_the_behaviour_whose_weighted_vector_is_nearest():
     found = trained()
     asked = contexts([[5], [1, 2, 3, 4]])
     weights = found.history_weights(asked)[1, -4:]
-    vectors = found.rows.values[[1, 2, 3, 4], :-1]
-    nearest = np.argmax(found.rows.values[:, :-1] @ (weights[:, None] * vectors).T, axis=1)
+    vectors = found.tower.items.values[[1, 2, 3, 4], :-1]
+    nearest = np.argmax(found.tower.items.values[:, :-1] @ (weights[:, None] * vectors).T, axis=1)
     sources = found.sources(asked, np.tile(every(), (2, 1)))
     assert sources.tolist() == [[5] * ITEMS, (1 + nearest).tolist()]
     assert len(set(nearest)) > 1

@@ -146,11 +146,16 @@ def test_changes_say_what_items_are_about_in_order_and_who_is_gone():
         title="The Third Man (1949)",
         categories=("Noir", "Crime"),
         tags=("Crime", "Classic"),
-        attributes={"studio": "London", "cast": ["Cotten", "Valli"], "minutes": 104.0},
+        attributes={
+            "studio": "London",
+            "cast": ["Cotten", "Valli"],
+            "minutes": 104.0,
+            "stars": 4.5,
+        },
     )
     expected = ["category:noir", "category:crime", "tag:crime", "tag:classic"]
     expected += ["attribute:studio=london", "attribute:cast=cotten", "attribute:cast=valli"]
-    expected += ["word:third", "word:man"]
+    expected += ["attribute:minutes=104", "word:third", "word:man"]
     again = Item("film", categories=("noir",))
     entries: list[Entry] = [film, Item("bare"), ItemRemoval("bare"), again]
     for kept in (16, 3):

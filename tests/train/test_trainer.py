@@ -156,7 +156,7 @@ def test_a_rate_of_nothing_changes_no_weight():
     for name, value in fresh.model.sequence.dense.values().items():
         np.testing.assert_array_equal(found.model.sequence.dense.values()[name], value)
     np.testing.assert_array_equal(
-        found.model.sequence.rows.values, fresh.model.sequence.rows.values
+        found.model.sequence.tower.items.values, fresh.model.sequence.tower.items.values
     )
     assert all(np.isfinite(x.sequence_loss) for x in found.lessons[1:])
 
@@ -443,11 +443,11 @@ def test_a_row_that_stands_for_no_item_is_no_negative(negatives):
     found = Recorded(config)
     found.model.grow(n_items + 30)
     known = np.arange(n_items + 30) < n_items
-    before = found.model.sequence.rows.values[~known].copy()
+    before = found.model.sequence.tower.items.values[~known].copy()
     for batch in made:
         found.trainer.learn(batch, found.ranking(batch), RATES, known=known)
     assert all(known[rows].all() for rows in found.negatives)
-    np.testing.assert_array_equal(found.model.sequence.rows.values[~known], before)
+    np.testing.assert_array_equal(found.model.sequence.tower.items.values[~known], before)
 
 
 # --- what feedback says --------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""What is recommended of items that are new, and to users who are: with and without content."""

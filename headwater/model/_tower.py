@@ -1,0 +1,212 @@
+"""The item tower: the vector of an item, from a row of its own and the rows of its features.
+
+    i = r_i + 1 / sqrt(n) * (t_1 + ... + t_n)
+
+with r_i the item's row, and t_j that of each of its n tokens (categories, tags, attributes, words
+of the title). The last column of both is a bias. This is the seed formula "an item is a weighted
+sum of features": an item that was put a moment ago has the vector that its tokens give it, and
+what is learned of the item alone comes on top. An item without tokens is its row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from headwater.model.content import Content
+from headwater.model.tables import Table
+from headwater.types import Floats, Ints, State, TableRows
+
+_ROW_SCALE = 0.05
+"""Standard deviation of a new row."""
+
+_NOTHING = np.zeros(0, np.int32)
+
+
+class Tower:
+    """Rows of items and of tokens, and the vectors that they add up to.
+
+    Args:
+        dim: D; a row has D + 1 values.
+        content: knows the tokens of every item.
+        seed: of the initial rows.
+    """
+
+    def __init__(self, dim: int, content: Content, seed: int) -> None:
+        self.items = Table("sequence.items", dim + 1, _ROW_SCALE, seed)
+        self.tokens = Table("sequence.tokens", dim + 1, _ROW_SCALE, seed + 1)
+        self.content = content
+        self._composed = np.zeros((0, dim + 1), np.float32)
+        self._stale = np.zeros(0, np.bool_)
+        self._all_stale = True
+        self._slots = np.zeros(0, np.int32)  # a step's scratch: -1 between steps
+
+    def grow(self, n_items: int) -> None:
+        """Makes room for item rows up to ``n_items``."""
+        self.items.grow(n_items)
+        self.content.grow(n_items)
+        if n_items > len(self._stale):
+            grown = np.ones(max(n_items, 2 * len(self._stale)), np.bool_)
+            grown[: len(self._stale)] = self._stale
+            self._stale = grown
+
+    def describe(self, rows: Ints) -> None:
+        """Items' tokens have changed: what nothing was learned of begins anew.
+
+        The row of an item with tokens begins at zero, so that only they speak.
+        """
+        self.tokens.grow(self.content.n_tokens)
+        self.items.restart(rows, self.content.item_tokens[rows, 0] >= 0)
+        self._stale[rows] = True
+
+    def vectors(self) -> Floats:
+        """(N, D + 1) of every item, not to be written to.
+
+        Only what has changed since the last call is added up again; after a step or an update
+        that changed tokens, that is every item.
+        """
+        if not self.content.n_described:
+            return self.items.values
+        n = len(self.items)
+        if n > len(self._composed):
+            composed = np.empty((len(self._stale), self._composed.shape[1]), np.float32)
+            composed[: len(self._composed)] = self._composed
+            self._composed = composed
+        everything = slice(None, n) if self._all_stale else self._stale[:n]
+        rows = np.arange(n, dtype=np.int32)[everything]
+        if len(rows):
+            tokens = self.content.item_tokens
+            _compose(rows, self.items.values, tokens, self.tokens.values, self._composed, rows)
+            self._stale[:n] = False
+            self._all_stale = False
+        return self._composed[:n]
+
+    def vectors_of(self, rows: Ints) -> Floats:
+        """(R, D + 1) of given items, added up now: as many as are asked for, and no more."""
+        out = np.empty((len(rows), self.items.dim), np.float32)
+        places = np.arange(len(rows), dtype=np.int32)
+        tokens = self.content.item_tokens
+        _compose(rows, self.items.values, tokens, self.tokens.values, out, places)
+        return out
+
+    def descend(self, rows: Ints, gradients: Floats, learning_rate: float) -> None:
+        """One step down the gradients of items' vectors, for their rows and for their tokens'.
+
+        Args:
+            rows: (R,) distinct item rows.
+            gradients: (R, D + 1).
+        """
+        self.items.descend(rows, gradients, learning_rate)
+        self._stale[rows] = True
+        if len(self.tokens) > len(self._slots):
+            self._slots = np.full(2 * len(self.tokens), -1, np.int32)
+        tokens, sums = _spread(rows, self.content.item_tokens, gradients, self._slots)
+        if len(tokens):
+            self.tokens.descend(tokens, sums, learning_rate)
+            self._all_stale = True
+
+    def forget(self, items: Ints) -> None:
+        """Clears the rows of items that are gone."""
+        self.items.clear(items)
+        self._stale[items] = True
+
+    def forget_tokens(self, tokens: Ints) -> None:
+        """Clears the rows of tokens that no item has."""
+        self.tokens.clear(tokens[self.tokens.learned[tokens]])
+
+    def take_changes(self) -> tuple[dict[str, TableRows], dict[str, Ints]]:
+        """Rows and tombstones of both tables since the last call."""
+        found = {table.name: table.take_changes() for table in (self.items, self.tokens)}
+        return (
+            {name: rows for name, (rows, _) in found.items()},
+            {name: cleared for name, (_, cleared) in found.items()},
+        )
+
+    def put(self, tables: dict[str, TableRows], tombstones: dict[str, Ints]) -> None:
+        """Takes over what an update carries."""
+        for table in (self.items, self.tokens):
+            cleared = tombstones.get(table.name, _NOTHING)
+            table.grow(int(cleared.max(initial=-1)) + 1)
+            table.clear(cleared)
+            table.take_changes()
+            if table.name in tables:
+                table.put(tables[table.name])
+        self.grow(len(self.items))
+        cleared = tombstones.get(self.items.name, _NOTHING)
+        # An item that was put again behind its removal begins as it did then.
+        self.describe(cleared)
+        for found in (tombstones, {name: table.rows for name, table in tables.items()}):
+            self._stale[found.get(self.items.name, _NOTHING)] = True
+            self._all_stale |= bool(len(found.get(self.tokens.name, _NOTHING)))
+
+    def state(self) -> State:
+        return {
+            **{f"rows.{name}": value for name, value in self.items.state().items()},
+            **{f"tokens.{name}": value for name, value in self.tokens.state().items()},
+        }
+
+    def load(self, state: State) -> None:
+        self.items.load({k[5:]: v for k, v in state.items() if k.startswith("rows.")})
+        self.tokens.load({k[7:]: v for k, v in state.items() if k.startswith("tokens.")})
+        self.grow(len(self.items))
+        self._all_stale = True
+
+
+@njit(cache=True, nogil=True)
+def _compose(
+    rows: Ints, items: Floats, tokens: Ints, token_values: Floats, out: Floats, places: Ints
+) -> None:
+    """Writes the vector of ``rows[k]`` to ``out[places[k]]``."""
+    dim = items.shape[1]
+    total = np.empty(dim, np.float32)
+    for k in range(len(rows)):
+        row, vector = rows[k], out[places[k]]
+        vector[:] = items[row]
+        n = _count(tokens[row])
+        if n == 0:
+            continue
+        total[:] = 0
+        for t in range(n):
+            token = token_values[tokens[row, t]]
+            for d in range(dim):
+                total[d] += token[d]
+        scale = np.float32(1.0 / np.sqrt(n))
+        for d in range(dim):
+            vector[d] += scale * total[d]
+
+
+@njit(cache=True, nogil=True)
+def _spread(rows: Ints, tokens: Ints, gradients: Floats, slots: Ints) -> tuple[Ints, Floats]:
+    """The tokens of items, and the gradient of each: the sum over the items that have it.
+
+    Args:
+        slots: (V,) all -1, before and after.
+    """
+    dim = gradients.shape[1]
+    found = np.empty(len(rows) * tokens.shape[1], np.int32)
+    n_found = 0
+    for row in rows:
+        for t in range(_count(tokens[row])):
+            token = tokens[row, t]
+            if slots[token] < 0:
+                slots[token] = n_found
+                found[n_found] = token
+                n_found += 1
+    sums = np.zeros((n_found, dim), np.float32)
+    for k in range(len(rows)):
+        n = _count(tokens[rows[k]])
+        scale = np.float32(1.0 / np.sqrt(max(n, 1)))
+        for t in range(n):
+            into = sums[slots[tokens[rows[k], t]]]
+            for d in range(dim):
+                into[d] += scale * gradients[k, d]
+    slots[found[:n_found]] = -1
+    return found[:n_found].copy(), sums
+
+
+@njit(cache=True, nogil=True)
+def _count(tokens: Ints) -> int:
+    n = 0
+    while n < len(tokens) and tokens[n] >= 0:
+        n += 1
+    return n

@@ -1,0 +1,236 @@
+"""Vectors of items: of their own rows and of their tokens'."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwater.config import Content as Settings
+from headwater.model import Content
+from headwater.model._tower import Tower
+from tests.model.arrays import copied
+
+DIM, ITEMS, WIDTH = 4, 12, 5
+NOBODY = np.zeros(0, np.int32)
+
+
+def tower(items=ITEMS, seed=0):
+    made = Tower(DIM, Content(Settings(tokens=WIDTH)), seed)
+    made.grow(items)
+    return made
+
+
+def describe(found, item, *tokens):
+    rows = np.array([item], np.int32)
+    found.content.describe(rows, np.array([[*tokens]], np.int32).reshape(1, len(tokens)))
+    found.describe(rows)
+
+
+def descend(found, *rows, seed=0):
+    gradients = np.random.default_rng(seed).normal(size=(len(rows), DIM + 1)).astype(np.float32)
+    found.descend(np.array(rows, np.int32), gradients, 0.1)
+    return gradients
+
+
+def summed(found):
+    """Every vector as the formula has it, from the two tables."""
+    vectors = found.items.values.copy()
+    for item in range(len(vectors)):
+        tokens = [t for t in found.content.item_tokens[item] if t >= 0]
+        if tokens:
+            vectors[item] += found.tokens.values[tokens].sum(axis=0) / np.sqrt(len(tokens))
+    return vectors
+
+
+# --- what a vector is ----------------------------------------------------------------------------
+
+
+def test_without_tokens_an_item_is_its_row_and_nothing_is_copied():
+    found = tower()
+    descend(found, 1, 2)
+    assert np.shares_memory(found.vectors(), found.items.values)
+    np.testing.assert_array_equal(found.vectors_of(np.array([2, 0])), found.items.values[[2, 0]])
+
+
+def test_an_item_that_was_put_a_moment_ago_is_what_its_tokens_say():
+    found = tower()
+    describe(found, 3, 1, 4)
+    expected = found.tokens.values[[1, 4]].sum(axis=0) / np.sqrt(2)
+    np.testing.assert_allclose(found.vectors()[3], expected, atol=1e-7)
+
+
+def test_what_was_learned_of_an_item_stays_when_it_is_described():
+    found = tower()
+    descend(found, 3)
+    row = found.items.values[3].copy()
+    describe(found, 3, 1)
+    np.testing.assert_array_equal(found.items.values[3], row)
+
+
+def test_an_item_that_loses_its_tokens_begins_as_one_that_never_had_any():
+    found, fresh = tower(), tower()
+    describe(found, 3, 1)
+    describe(found, 3)
+    np.testing.assert_array_equal(found.vectors(), fresh.vectors())
+
+
+def test_token_rows_and_item_rows_begin_differently():
+    found = tower()
+    describe(found, 0, *range(WIDTH))
+    assert (found.tokens.values[:WIDTH] != found.items.values[:WIDTH]).all()
+
+
+# --- a step --------------------------------------------------------------------------------------
+
+
+def test_a_token_gets_the_gradients_of_all_items_that_have_it():
+    found = tower()
+    describe(found, 0, 1, 2)
+    describe(found, 1, 2, 3, 4)
+    describe(found, 2, 5)
+    before = found.tokens.values.copy()
+    g = descend(found, 0, 1)
+    sums = {1: g[0] / 2**0.5, 2: g[0] / 2**0.5 + g[1] / 3**0.5, 3: g[1] / 3**0.5}
+    for token, gradient in sums.items():
+        step = 0.1 * gradient / np.sqrt(np.mean(gradient**2))
+        np.testing.assert_allclose(found.tokens.values[token], before[token] - step, atol=1e-5)
+    np.testing.assert_array_equal(found.tokens.values[[0, 5]], before[[0, 5]])
+
+
+def test_a_step_changes_no_row_that_it_does_not_touch():
+    found = tower()
+    for item in range(ITEMS):
+        describe(found, item, item, item + 1)
+    found.take_changes()
+    descend(found, 2, 7)
+    changes, _ = found.take_changes()
+    assert changes["sequence.items"].rows.tolist() == [2, 7]
+    assert changes["sequence.tokens"].rows.tolist() == [2, 3, 7, 8]
+
+
+def test_what_is_learned_of_an_item_is_learned_of_its_like():
+    found = tower()
+    describe(found, 0, 1)
+    describe(found, 1, 1)
+    describe(found, 2, 3)
+    before = found.vectors().copy()
+    descend(found, 0)
+    moved = found.vectors() - before
+    assert np.dot(moved[1], moved[0]) > 0
+    assert not moved[2].any()
+
+
+# --- kept vectors are those of the tables ---------------------------------------------------------
+
+
+ITEM = st.integers(0, ITEMS + 5)
+TOKENS = st.lists(st.integers(0, 7), max_size=WIDTH, unique=True)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("describe"), ITEM, TOKENS),
+        st.tuples(st.just("descend"), st.lists(ITEM, min_size=1, unique=True)),
+        st.tuples(st.just("forget"), ITEM),
+        st.tuples(st.just("forget_tokens")),
+        st.tuples(st.just("look")),
+        st.tuples(st.just("reload")),
+    ),
+    max_size=25,
+)
+
+
+def taken(found, step, n):
+    match step:
+        case ("describe", item, tokens):
+            describe(found, item, *tokens)
+        case ("descend", items):
+            descend(found, *sorted(items), seed=n)
+        case ("forget", item):
+            describe(found, item)
+            found.forget(np.array([item], np.int32))
+        case ("forget_tokens",):
+            found.forget_tokens(found.content.forget_unused())
+
+
+@settings(max_examples=100, deadline=None)
+@given(STEPS)
+def test_whatever_happens_kept_vectors_are_those_of_the_tables_in_both_roles(steps):
+    learned, served = tower(ITEMS + 6), tower(ITEMS + 6)
+    for n, step in enumerate(steps):
+        taken(learned, step, n)
+        if step[0] != "descend":
+            taken(served, step, n)
+        if step[0] == "reload":
+            other = tower(0)
+            other.content.load(copied(learned.content.state()))
+            other.load(copied(learned.state()))
+            learned = other
+        served.put(*learned.take_changes())
+        if step[0] == "look":
+            np.testing.assert_allclose(learned.vectors(), summed(learned), atol=1e-5)
+        np.testing.assert_array_equal(learned.vectors(), served.vectors())
+    np.testing.assert_allclose(learned.vectors(), summed(learned), atol=1e-5)
+    every = np.arange(ITEMS + 6, dtype=np.int32)
+    np.testing.assert_array_equal(learned.vectors(), learned.vectors_of(every))
+
+
+def test_a_put_costs_one_vector_and_a_step_on_tokens_all(monkeypatch):
+    found, composed = tower(), []
+    from headwater.model import _tower
+
+    honest = _tower._compose
+
+    def compose(rows, *rest):
+        composed.append(len(rows))
+        honest(rows, *rest)
+
+    monkeypatch.setattr(_tower, "_compose", compose)
+    describe(found, 0, 1)
+    found.vectors()
+    found.vectors()
+    describe(found, 5, 1)
+    found.vectors()
+    descend(found, 7)
+    found.vectors()
+    descend(found, 5)
+    found.vectors()
+    assert composed == [ITEMS, 1, 1, ITEMS]
+
+
+# --- items that are gone --------------------------------------------------------------------------
+
+
+def test_of_a_forgotten_token_nothing_is_left_and_that_is_told_once():
+    found, fresh = tower(), tower()
+    describe(found, 0, 0, 1)
+    describe(fresh, 0, 0, 1)
+    descend(found, 0)
+    found.take_changes()
+    describe(found, 0)
+    unused = found.content.forget_unused()
+    found.forget_tokens(unused)
+    np.testing.assert_array_equal(found.tokens.values, fresh.tokens.values)
+    assert found.take_changes()[1]["sequence.tokens"].tolist() == [0, 1]
+    found.forget_tokens(unused)
+    assert found.take_changes()[1]["sequence.tokens"].tolist() == []
+
+
+def test_an_item_that_was_put_again_stays_at_zero_when_its_tombstone_comes_late():
+    learned, served = tower(), tower()
+    descend(learned, 3)
+    served.put(*learned.take_changes())
+    for each in (learned, served):
+        each.forget(np.array([3], np.int32))
+    removal = learned.take_changes()
+    describe(served, 3, 1)
+    served.put(*removal)
+    assert not served.items.values[3].any()
+    describe(learned, 3, 1)
+    np.testing.assert_array_equal(served.vectors(), learned.vectors())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_row_depends_on_the_seed_and_its_number_alone(seed):
+    one, other = tower(3, seed), tower(3000, seed)
+    np.testing.assert_array_equal(one.vectors(), other.vectors()[:3])
