@@ -192,7 +192,7 @@ def test_the_gradient_of_an_ignored_item_is_that_of_the_formula():
     plain = examples([[1, 2], [4]], [3, 5])
     plain.weights = np.array([[1.0], [3.0]], np.float32)
     found = expert(items=200, layers=0)
-    scores = found.encode(contexts([[5, 6]])) @ found.rows.values.T
+    scores = found.encode(contexts([[5, 6]])) @ found.tower.items.values.T
     exponents = np.exp(scores[0])
     ratio = exponents[7] / np.delete(exponents, 7).sum() * 200
     added = gradients(with_ignored(), every(200), None) - gradients(plain, every(200), None)
@@ -204,7 +204,7 @@ def test_the_gradient_of_an_ignored_item_is_that_of_the_formula():
 
 def test_an_ignored_item_need_not_be_a_candidate_and_is_none_for_others():
     found, without = expert(items=5000), expert(items=5000)
-    negatives, start = np.array([20, 3000], np.int32), found.rows.values.copy()
+    negatives, start = np.array([20, 3000], np.int32), found.tower.items.values.copy()
 
     def log_q(rows):
         assert 4000 not in rows
@@ -212,10 +212,10 @@ def test_an_ignored_item_need_not_be_a_candidate_and_is_none_for_others():
 
     found.step(with_ignored(item=4000), negatives, log_q, 1.0).take()
     without.step(with_ignored(item=4000, weight=0.0), negatives, log_q, 1.0).take()
-    changed = np.flatnonzero((found.rows.values != start).any(axis=1))
+    changed = np.flatnonzero((found.tower.items.values != start).any(axis=1))
     assert 4000 in changed
-    assert found.rows.values[4000, -1] < start[4000, -1]
-    assert (without.rows.values[4000] == start[4000]).all()
+    assert found.tower.items.values[4000, -1] < start[4000, -1]
+    assert (without.tower.items.values[4000] == start[4000]).all()
 
 
 def test_the_loss_that_is_told_is_that_of_what_came_next():
@@ -228,11 +228,11 @@ def test_what_scores_below_the_average_is_left_alone():
     for bias in (5.0, 0.0, -5.0):
         found, plain = (expert(items=200, layers=0) for _ in range(2))
         for one in (found, plain):
-            one.rows.values[7, -1] = bias
+            one.tower.items.values[7, -1] = bias
         found.step(with_ignored(), every(200), None, 1.0).take()
         plain.step(with_ignored(weight=0.0), every(200), None, 1.0).take()
         gradients = [
-            (bias - one.rows.values[7, -1]) * np.sqrt(one.rows.state()["accumulators"][7])
+            (bias - one.tower.items.values[7, -1]) * np.sqrt(one.tower.items.state()["accumulators"][7])
             for one in (found, plain)
         ]
         pushes.append((gradients[0] - gradients[1]) / found.settings.row_learning_rate)
@@ -250,14 +250,14 @@ def test_taking_it_back_makes_up_for_it(layers, between, bias):
         found = expert(layers=layers)
         for step in range(30):
             found.step(cycle(20, seed=step), every(), None, 1.0).take()
-        found.rows.values[7, -1] += bias
+        found.tower.items.values[7, -1] += bias
         for step, sign in [(0, -1.0), *((k, 0.0) for k in range(1, between + 1)), (99, 2.0)]:
             lesson = cycle(20, seed=100 + step)
             lesson.items[0], lesson.targets[0] = cycle(1, seed=5).items[0], 7
             lesson.weights[0] = sign * weight
             found.step(lesson, every(), None, 1.0).take()
         history = [item for item in cycle(1, seed=5).items[0].tolist() if item >= 0]
-        belief = found.encode(contexts([history])) @ found.rows.values.T
+        belief = found.encode(contexts([history])) @ found.tower.items.values.T
         scores.append(float(belief[0, 7] - np.log(np.exp(belief[0]).sum())))
     assert scores[1] >= scores[0]
 
