@@ -42,7 +42,7 @@ def test_lists_are_fused_by_reciprocal_rank(fold):
         for name, expert in model.from_history.items()
         if name != "habits"
     }
-    vectors = model.sequence.tower.items.values[:n_items, :-1]
+    vectors = model.sequence.tower.vectors()[:n_items, :-1]
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     item = fold.preprocess.items.find("i6")
     cosines = vectors @ vectors[item]
