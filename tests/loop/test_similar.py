@@ -68,7 +68,7 @@ def test_an_item_that_was_put_a_moment_ago_goes_with_its_like_at_once() -> None:
     assert found is not None
     assert len(found.items) == 5
     assert all(item.item_id.startswith("noir") for item in found.items)
-    assert {r.expert for item in found.items for r in item.reasons} == {"content"}
+    assert {r.expert for item in found.items for r in item.reasons} == {"content", "sequence"}
     assert found.items[0].title == f"noir number {found.items[0].item_id[4:]}"
     assert (found.version, found.sequence, found.trained_through) == (
         follower.version,
