@@ -17,7 +17,8 @@ from benchmarks.safety.trials import TRIALS
 RESULTS = Path(__file__).parents[1] / "results"
 
 GOAL = 0.9
-"""Share of the clean run's NDCG@10 that is to be left with guards, after any poison."""
+"""Share of the clean run's NDCG@10 that is to be left after any poison: with guards, or, where
+they aren't enough, after a rollback."""
 
 
 def main(
@@ -33,6 +34,8 @@ def main(
             "unguarded": run(trial, False, before),
         }
         clean = found["nothing"]["guarded"]
+        if found[trial.name]["guarded"]["ndcg@10"] < GOAL * clean["ndcg@10"]:
+            found[trial.name]["rolled back"] = run(trial, True, before, roll_back=True)
         for one in found[trial.name].values():
             one["left"] = one["ndcg@10"] / clean["ndcg@10"]
             one["recovered_after"] = recovery(one["stretches"], clean["stretches"])
@@ -42,7 +45,12 @@ def main(
     results = {"before": before, "goal": GOAL, "trials": found}
     (RESULTS / "safety.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
     print(_sentence(found))
-    sys.exit(any(one["guarded"]["left"] < GOAL for one in found.values()))
+    sys.exit(any(_best(one)["left"] < GOAL for one in found.values()))
+
+
+def _best(one: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = one.get("rolled back", one["guarded"])
+    return found
 
 
 def _table(found: dict[str, dict[str, Any]]) -> Table:
@@ -51,6 +59,8 @@ def _table(found: dict[str, dict[str, Any]]) -> Table:
         table.add_column(header, justify="left" if header in ("poison", "what") else "right")
     for name, one in found.items():
         on, off = one["guarded"], one["unguarded"]
+        if "rolled back" in one:
+            name = f"{name} (rolled back: {_left(one['rolled back'])})"
         cells = [f(of) for of in (on, off) for f in (_figure, _left)]
         what = ", ".join(f"{n} {guard}" for guard, n in on["tripped"].items())
         table.add_row(name, *cells, _after(on), _after(off), what)
@@ -70,12 +80,12 @@ def _after(one: dict[str, Any]) -> str:
 
 
 def _sentence(found: dict[str, dict[str, Any]]) -> str:
-    on = min(found, key=lambda name: found[name]["guarded"]["left"])
+    on = min(found, key=lambda name: _best(found[name])["left"])
     off = min(found, key=lambda name: found[name]["unguarded"]["left"])
+    left, without = _best(found[on])["left"], found[off]["unguarded"]["left"]
     return (
-        f"After {len(found) - 1} poisons at least {found[on]['guarded']['left']:.0%} of NDCG@10 is "
-        f"left with guards ({on}; goal {GOAL:.0%}), and {found[off]['unguarded']['left']:.0%} "
-        f"without ({off})."
+        f"After {len(found) - 1} poisons at least {left:.0%} of NDCG@10 is left with guards and "
+        f"rollback ({on}; goal {GOAL:.0%}), and {without:.0%} without ({off})."
     )
 
 

@@ -12,11 +12,12 @@ import numpy as np
 from benchmarks.safety.trials import FAKE, Trial, Unguarded
 from headwater import data
 from headwater.config import Config
+from headwater.deploy import VERSIONS, Versions, rollback_to
 from headwater.evaluate import Outcomes, ndcg_gains
 from headwater.ingest import read_interactions
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Learner
-from headwater.types import Batch, Event
+from headwater.types import Batch, Event, Rollback
 
 BATCH = 100
 POISONED = 1_000
@@ -27,10 +28,11 @@ _STRETCH = 500
 """Predictions over which recovery is judged."""
 
 
-def run(trial: Trial, guarded: bool, before: int) -> dict[str, Any]:
+def run(trial: Trial, guarded: bool, before: int, *, roll_back: bool = False) -> dict[str, Any]:
     """NDCG@10 of clean users after the poison, what tripped, and how long it took.
 
     The stream is the one that ships with the software; the poison comes behind ``before`` events.
+    With ``roll_back`` an operator sets it aside as soon as it is over.
     """
     length = before + POISONED + AFTER
     stream = read_interactions(
@@ -61,6 +63,8 @@ def run(trial: Trial, guarded: bool, before: int) -> dict[str, Any]:
             measured = start >= before + POISONED
             if poisoned:
                 events = trial.events(events, random)
+            if roll_back and start == before + POISONED:
+                log.append([_order(Path(folder), log.end(), before)], time.time())
             log.append(events, time.time())
             try:
                 while learner.step():
@@ -81,6 +85,13 @@ def run(trial: Trial, guarded: bool, before: int) -> dict[str, Any]:
         "failed": failed,
         "seconds": round(seconds, 1),
     }
+
+
+def _order(folder: Path, end: int, before: int) -> Rollback:
+    """Back to the newest version of before the poison."""
+    listed = Versions(folder / VERSIONS).listed()
+    good = max(version.number for version in listed if version.offset <= before)
+    return rollback_to(listed, good, through=end, by="the benchmark", why="poison")
 
 
 def recovery(stretches: list[float], clean: list[float]) -> int | None:

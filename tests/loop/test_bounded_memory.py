@@ -84,6 +84,9 @@ class Endless:
     def end(self) -> int:
         return self.newest
 
+    def rollbacks(self, after: int) -> list[Record]:
+        return []
+
     def read(self, after: int, limit: int) -> list[Record]:
         entries = ever_new(after, min(limit, self.newest - after))
         return [Record(k, NOW, 1e9 + k, entry) for k, entry in enumerate(entries, after + 1)]
