@@ -232,7 +232,8 @@ def test_what_scores_below_the_average_is_left_alone():
         found.step(with_ignored(), every(200), None, 1.0).take()
         plain.step(with_ignored(weight=0.0), every(200), None, 1.0).take()
         gradients = [
-            (bias - one.tower.items.values[7, -1]) * np.sqrt(one.tower.items.state()["accumulators"][7])
+            (bias - one.tower.items.values[7, -1])
+            * np.sqrt(one.tower.items.state()["accumulators"][7])
             for one in (found, plain)
         ]
         pushes.append((gradients[0] - gradients[1]) / found.settings.row_learning_rate)
