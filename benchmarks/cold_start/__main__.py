@@ -62,7 +62,8 @@ def _table(found: dict[str, dict[str, Any]]) -> Table:
     table.add_column("who ranked", no_wrap=True)
     for segment in SEGMENTS:
         n = found[WITH][segment]["n"]
-        table.add_column(f"{segment}\nn = {n:,}", justify="right", no_wrap=True)
+        heading = segment.replace(" ", "\n", 1)
+        table.add_column(f"{heading}\nn = {n:,}", justify="right", no_wrap=True)
     for who in columns():
         for name, of_run in found.items():
             rates = [of_run[segment][who]["hit_rate@10"] for segment in SEGMENTS]
