@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headwater.errors import ConfigError, HeadwaterError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from headwater.loop import Progress
 
 app = typer.Typer(
     name="headwater",
@@ -246,6 +253,48 @@ def replay(
     )
 
 
+class ProtocolChoice(StrEnum):
+    LEAVE_ONE_OUT = "leave-one-out"
+
+
+@app.command()
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="Interactions: Parquet, CSV, TSV, JSONL, RecBole.")],
+    protocol: Annotated[
+        ProtocolChoice,
+        typer.Option(help="What is held out: each user's last event, and the one before it."),
+    ] = ProtocolChoice.LEAVE_ONE_OUT,
+    order: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Number that orders a user's events.  [default: time]"),
+    ] = None,
+    mapping: MapOption = None,
+    config: ConfigOption = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+) -> None:
+    """Learn a file as a whole, by backfill, and rank what was held out of it."""
+    from json import dumps
+
+    from rich.console import Console
+
+    from headwater import config as settings
+    from headwater import leave_one_out as offline
+
+    loaded = settings.load(config)
+    console = Console(highlight=False)
+    interactions = offline.read(file, order, _pairs(mapping), loaded)
+    for reason, count in interactions.skipped.items():
+        console.print(f"skipped {count:,} rows: {reason}", markup=False)
+    for warning in interactions.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False)
+    with _stages(console) as progress:
+        results = offline.leave_one_out(interactions, loaded, progress)
+    console.print(offline.table(results))
+    console.print(f"{results['events']:,} events, {results['seconds']:,.1f} s")
+    if json:
+        json.write_text(dumps(results, indent=2, allow_nan=False) + "\n")
+
+
 @app.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(help="Parquet, CSV, TSV, JSONL or RecBole atomic file.")],
@@ -253,6 +302,10 @@ def import_file(
     users: Annotated[bool, typer.Option("--users", help="The file holds users.")] = False,
     data: DataOption = DEFAULT_DATA,
     mapping: MapOption = None,
+    backfill: Annotated[
+        bool,
+        typer.Option("--backfill", help="Then learn the whole log in several passes, offline."),
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Append a file of events, items or users to the log; a running server learns from it."""
@@ -283,6 +336,17 @@ def import_file(
         console.print(f"{count:,} rows skipped: {reason}", markup=False)
     for warning in done.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)
+    if not backfill:
+        return
+    with _stages(console) as stage:
+        learned = bulk.backfill(data, loaded, stage)
+    console.print(
+        f"{learned.events:,} events learned in {learned.passes} passes "
+        f"({learned.passes_done} done), {learned.seconds:,.0f} s"
+    )
+    if learned.ndcg:
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in learned.ndcg.items())
+        console.print(f"NDCG@10 of what came after them: {figures}")
 
 
 class WhatChoice(StrEnum):
@@ -545,6 +609,32 @@ def _print(what: Any) -> None:
     from rich.console import Console
 
     Console(highlight=False).print(what)
+
+
+@contextmanager
+def _stages(console: Console) -> Iterator[Progress]:
+    """Shows how far a backfill is: as a bar, or a line per pass where the output is no terminal."""
+    # Before torch is imported: its threads else spin where they wait, and take each other's cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from rich import progress as rich
+
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(bar_width=20),
+        rich.TaskProgressColumn(),
+        rich.TextColumn("{task.fields[figures]}"),
+        rich.TimeElapsedColumn(),
+    )
+    terminal = console.is_terminal
+    with rich.Progress(*columns, console=console, transient=True, disable=not terminal) as bar:
+        task = bar.add_task("", total=None, figures="")
+
+        def show(what: str, done: int, total: int, figures: str) -> None:
+            bar.update(task, description=what, completed=done, total=total, figures=figures)
+            if figures and not terminal:
+                console.print(f"{what} {done} of at most {total}: {figures}", markup=False)
+
+        yield show
 
 
 def _print_json(values: Any) -> None:

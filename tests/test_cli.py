@@ -18,9 +18,9 @@ import pytest
 
 import headwater
 from headwater import cli, config
-from headwater.deploy import VERSIONS, Versions
+from headwater.deploy import VERSIONS, Snapshots, Versions
 from headwater.log.sqlite import SqliteEventsLog
-from headwater.roles import bulk, versions
+from headwater.roles import _folder, bulk, versions
 from headwater.types import Resume, User, Version
 
 STATUS = {
@@ -245,6 +245,33 @@ def test_import_appends_once_and_says_what_became_of_the_rows(
     assert "0 events appended" in out
     assert "3 duplicates" in out
     assert len(log_of(tmp_path / "data")) == 3
+
+
+def test_backfill_leaves_a_snapshot_of_all_that_was_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = [f"u{k % 7},i{(k // 7 + k % 7) % 12},{1_400_000_000 + 60 * k}" for k in range(200)]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    (tmp_path / "headwater.toml").write_text("[backfill]\npasses = 2\nthreads = 1\n")
+    arguments = ("import", "events.csv", "--data", "data", "--backfill")
+    assert run(monkeypatch, *arguments) == 0
+    out = capsys.readouterr().out
+    assert "200 events appended" in out
+    assert "180 events learned in" in out
+    assert "NDCG@10 of what came after them: mixture " in out
+    snapshots = Snapshots(tmp_path / "data" / "snapshots", 3)
+    assert snapshots.manifest(snapshots.paths()[-1]).offset == 200
+    assert run(monkeypatch, *arguments) == 0
+    assert "200 duplicates" in capsys.readouterr().out, "it can be done again"
+
+
+def test_backfill_is_refused_while_a_system_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "events.csv").write_text("user_id,item_id,timestamp\na,1,1400000000\n")
+    with _folder.claim(tmp_path / "data"):
+        assert run(monkeypatch, "import", "events.csv", "--data", "data", "--backfill") == 2
+    assert "in use by another" in capsys.readouterr().err
 
 
 def test_import_knows_the_configured_event_types(

@@ -20,7 +20,7 @@ from headwater.evaluate._metrics import (
     ndcg_gains,
     reciprocal_ranks,
 )
-from headwater.evaluate._outcomes import LIST_LENGTH, MIXTURE, TOP, Outcomes
+from headwater.evaluate._outcomes import LIST_LENGTH, MIXTURE, TOP, Outcomes, compare
 from headwater.evaluate._report import Report
 from headwater.evaluate._satisfaction import Satisfaction, list_diversity
 
@@ -37,6 +37,7 @@ __all__ = [
     "Outcomes",
     "Report",
     "Satisfaction",
+    "compare",
     "gini",
     "hits",
     "list_diversity",

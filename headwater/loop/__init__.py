@@ -8,8 +8,9 @@ follower through the updates log.
 
 from __future__ import annotations
 
+from headwater.loop._backfill import Backfill, Backfilled, Progress, relearn
 from headwater.loop._fold import Fold
 from headwater.loop._follower import Follower
 from headwater.loop._learner import Learner
 
-__all__ = ["Fold", "Follower", "Learner"]
+__all__ = ["Backfill", "Backfilled", "Fold", "Follower", "Learner", "Progress", "relearn"]

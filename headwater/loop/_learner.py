@@ -39,6 +39,7 @@ from headwater.types import (
     Batch,
     Event,
     Floats,
+    Gone,
     Held,
     Labels,
     Record,
@@ -91,9 +92,11 @@ class Learner:
         updates: the log to publish on.
         snapshots: the folder of snapshots; ``None`` for a run that keeps none.
         grouped: see ``Preprocessor``.
+        anew: start with nothing, whatever snapshots and updates hold; what is learned goes live
+            with ``begin_epoch`` only.
 
     Raises:
-        Dropped: there is no snapshot for what the events log no longer holds.
+        Dropped: there is no snapshot for what the events log no longer holds, or none is taken.
     """
 
     def __init__(
@@ -104,12 +107,14 @@ class Learner:
         snapshots: Path | None,
         *,
         grouped: bool = False,
+        anew: bool = False,
     ) -> None:
         self.config = config
         self._events = events
         self._updates = updates
         self._snapshots = Snapshots(snapshots, config.deploy.snapshots_kept) if snapshots else None
         self._grouped = grouped
+        self._anew = anew
         self._token = updates.acquire()
         self._retention = Retention(config, events)
         self._speed = _Speed()
@@ -122,7 +127,9 @@ class Learner:
         self.on_alert: Callable[[str, Mapping[str, Any]], None] | None = None
         self._ringing: int | None = None
         self._restore()
-        if not self._roll_back():
+        if anew:
+            self.fold.pass_over(events.rollbacks(self.fold.rolled_back))
+        elif not self._roll_back():
             self._refold()
 
     @property
@@ -321,6 +328,29 @@ class Learner:
         self._retention.aim(kept, self._time)
         return path
 
+    def remember(self, batch: Batch, gone: Gone) -> None:
+        """Keeps what was only counted for replay: a model that is made of many passes over it
+        would else be taught by the newest events alone.
+        """
+        self._trainer.remember(batch)
+        if len(gone.items):
+            self._trainer.forget(gone.items)
+
+    def begin_epoch(self, reason: str) -> Path:
+        """Puts what was learned in the place of all that was published before, as a snapshot.
+
+        Raises:
+            GuardTripped: it must not go live; nothing was written.
+            Fenced: another trainer has taken over.
+        """
+        if self._snapshots is None:
+            raise ValueError("a learner without a snapshot folder begins no epoch")
+        check(self._update(), self.config.deploy)
+        self._open_epoch(reason)
+        kept = self._snapshots.prune()
+        self._updates.drop(kept[0].sequence if kept else 0)
+        return self._snapshots.paths()[-1]
+
     def retain(self) -> None:
         """Drops a few of the events that the settings don't keep and no snapshot needs."""
         self._retention.step()
@@ -459,7 +489,8 @@ class Learner:
         self._settings: list[SettingChange] = []
         self._published_at = self._reported_at = self._time = 0.0
         self.sequence = self._kept = 0
-        found = self._snapshots.newest(self.fold.shape, before) if self._snapshots else None
+        kept = None if self._anew else self._snapshots
+        found = kept.newest(self.fold.shape, before) if kept else None
         if found:
             state, manifest = found
             self.fold.load(state, manifest.offset)

@@ -7,6 +7,9 @@ learned by the trainer alone and travel as updates.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -43,6 +46,7 @@ __all__ = [
     "Table",
     "Transitions",
     "gap_buckets",
+    "many_threads",
     "single_threaded",
 ]
 
@@ -58,6 +62,22 @@ def single_threaded() -> None:
     """
     torch.set_num_threads(1)
     threadpool_limits(limits=1, user_api="blas")
+
+
+@contextmanager
+def many_threads(n: int, seed: int) -> Iterator[None]:
+    """Lets torch use n threads, 0 for one a core, in the calling thread until it ends.
+
+    For steps on thousands of examples. torch's own random numbers come from ``seed`` meanwhile.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or len(os.sched_getaffinity(0)))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Stateful(Protocol):

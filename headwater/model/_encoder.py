@@ -42,7 +42,13 @@ class Encoder(nn.Module):
         self.layers = layers
 
     def forward(
-        self, items: Tensor, valid: Tensor, types: Tensor, gaps: Tensor, at: Tensor
+        self,
+        items: Tensor,
+        valid: Tensor,
+        types: Tensor,
+        gaps: Tensor,
+        at: Tensor,
+        dropout: float = 0.0,
     ) -> Tensor:
         """Encodes histories whose newest event is in the last column.
 
@@ -52,6 +58,7 @@ class Encoder(nn.Module):
             types, gaps: (B, L) event type codes and gap buckets.
             at: (B, P) the columns to give user vectors for: each sees its own column and
                 those before it.
+            dropout: share of the deep path's activations that are dropped, where SASRec does.
         """
         length = items.shape[1]
         columns = torch.arange(length)
@@ -69,13 +76,13 @@ class Encoder(nn.Module):
             return users
         start = self.length - length
         hidden = items + self.position[start:] + self.kind[types] + self.gap[gaps]
-        hidden = hidden * valid[:, :, None]
+        hidden = F.dropout(hidden * valid[:, :, None], dropout)
         causal = columns <= columns[:, None]
         # Every query sees itself, so that a padded one doesn't turn into NaN.
         mask = (causal & valid[:, None, :]) | torch.eye(length, dtype=torch.bool)
         mask = mask[:, None]
         for block in self.blocks:
-            hidden = block(hidden, mask)
+            hidden = block(hidden, mask, dropout)
         picked = hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[2]))
         deep: Tensor = self.out(self.norm(picked))
         return users + deep * seen.any(-1, keepdim=True)
@@ -101,12 +108,13 @@ class Block(nn.Module):
         self.widen = nn.Linear(dim, 2 * dim)
         self.narrow = nn.Linear(2 * dim, dim)
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, mask: Tensor, dropout: float) -> Tensor:
         batch, length, dim = hidden.shape
         qkv = self.qkv(self.attention_norm(hidden))
         q, k, v = qkv.view(batch, length, 3, self.heads, dim // self.heads).unbind(2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        hidden = hidden + self.project(mixed.transpose(1, 2).reshape(batch, length, dim))
+        mixed = self.project(mixed.transpose(1, 2).reshape(batch, length, dim))
+        hidden = hidden + F.dropout(mixed, dropout)
         wide: Tensor = self.narrow(F.gelu(self.widen(self.mlp_norm(hidden))))
-        return hidden + wide
+        return hidden + F.dropout(wide, dropout)

@@ -104,18 +104,14 @@ class Mixture:
             correction: (M, C) what sampling adds to the log odds of each candidate to be the
                 answer, so that the scores are those of the stream; ``None`` for nothing.
         """
-        scores = self._scores(torch.from_numpy(features))  # (members, M, C)
-        if correction is not None:
-            scores = scores - torch.from_numpy(correction)
-        scores = scores.masked_fill(~torch.from_numpy(valid), -1e9)
-        places = torch.from_numpy(targets.astype(np.int64)).repeat(len(self.members))
-        losses = nn.functional.cross_entropy(scores.flatten(0, 1), places, reduction="none")
-        weight = torch.from_numpy(weights).T  # (members, M)
-        # A draw may have left a member nothing.
-        mean = (losses.view_as(weight) * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
-        loss = mean.sum()
+        loss = self._loss(features, valid, targets, weights, correction)
         mean_loss = float(loss.detach()) / len(self.members)
         return Step(mean_loss, lambda: self.dense.descend(loss, rate))
+
+    def loss(self, features: Floats, valid: Flags, targets: Ints, weights: Floats) -> float:
+        """The mean loss of M lists, in nats; arguments as of ``learn``, of which nothing is."""
+        with torch.inference_mode():
+            return float(self._loss(features, valid, targets, weights)) / len(self.members)
 
     def contributions(self, features: Floats) -> dict[str, Floats]:
         """Expert name -> (...) exact Shapley share of the scores of (..., F) features.
@@ -150,6 +146,26 @@ class Mixture:
                 weight = factorial(size) * factorial(len(names) - size - 1) / factorial(len(names))
                 share += weight * (value[others | {name}] - score)
         return shares
+
+    def _loss(
+        self,
+        features: Floats,
+        valid: Flags,
+        targets: Ints,
+        weights: Floats,
+        correction: Floats | None = None,
+    ) -> Tensor:
+        """The members' mean losses, summed."""
+        scores = self._scores(torch.from_numpy(features))  # (members, M, C)
+        if correction is not None:
+            scores = scores - torch.from_numpy(correction)
+        scores = scores.masked_fill(~torch.from_numpy(valid), -1e9)
+        places = torch.from_numpy(targets.astype(np.int64)).repeat(len(self.members))
+        losses = nn.functional.cross_entropy(scores.flatten(0, 1), places, reduction="none")
+        weight = torch.from_numpy(weights).T  # (members, M)
+        # A draw may have left a member nothing.
+        mean = (losses.view_as(weight) * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+        return mean.sum()
 
     def _scores(self, features: Tensor) -> Tensor:
         """(members, ...) scores of (..., F) features."""

@@ -159,6 +159,7 @@ class SequenceExpert:
         negatives: Ints,
         correction: Callable[[Ints], Floats] | None,
         rate: float,
+        dropout: float = 0.0,
     ) -> Step:
         """One gradient step, to be taken or left; its loss is that of what came next.
 
@@ -174,6 +175,7 @@ class SequenceExpert:
             correction: what sampling adds to the logits of given rows, taken off again; with
                 the log probability of being a candidate it is logQ. ``None`` for nothing.
             rate: factor on both learning rates.
+            dropout: share of activations that are dropped.
         """
         wanted, ignored = examples.weights > 0, examples.weights < 0
         candidates = np.union1d(negatives, examples.targets[wanted]).astype(np.int32)
@@ -182,7 +184,7 @@ class SequenceExpert:
         place = np.searchsorted(rows, np.maximum(examples.items, rows[0])).astype(np.int32)
         values = torch.from_numpy(self.tower.vectors_of(rows)).requires_grad_()
         users = self._forward(
-            place, examples.types, examples.gaps, examples.at, values, examples.items
+            place, examples.types, examples.gaps, examples.at, values, examples.items, dropout
         )
         chosen = values[torch.from_numpy(np.searchsorted(rows, candidates))]
         shift = None if correction is None else torch.from_numpy(correction(candidates))
@@ -190,7 +192,7 @@ class SequenceExpert:
         def ranked(which: Flags) -> tuple[Tensor, Tensor, Flags]:
             """(T, D) queries, (T, M) logits, and which of these were used up before."""
             queries = users[torch.from_numpy(which)]
-            logits = queries @ chosen[:, :-1].T + chosen[:, -1]
+            logits = F.pad(queries, (0, 1), value=1.0) @ chosen.T
             if shift is not None:
                 logits = logits - shift
             used = _consumed_mask(
@@ -207,7 +209,8 @@ class SequenceExpert:
         _, logits, used = ranked(wanted)
         column = np.searchsorted(candidates, examples.targets[wanted])
         used[np.arange(len(column)), column] = False
-        logits = logits.masked_fill(torch.from_numpy(used), -1e9)
+        # In place, and unknown to autograd: the softmax gives such a logit a gradient of 0 anyway.
+        logits.detach().masked_fill_(torch.from_numpy(used), -1e9)
         losses = F.cross_entropy(logits, torch.from_numpy(column), reduction="none")
         weights = torch.from_numpy(examples.weights[wanted])
         loss = objective = (losses * weights).sum() / weights.sum()
@@ -241,7 +244,14 @@ class SequenceExpert:
         self.dense.load({k[6:]: v for k, v in state.items() if k.startswith("dense.")})
 
     def _forward(
-        self, place: Ints, types: Bytes, gaps: Bytes, at: Ints, values: Tensor, items: Ints
+        self,
+        place: Ints,
+        types: Bytes,
+        gaps: Bytes,
+        at: Ints,
+        values: Tensor,
+        items: Ints,
+        dropout: float = 0.0,
     ) -> Tensor:
         """(Q, P, D) user vectors of histories whose items stand at ``place`` of ``values``.
 
@@ -264,6 +274,7 @@ class SequenceExpert:
                     torch.from_numpy(types[rows, start:].astype(np.int64)),
                     torch.from_numpy(gaps[rows, start:].astype(np.int64)),
                     torch.from_numpy(np.maximum(at[rows] - start, 0).astype(np.int64)),
+                    dropout,
                 )
             )
             order.append(rows)

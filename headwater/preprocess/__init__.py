@@ -18,6 +18,7 @@ from headwater.preprocess._admission import Admission
 from headwater.preprocess._catalogue import Catalogue, Profiles
 from headwater.preprocess._cleaning import Cleaning
 from headwater.preprocess._histories import Histories, Steps
+from headwater.preprocess._parts import joined, taken
 from headwater.preprocess._tokens import CATEGORY, tokens_of
 from headwater.preprocess._vocabulary import Vocabulary
 from headwater.types import (
@@ -38,7 +39,16 @@ from headwater.types import (
     UserRemoval,
 )
 
-__all__ = ["CATEGORY", "Catalogue", "Histories", "Preprocessor", "Profiles", "Vocabulary"]
+__all__ = [
+    "CATEGORY",
+    "Catalogue",
+    "Histories",
+    "Preprocessor",
+    "Profiles",
+    "Vocabulary",
+    "joined",
+    "taken",
+]
 
 _UNKNOWN_TYPE = 0
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headwater.config import Config
 from headwater.errors import InvalidInput, LogError
@@ -20,8 +21,12 @@ from headwater.ingest import (
     read_items,
     read_users,
 )
-from headwater.log.sqlite import SqliteEventsLog
+from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
+from headwater.roles import _folder
 from headwater.types import DeadLetter, Entry
+
+if TYPE_CHECKING:
+    from headwater.loop import Backfilled, Progress
 
 CHUNK = 1_000
 """Entries per commit: a running API waits for at most one such commit before its own."""
@@ -137,6 +142,29 @@ def _import_exported(
     done = _append(chunks, total, data, progress)
     done.skipped |= skipped
     return done
+
+
+def backfill(data: Path, config: Config, progress: Progress) -> Backfilled:
+    """Learns all that the log of a stopped system holds, in several passes, and leaves a snapshot.
+
+    Whatever was learned before is replaced: a new epoch begins.
+
+    Args:
+        progress: see ``headwater.loop.Progress``.
+
+    Raises:
+        LogError: there is no log, or a system runs on the folder.
+        GuardTripped: what was learned must not go live; nothing was changed.
+    """
+    from headwater.loop import Learner, relearn
+
+    with (
+        closing(existing_log(data)) as events,
+        _folder.claim(data),
+        closing(SqliteUpdatesLog(data / "updates.db")) as updates,
+    ):
+        learner = Learner(config, events, updates, data / "snapshots", anew=True)
+        return relearn(config, learner, events, progress)
 
 
 def dead_letters(data: Path, n: int) -> list[DeadLetter]:

@@ -17,10 +17,11 @@ import numpy as np
 from headwater.config import Config
 from headwater.model import Examples, Model, Step, gap_buckets, single_threaded
 from headwater.train._imbalance import log_keep, replay_chances, resampled, uniforms
+from headwater.train._passes import ListPasses, Pasts, SequencePasses, is_judge
 from headwater.train._replay import Replay
 from headwater.types import NO_ROW, Batch, Doubles, Flags, Floats, Ints, Labels, Ranking, State
 
-__all__ = ["Lesson", "Replay", "Trainer"]
+__all__ = ["Lesson", "ListPasses", "Pasts", "Replay", "SequencePasses", "Trainer", "is_judge"]
 
 _LIST_LENGTH = 64
 """Candidates of a list that the mixture learns from: its own best ones, the hard negatives."""
@@ -184,6 +185,11 @@ class Trainer:
         if beside:
             beside.result()
 
+    def remember(self, batch: Batch) -> None:
+        """Keeps a batch's examples for replay beside what comes next, and learns nothing."""
+        taught = batch.targets & (batch.weights > 0)
+        self._histories.add(self._fresh(batch, taught & self._kept(batch)[:, 0]))
+
     def forget(self, items: Ints) -> None:
         """Replays no example again that names one of the item rows."""
         self._histories.retire("items", items)
@@ -235,15 +241,13 @@ class Trainer:
         examples = {**examples, "weights": counts}
         return {name: column[drawn] for name, column in examples.items()}
 
-    def _sampled_histories(
-        self, batch: Batch, kept: Flags, chances: Doubles | None, random: np.random.Generator
-    ) -> tuple[Examples, _Drawn, Flags]:
-        """New and replayed examples, where they were drawn, and which are new."""
+    def _fresh(self, batch: Batch, kept: Flags) -> dict[str, np.ndarray]:
+        """The batch's own examples, as the replay buffer has them."""
         contexts = batch.contexts
         gaps = gap_buckets(contexts.history_times, contexts.history_items, contexts.times)
         # An empty history says nothing that a gradient could use.
         usable = kept & (contexts.history_items[:, -1] != NO_ROW)
-        fresh: dict[str, np.ndarray] = {
+        return {
             "items": contexts.history_items[usable],
             "types": contexts.history_types[usable],
             "gaps": gaps[usable],
@@ -252,6 +256,12 @@ class Trainer:
             "kinds": batch.types[usable],
             "weights": batch.weights[usable] / self._keep[batch.types[usable]],
         }
+
+    def _sampled_histories(
+        self, batch: Batch, kept: Flags, chances: Doubles | None, random: np.random.Generator
+    ) -> tuple[Examples, _Drawn, Flags]:
+        """New and replayed examples, where they were drawn, and which are new."""
+        fresh = self._fresh(batch, kept)
         settings = self.config.sequence
         wanted = round(settings.replay * len(fresh["targets"]))
         places = self._histories.sample(wanted, random, chances)
