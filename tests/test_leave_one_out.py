@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from headwater.config import Config
 from headwater.errors import UnreadableFile
 from headwater.leave_one_out import LEFT_OUT, TEST, TRAINING, VALIDATION
 from headwater.loop import Backfill
+from headwater.preprocess import joined
 from headwater.recommend import Recommender
 from headwater.types import Ranking
 from tests.loop.streams import small
@@ -26,7 +28,7 @@ FIGURES |= {"recall@20", "mrr@20", "coverage@10", "novelty@10"}
 
 
 def quick(**sections: dict[str, Any]) -> Config:
-    return small(backfill={"passes": 3, "threads": 1, "positions": 500}, **sections)
+    return small(0, backfill={"passes": 3, "threads": 1, "positions": 500}, **sections)
 
 
 def file(path: Path, rows: list[tuple[Any, ...]], *more: str) -> Path:
@@ -149,7 +151,7 @@ def with_other_tests(interactions: Any) -> Any:
     tests = np.flatnonzero(leave_one_out.parts(interactions, quick()) == TEST)
     items = interactions.item_codes.copy()
     items[tests] = np.roll(items[tests], 1)
-    return leave_one_out.replace(interactions, item_codes=items)
+    return replace(interactions, item_codes=items)
 
 
 def test_what_the_test_item_is_moves_no_list(
@@ -173,10 +175,12 @@ def test_a_test_item_that_is_learned_is_noticed(
         return count(self, hold_out)
 
     leaked: list[Any] = []
-    join = leave_one_out.joined
-    monkeypatch.setattr(
-        leave_one_out, "joined", lambda held: leaked.append(join(held)) or leaked[-1]
-    )
+
+    def joining(held: Any) -> Any:
+        leaked.append(joined(held))
+        return leaked[-1]
+
+    monkeypatch.setattr(leave_one_out, "joined", joining)
     monkeypatch.setattr(Backfill, "run", leaking)
     assert lists(one, monkeypatch) != lists(with_other_tests(one), monkeypatch)
 

@@ -199,10 +199,12 @@ def test_the_removed_leave_no_trace_in_what_is_gone_over(
     entries = [*views(300), UserRemoval("u3"), ItemRemoval("i0"), *views(300, start=300)]
     folder = Folder(tmp_path, entries)
     pasts: list[Any] = []
-    monkeypatch.setattr(
-        "headwater.loop._backfill.SequencePasses",
-        lambda config, expert, found: pasts.append(found) or _NoPasses(),
-    )
+
+    def none(config: Any, expert: Any, found: Any) -> _NoPasses:
+        pasts.append(found)
+        return _NoPasses()
+
+    monkeypatch.setattr("headwater.loop._backfill.SequencePasses", none)
     learner, _ = folder.backfill()
     columns = pasts[0].by_user()
     user = learner.fold.preprocess.users.find("u3")

@@ -29,7 +29,8 @@ def same(found: Batch, wanted: Batch) -> None:
 
 
 def excluded(contexts: Contexts, b: int) -> list[int]:
-    return contexts.excluded[contexts.excluded_starts[b] : contexts.excluded_starts[b + 1]].tolist()
+    rows: list[int] = contexts.excluded[slice(*contexts.excluded_starts[b : b + 2])].tolist()
+    return rows
 
 
 @pytest.mark.parametrize("cut", [0, 1, 17, 40])

@@ -153,7 +153,11 @@ def calibrated(
 def _forget_corrections(found: Recorded) -> None:
     sequence, mixture = found.model.sequence, found.model.mixture
     learn_examples, learn_lists = sequence.step, mixture.step
-    sequence.step = lambda e, n, _, rate: learn_examples(e, n, None, rate)  # type: ignore[method-assign,assignment]
+
+    def without(examples, negatives, _, rate):
+        return learn_examples(examples, negatives, None, rate)
+
+    sequence.step = without  # type: ignore[method-assign,assignment]
     mixture.step = lambda *lists: learn_lists(*lists[:5])  # type: ignore[method-assign]
 
 
@@ -310,7 +314,7 @@ def test_the_correction_knows_what_is_thinned_and_what_is_over_sampled():
         seen.append(correction(rows))
         return learn(examples, negatives, correction, rate)
 
-    model.sequence.step = spied  # type: ignore[method-assign]
+    model.sequence.step = spied  # type: ignore[method-assign,assignment]
     found.step(made[-1])
     assert len(found.examples) == before + 1
     fresh = int(trainer._histories.state()["added"]) - len(targets)

@@ -45,7 +45,7 @@ class Course:
             self.seen.append((examples, rows, correction))
             return step(examples, rows, correction, rate, dropout)
 
-        expert.step = recorded  # type: ignore[method-assign]
+        expert.step = recorded  # type: ignore[method-assign,assignment]
 
     def passes(self) -> SequencePasses:
         return SequencePasses(self.config, self.expert, self.pasts)

@@ -43,7 +43,7 @@ class Recorded(Whole):
             self.lists.append(lists)
             return learn_lists(*lists)
 
-        sequence.step = of_sequence  # type: ignore[method-assign]
+        sequence.step = of_sequence  # type: ignore[method-assign,assignment]
         mixture.step = of_mixture  # type: ignore[method-assign]
 
     def ranking(self, batch: Batch) -> Ranking:
