@@ -34,8 +34,9 @@ _USUAL = 10_000.0
 """Events over which what is usual is remembered, with exponential decay."""
 _WARM_EVENTS = 1_000
 """Events before anything of the stream can be unusual."""
-_SIGMAS = 6.0
-"""Standard errors by which the positive share must have fallen, beside having halved."""
+_FALL, _SIGMAS = 0.8, 6.0
+"""Part of the usual positive share, and standard errors, by which it must have fallen: a whole
+invoice that is cancelled halves it now and then."""
 _ONE_ITEM, _ONE_ITEM_USUALLY = 0.9, 0.5
 """One item's share of the newest events that trips, where it usually is below the other."""
 
@@ -177,7 +178,7 @@ class Watch:
         positive, one_item = self._newest()
         usual_positive, usual_one_item = (self._usual[1:] / self._usual[0]).tolist()
         error = sqrt(usual_positive * (1.0 - usual_positive) / NEWEST)
-        if usual_positive - positive > max(usual_positive / 2.0, _SIGMAS * error):
+        if usual_positive - positive > max(_FALL * usual_positive, _SIGMAS * error):
             return "positive_share", (
                 f"{positive:.0%} of the newest {NEWEST} events are positive, "
                 f"usually {usual_positive:.0%}"
