@@ -204,7 +204,8 @@ class Content(_Section):
     window: int = Field(default=20, ge=1, le=100)
     """Newest events of a history that make up what the user goes for."""
     tokens: int = Field(default=16, ge=1, le=256)
-    """Categories, tags, attributes and title words kept per item."""
+    """Categories, tags, bands of prices, attributes, parts of vectors and title words kept per
+    item."""
     postings: int = Field(default=128, ge=1, le=100_000)
     """Newest items kept per token, from which candidates come."""
 
