@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -146,6 +147,15 @@ def test_shipped_data_has_its_licence_and_its_notice() -> None:
         owner = re.search(r"Copyright \(c\) .*", (data.path(name) / "LICENSE.txt").read_text())
         assert owner
         assert owner[0] in notice
+
+
+def test_nothing_is_committed_that_git_ignores() -> None:
+    """Caches hold what benchmarks download, and some of that may not be passed on."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this tree isn't a git checkout: what it has committed can't be told")
+    listing = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    found = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == ""
 
 
 PAGES = sorted(f"{path.relative_to(ROOT)}" for path in ROOT.glob("*.md"))
