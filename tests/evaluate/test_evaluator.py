@@ -251,4 +251,5 @@ def test_an_item_that_is_gone_was_never_shown():
     assert coverage.value == pytest.approx((shown[0].sum() - 5) / coverage.n)
     loaded.load(state)
     assert_same_state(loaded.state(), state)
+    assert found.metrics("newest") == loaded.metrics("newest")
     evaluator().forget(np.array([3], np.int32))
