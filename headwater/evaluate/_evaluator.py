@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headwater.config import Config
 from headwater.errors import SnapshotError
@@ -17,12 +18,13 @@ from headwater.evaluate._metrics import (
     gini,
     rank_bins,
     rank_histograms,
-    top_flags,
 )
 from headwater.evaluate._outcomes import MIXTURE, TOP, Outcomes, compare
 from headwater.intervals import normal
 from headwater.packing import pack_strings, unpack_strings
 from headwater.types import NO_ROW, Batch, Ints, Longs, Metric, Metrics, Ranking, State
+
+_Array = TypeVar("_Array", bound=NDArray[Any])
 
 
 class Evaluator:
@@ -51,6 +53,7 @@ class Evaluator:
         self._all_counts = np.zeros_like(self._newest_counts)
         self._all_novelty = np.zeros((models, 3), np.float64)  # sum, sum of squares, n
         self._shown = np.zeros((models, 0), np.bool_)  # item rows that were in a top ten
+        self._newest_shown = np.zeros((models, 0), np.int32)  # top tens of the ring per item row
 
     def observe(
         self, batch: Batch, ranking: Ranking, item_counts: Longs, total_events: int
@@ -79,7 +82,8 @@ class Evaluator:
         gone = np.zeros(size + 1, np.bool_)  # the last one is that of NO_ROW
         gone[items] = True
         self._tops[gone[self._tops]] = NO_ROW
-        self._shown[:, gone[: self._shown.shape[1]]] = False
+        for shown in (self._shown, self._newest_shown):
+            shown[:, gone[: shown.shape[1]]] = 0
 
     def metrics(self, window: Literal["newest", "all"] = "newest") -> list[Metrics]:
         """One entry per segment that has predictions, ``all`` first.
@@ -145,6 +149,8 @@ class Evaluator:
         self._tops[places] = state["tops"][newest]
         self._novelty[places] = state["novelty"][newest]
         self._newest_counts = self._histograms(places)
+        self._newest_shown = np.zeros((len(self.models), 0), np.int32)
+        self._count_shown(self._tops[places], 1)
         self._all_counts = state["all_counts"].copy()
         self._all_novelty = state["all_novelty"].copy()
         self._shown = state["shown"].copy()
@@ -153,11 +159,7 @@ class Evaluator:
         self._all_counts += rank_histograms(
             rank_bins(outcomes.ranks), outcomes.history, outcomes.item_age
         )
-        rows = int(outcomes.tops.max()) + 1
-        if rows > self._shown.shape[1]:
-            # Doubled, so that a growing catalogue doesn't cost a copy per batch.
-            size = max(rows, 2 * self._shown.shape[1])
-            self._shown = np.pad(self._shown, ((0, 0), (0, size - self._shown.shape[1])))
+        self._shown = _widened(self._shown, int(outcomes.tops.max()) + 1)
         for model in range(len(self.models)):
             tops = outcomes.tops[:, model]
             self._shown[model, tops[tops >= 0]] = True
@@ -167,13 +169,16 @@ class Evaluator:
         end = self._seen + len(outcomes)
         oldest = self._seen - self._filled
         kept = min(self._seen, max(oldest, end - self._window))
-        self._newest_counts -= self._histograms(self._places(oldest, kept))
+        leaving = self._places(oldest, kept)
+        self._newest_counts -= self._histograms(leaving)
+        self._count_shown(self._tops[leaving], -1)
         added = min(len(outcomes), self._window)
         places = self._places(end - added, end)
         self._bins[places] = rank_bins(outcomes.ranks[-added:])
         self._history[places] = outcomes.history[-added:]
         self._item_age[places] = outcomes.item_age[-added:]
         self._tops[places] = outcomes.tops[-added:]
+        self._count_shown(self._tops[places], 1)
         self._novelty[places] = outcomes.novelty[-added:]
         self._newest_counts += self._histograms(places)
         self._seen = end
@@ -181,6 +186,13 @@ class Evaluator:
 
     def _places(self, start: int, stop: int) -> Longs:
         return np.arange(start, stop) % self._window
+
+    def _count_shown(self, tops: Ints, change: int) -> None:
+        """Counts top tens (n, models, TOP) that have come into the ring, or left it."""
+        self._newest_shown = _widened(self._newest_shown, int(tops.max(initial=NO_ROW)) + 1)
+        of_model = np.broadcast_to(np.arange(len(self.models))[:, None], tops.shape)
+        listed = tops != NO_ROW
+        np.add.at(self._newest_shown, (of_model[listed], tops[listed]), change)
 
     def _histograms(self, places: Longs) -> Longs:
         return rank_histograms(self._bins[places], self._history[places], self._item_age[places])
@@ -190,7 +202,8 @@ class Evaluator:
         newest = self._places(self._seen - self._filled, self._seen)
         for model, name in enumerate(self.models):
             if window == "newest":
-                shown = int(np.count_nonzero(top_flags(self._tops[newest, model])))
+                counts = self._newest_shown[model]
+                shown = int(np.count_nonzero(counts))
                 moments = finite_moments(self._novelty[newest, model])
             else:
                 shown = int(np.count_nonzero(self._shown[model]))
@@ -202,12 +215,18 @@ class Evaluator:
                 coverage = shown / eligible
                 values[f"{name}.coverage@10"] = Metric(coverage, coverage, coverage, eligible)
             if eligible and window == "newest":
-                tops = self._tops[newest, model]
-                counts = np.bincount(tops[tops >= 0])
                 # Items that were shown are among the eligible ones; the others count as nought.
-                counts = np.pad(counts[counts > 0], (eligible - shown, 0))
-                unequal = gini(counts)
+                unequal = gini(counts[counts > 0], eligible - shown)
                 values[f"{name}.gini@10"] = Metric(unequal, unequal, unequal, eligible)
             if moments[2]:
                 values[f"{name}.novelty@10"] = normal(*moments)
         return values
+
+
+def _widened(by_item: _Array, items: int) -> _Array:
+    """(models, N) with room for item rows up to ``items``."""
+    if items <= by_item.shape[1]:
+        return by_item
+    # Doubled, so that a growing catalogue doesn't cost a copy per batch.
+    size = max(items, 2 * by_item.shape[1])
+    return np.pad(by_item, ((0, 0), (0, size - by_item.shape[1])))  # type: ignore[return-value]

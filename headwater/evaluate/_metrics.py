@@ -145,25 +145,19 @@ def rank_histograms(bins: Bytes, history: Bytes, item_age: Bytes) -> Longs:
     return counts.reshape(len(SEGMENTS), models, RANK_BINS).astype(np.int64)
 
 
-def top_flags(tops: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether each item row is in any of the lists, up to the highest; ``NO_ROW`` is none."""
-    shown = tops[tops >= 0]
-    flags = np.zeros(int(shown.max(initial=-1)) + 1, np.bool_)
-    flags[shown] = True
-    return flags
-
-
-def gini(counts: NDArray[Any]) -> float:
+def gini(counts: NDArray[Any], noughts: int = 0) -> float:
     """How unevenly the counts are spread: 0 if all are equal, near 1 if one item has them all.
 
-    >>> gini(np.array([5, 5, 5])), gini(np.array([0, 0, 0, 12]))
+    ``noughts`` more counts are 0 and need not be given.
+
+    >>> gini(np.array([5, 5, 5])), gini(np.array([12]), noughts=3)
     (0.0, 0.75)
     """
     ordered = np.sort(counts)
-    n, total = len(ordered), int(ordered.sum())
+    n, total = noughts + len(ordered), int(ordered.sum())
     if not total:
         return 0.0
-    places = np.arange(1, n + 1)
+    places = np.arange(noughts + 1, n + 1)
     return float((2 * places - n - 1) @ ordered / (n * total))
 
 

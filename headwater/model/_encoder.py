@@ -62,30 +62,27 @@ class Encoder(nn.Module):
         """
         length = items.shape[1]
         columns = torch.arange(length)
-        seen = valid[:, None, :] & (columns <= at[:, :, None])  # (B, P, L)
-        distance = (at[:, :, None] - columns).clamp(min=0)
-        logits = (
-            self.recency[distance]
-            + self.type_weight[types][:, None, :]
-            + self.gap_weight[gaps][:, None, :]
-        )
+        distance = at[:, :, None] - columns
+        seen = valid[:, None, :] & (distance >= 0)  # (B, P, L)
+        some = seen.any(-1, keepdim=True)
+        sort = types * GAP_BUCKETS + gaps
+        sort_weight = (self.type_weight[:, None] + self.gap_weight).flatten()
+        logits = self.recency[distance.clamp(min=0)] + sort_weight[sort][:, None, :]
         # A history with nothing in it has weights of nothing: zero, not NaN.
-        weights = logits.masked_fill(~seen, -1e9).softmax(-1) * seen.any(-1, keepdim=True)
+        weights = logits.masked_fill(~seen, -1e9).softmax(-1) * some
         users = weights @ items
         if not self.layers:
             return users
-        start = self.length - length
-        hidden = items + self.position[start:] + self.kind[types] + self.gap[gaps]
-        hidden = F.dropout(hidden * valid[:, :, None], dropout)
-        causal = columns <= columns[:, None]
-        # Every query sees itself, so that a padded one doesn't turn into NaN.
-        mask = (causal & valid[:, None, :]) | torch.eye(length, dtype=torch.bool)
-        mask = mask[:, None]
-        for block in self.blocks:
-            hidden = block(hidden, mask, dropout)
+        sort_vector = (self.kind[:, None] + self.gap).flatten(0, 1)
+        hidden = items + self.position[self.length - length :] + sort_vector[sort]
+        hidden = F.dropout(hidden, dropout)
+        causal = valid[:, None, :] & (columns <= columns[:, None])
+        for block in self.blocks[:-1]:
+            hidden = block(hidden, hidden, causal, dropout)
+        # Nothing reads what the last block would make of the other columns.
         picked = hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[2]))
-        deep: Tensor = self.out(self.norm(picked))
-        return users + deep * seen.any(-1, keepdim=True)
+        deep: Tensor = self.out(self.norm(self.blocks[-1](picked, hidden, seen, dropout)))
+        return users + deep * some
 
     def history_weights(self, valid: Tensor, types: Tensor, gaps: Tensor) -> Tensor:
         """(B, L) the linear path's weights w_t of a whole history; each row sums to 1."""
@@ -96,7 +93,12 @@ class Encoder(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm transformer layer."""
+    """One pre-norm transformer layer, for the columns that are asked for.
+
+    Keys and values are never made. With z a normalised column and W_k, W_v those of a head, a
+    query q scores q . W_k z = (W_k^T q) . z, and gets sum_t a_t W_v z_t = W_v (sum_t a_t z_t):
+    two small products a query, of which there are few, and none a column.
+    """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -108,13 +110,22 @@ class Block(nn.Module):
         self.widen = nn.Linear(dim, 2 * dim)
         self.narrow = nn.Linear(2 * dim, dim)
 
-    def forward(self, hidden: Tensor, mask: Tensor, dropout: float) -> Tensor:
-        batch, length, dim = hidden.shape
-        qkv = self.qkv(self.attention_norm(hidden))
-        q, k, v = qkv.view(batch, length, 3, self.heads, dim // self.heads).unbind(2)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        mixed = self.project(mixed.transpose(1, 2).reshape(batch, length, dim))
-        hidden = hidden + F.dropout(mixed, dropout)
-        wide: Tensor = self.narrow(F.gelu(self.widen(self.mlp_norm(hidden))))
-        return hidden + F.dropout(wide, dropout)
+    def forward(self, asked: Tensor, hidden: Tensor, seen: Tensor, dropout: float) -> Tensor:
+        """(B, P, D) new states of columns (B, P, D), which see (B, P, L) of all (B, L, D)."""
+        batch, count, dim = asked.shape
+        heads, width = self.heads, dim // self.heads
+        to_query, to_key, to_value = self.qkv.weight.view(3, heads, width, dim)
+        scale, shift = self.attention_norm.weight, self.attention_norm.bias
+        # The shift would add the same to all scores of a query; the scale moves into the query.
+        normed = F.layer_norm(hidden, (dim,))
+        queries = self.attention_norm(asked).view(-1, dim) @ to_query.reshape(dim, dim).T
+        queries = queries.view(-1, heads, width).transpose(0, 1) @ to_key * (scale * width**-0.5)
+        queries = queries.view(heads, batch, count, dim).transpose(0, 1).reshape(batch, -1, dim)
+        scores = (queries @ normed.transpose(1, 2)).view(batch, heads, count, -1)
+        weights = scores.masked_fill(~seen[:, None], -1e9).softmax(-1)
+        mixed = weights.flatten(1, 2) @ normed * scale + shift  # (B, heads * P, D)
+        mixed = mixed.view(batch, heads, -1, dim).transpose(0, 1).reshape(heads, -1, dim)
+        mixed = (mixed @ to_value.transpose(1, 2)).transpose(0, 1).reshape(batch, count, dim)
+        asked = asked + F.dropout(self.project(mixed), dropout)
+        wide: Tensor = self.narrow(F.gelu(self.widen(self.mlp_norm(asked))))
+        return asked + F.dropout(wide, dropout)

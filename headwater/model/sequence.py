@@ -35,7 +35,7 @@ from headwater.types import (
     State,
 )
 
-_LENGTH_EDGES = np.array([1, 6, 12, 24, 50, 100, 1000])
+_LENGTH_EDGES = np.array([12, 50, 200, 1000])
 """Histories up to each length are encoded together."""
 
 
@@ -102,7 +102,7 @@ class SequenceExpert:
                 contexts.history_types,
                 gaps,
                 at,
-                torch.from_numpy(self.tower.vectors()),
+                torch.from_numpy(self.tower.vectors()[:, :-1]),
                 contexts.history_items,
             )
         ones = np.ones((len(contexts), 1), np.float32)
@@ -182,19 +182,21 @@ class SequenceExpert:
         touched = [examples.items[examples.items >= 0], examples.targets[ignored]]
         rows = np.union1d(candidates, np.concatenate(touched)).astype(np.int32)
         place = np.searchsorted(rows, np.maximum(examples.items, rows[0])).astype(np.int32)
-        values = torch.from_numpy(self.tower.vectors_of(rows)).requires_grad_()
+        values = torch.from_numpy(self.tower.vectors_of(rows))
+        vectors = values[:, :-1].contiguous().requires_grad_()
+        biases = values[:, -1].contiguous().requires_grad_()
         users = self._forward(
-            place, examples.types, examples.gaps, examples.at, values, examples.items, dropout
+            place, examples.types, examples.gaps, examples.at, vectors, examples.items, dropout
         )
-        chosen = values[torch.from_numpy(np.searchsorted(rows, candidates))]
-        shift = None if correction is None else torch.from_numpy(correction(candidates))
+        chosen = torch.from_numpy(np.searchsorted(rows, candidates))
+        across, offsets = vectors[chosen].T, biases[chosen]
+        if correction is not None:
+            offsets = offsets - torch.from_numpy(correction(candidates))
 
         def ranked(which: Flags) -> tuple[Tensor, Tensor, Flags]:
             """(T, D) queries, (T, M) logits, and which of these were used up before."""
             queries = users[torch.from_numpy(which)]
-            logits = F.pad(queries, (0, 1), value=1.0) @ chosen.T
-            if shift is not None:
-                logits = logits - shift
+            logits = torch.addmm(offsets, queries, across)
             used = _consumed_mask(
                 examples.items,
                 examples.types,
@@ -219,17 +221,19 @@ class SequenceExpert:
             queries, logits, used = ranked(ignored)
             used |= candidates == shown[:, None]
             others = logits.masked_fill(torch.from_numpy(used), -1e9).logsumexp(dim=1)
-            own = values[torch.from_numpy(np.searchsorted(rows, shown))]
+            own = torch.from_numpy(np.searchsorted(rows, shown))
             # It is there for certain, so no draw has to be corrected.
-            score = (queries * own[:, :-1]).sum(dim=1) + own[:, -1]
+            score = (queries * vectors[own]).sum(dim=1) + biases[own]
             above_average = score - others + np.log(len(self.tower.items))
             passed = F.softplus(above_average) * torch.from_numpy(-examples.weights[ignored])
             objective = loss + passed.sum() / weights.sum()
 
         def descend() -> None:
             self.dense.descend(objective, rate)
-            assert values.grad is not None
-            self.tower.descend(rows, values.grad.numpy(), self.settings.row_learning_rate * rate)
+            assert vectors.grad is not None
+            assert biases.grad is not None
+            gradients = torch.cat([vectors.grad, biases.grad[:, None]], dim=1).numpy()
+            self.tower.descend(rows, gradients, self.settings.row_learning_rate * rate)
 
         return Step(float(loss.detach()), descend)
 
@@ -249,11 +253,11 @@ class SequenceExpert:
         types: Bytes,
         gaps: Bytes,
         at: Ints,
-        values: Tensor,
+        vectors: Tensor,
         items: Ints,
         dropout: float = 0.0,
     ) -> Tensor:
-        """(Q, P, D) user vectors of histories whose items stand at ``place`` of ``values``.
+        """(Q, P, D) user vectors of histories whose items stand at ``place`` of ``vectors``.
 
         Histories of like length are encoded together, so that short ones don't pay for
         the padding of long ones.
@@ -269,7 +273,7 @@ class SequenceExpert:
             where = torch.from_numpy(np.maximum(place[rows, start:], 0).astype(np.int64))
             parts.append(
                 self.encoder(
-                    F.embedding(where, values)[:, :, :-1] * valid[:, :, None],
+                    F.embedding(where, vectors),
                     valid,
                     torch.from_numpy(types[rows, start:].astype(np.int64)),
                     torch.from_numpy(gaps[rows, start:].astype(np.int64)),

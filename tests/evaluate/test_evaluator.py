@@ -8,7 +8,7 @@ import pytest
 
 from headwater.config import Config, Evaluate
 from headwater.errors import SnapshotError
-from headwater.evaluate import LIST_LENGTH, Evaluator
+from headwater.evaluate import LIST_LENGTH, Evaluator, gini
 from headwater.types import NO_ROW
 from tests.evaluate.streams import (
     EXPERTS,
@@ -123,6 +123,10 @@ def test_running_metrics_are_those_of_a_plain_reading(window, last):
         novelty = found[0].values[f"{model}.novelty@10"]
         assert novelty.value == pytest.approx(plain_novelty(records, model))
         assert novelty.low < novelty.value < novelty.high
+        if window == "newest":
+            tops = [item for record in records for item in record["tops"][model]]
+            unequal = found[0].values[f"{model}.gini@10"].value
+            assert unequal == pytest.approx(gini(np.bincount(tops, minlength=eligible)))
 
 
 def test_nothing_is_said_of_nothing():
@@ -251,4 +255,5 @@ def test_an_item_that_is_gone_was_never_shown():
     assert coverage.value == pytest.approx((shown[0].sum() - 5) / coverage.n)
     loaded.load(state)
     assert_same_state(loaded.state(), state)
+    assert found.metrics("newest") == loaded.metrics("newest")
     evaluator().forget(np.array([3], np.int32))
