@@ -22,9 +22,14 @@ def draw(path: Path, streams: dict[str, dict[str, Any]]) -> None:
         left = [found["ndcg@10"] / one[LIVE]["ndcg@10"] for _, found in points]
         # live / delayed - 1 lies between low and high, so delayed / live between their inverses
         ends = [found.get("ours_ahead_interval", (0.0, 0.0)) for _, found in points]
-        low = [value - 1.0 / (1.0 + end[1]) for value, end in zip(left, ends, strict=True)]
-        high = [1.0 / (1.0 + end[0]) - value for value, end in zip(left, ends, strict=True)]
-        axes.errorbar(events, left, yerr=(low, high), marker="o", capsize=2, label=name)
+        spread = [
+            # Rounding may put the figure a hair outside of an interval without width.
+            (max(value - 1.0 / (1.0 + high), 0.0), max(1.0 / (1.0 + low) - value, 0.0))
+            for value, (low, high) in zip(left, ends, strict=True)
+        ]
+        axes.errorbar(
+            events, left, yerr=list(zip(*spread, strict=True)), marker="o", capsize=2, label=name
+        )
     axes.set_xscale("log")
     axes.set_xlabel("events between updates; the last point of a line is frozen at the half")
     axes.set_ylabel("NDCG@10, share of the live system's")

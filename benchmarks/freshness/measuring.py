@@ -24,16 +24,14 @@ FROZEN = "frozen at the half"
 DAY = "a day"
 DAY_SECONDS = 86_400.0
 
-DELAYS: dict[str, Callable[[int, float, int], int]] = {
-    "1,000 events": lambda learned, time, half: learned // 1_000,
-    "10,000 events": lambda learned, time, half: learned // 10_000,
-    DAY: lambda learned, time, half: int(time // DAY_SECONDS),
-    FROZEN: lambda learned, time, half: int(learned >= half),
+DELAYS: dict[str, Callable[[int, float, bool], int]] = {
+    "1,000 events": lambda learned, time, begun: learned // 1_000,
+    "10,000 events": lambda learned, time, begun: learned // 10_000,
+    DAY: lambda learned, time, begun: int(time // DAY_SECONDS),
+    FROZEN: lambda learned, time, begun: int(begun),
 }
 """How long updates are withheld -> which update is the newest that is out, by the events that
-were learned, stream time in seconds, and the events of half the stream."""
-
-Ranks = dict[str, NDArray[np.float64]]
+were learned, stream time in seconds, and whether the second half has begun."""
 
 
 class Withheld:
@@ -47,7 +45,7 @@ class Withheld:
         half: events of half the stream; none before is ranked.
     """
 
-    def __init__(self, update: Callable[[int, float, int], int], half: int) -> None:
+    def __init__(self, update: Callable[[int, float, bool], int], half: int) -> None:
         self._update = update
         self._half = half
         self._out: int | None = None
@@ -57,11 +55,12 @@ class Withheld:
 
     def __call__(self, learner: Learner, batch: Batch) -> None:
         """Ranks the targets of a micro-batch that nothing was learned from yet."""
-        newest = self._update(self._learned, float(batch.contexts.times[0]), self._half)
+        begun = self._learned + len(batch) > self._half
+        newest = self._update(self._learned, float(batch.contexts.times[0]), begun)
         if self._served is None or newest != self._out:
             self._out, self._served = newest, _copied(learner)
         self._learned += len(batch)
-        if self._learned > self._half:
+        if begun:
             self.ranks.append(_ranks(self._served, learner.fold.n_items, batch))
 
 

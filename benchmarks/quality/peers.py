@@ -60,15 +60,8 @@ PEERS = {
     "rectools-sasrec": Kind(
         "rectools_peer",
         (
-            {
-                "factors": 64,
-                "blocks": 2,
-                "heads": 2,
-                "length": 50,
-                "epochs": 20,
-                "refits": 8,
-                "seed": 1,
-            },
+            {"factors": 64, "blocks": 2, "heads": 2, "length": 50}
+            | {"steps": 300.0, "refits": 6.0, "seed": 1.0},
         ),
         pins=RECTOOLS,
     ),

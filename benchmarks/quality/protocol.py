@@ -174,12 +174,14 @@ def evaluate(
     stream: Stream,
     peer: Peer,
     *,
+    start: int = 0,
     stop: int | None = None,
     progress: Callable[[int], None] = lambda events: None,
 ) -> NDArray[np.float64]:
-    """(n,) the rank of every target before ``stop``.
+    """(n,) the rank of every target before ``stop``, and ``MISS`` for those before ``start``.
 
     Args:
+        start: events that are learned, and not predicted.
         stop: events that are read, by default all; refits and half-lives stay those of the
             whole stream.
         progress: called now and then with the events done.
@@ -199,14 +201,16 @@ def evaluate(
         if first >= stop:
             break
         if peer.refits and first - fitted >= interval:
-            known = np.flatnonzero(stream.wanted[:first])
-            peer.refit(stream.users[known], stream.items[known], seen)
             fitted = first
+            # It starts over each time, so what is replaced before anyone asks is left out.
+            if first + 2 * interval > start:
+                known = np.flatnonzero(stream.wanted[:first])
+                peer.refit(stream.users[known], stream.items[known], seen)
         for k in range(first, end):
             if not predicted[k]:
                 continue
             had = history.of(users[k])
-            if items[k] >= seen:
+            if k < start or items[k] >= seen:
                 ranks.append(MISS)
                 continue
             scores = peer.scores(users[k], had, seen)

@@ -17,12 +17,15 @@ from rectools.models import SASRecModel
 
 Settings = dict[str, float]
 
+_SEQUENCES = 128
+"""Users in a step, as is RecTools' default."""
+
 
 class SasRec:
     """SASRec (Kang & McAuley, ICDM 2018) with full cross-entropy, refitted from nothing.
 
-    RecTools can't go on from a fitted model once there are new items. Histories are encoded as
-    they are now.
+    RecTools can't go on from a fitted model once there are new items, so each refit takes as many
+    ``steps``, and as many whole epochs as they make. Histories are encoded as they are now.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -37,13 +40,14 @@ class SasRec:
         torch.set_num_threads(1)
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         warnings.simplefilter("ignore")
-        seed_everything(int(settings["seed"]))
+        seed_everything(int(settings["seed"]), verbose=False)
         model = SASRecModel(
             n_blocks=int(settings["blocks"]),
             n_heads=int(settings["heads"]),
             n_factors=int(settings["factors"]),
             session_max_len=int(settings["length"]),
-            epochs=int(settings["epochs"]),
+            batch_size=_SEQUENCES,
+            epochs=max(round(settings["steps"] / -(-len(np.unique(users)) // _SEQUENCES)), 1),
             deterministic=True,
         )
         # A second each, so that the order is that of the events.

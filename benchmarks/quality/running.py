@@ -29,6 +29,9 @@ from headwater.types import Longs
 
 ROOT = Path(__file__).parents[2]
 
+TUNING_EVENTS = 50_000
+"""Most events of the first half that a peer's settings are chosen on."""
+
 Progress = Callable[[str, int, int], None]
 """Called with what runs, the events done and all of them."""
 
@@ -85,44 +88,47 @@ def _segments(histories: Longs, item_events: Longs) -> dict[str, Flags]:
 
 
 def peer(stream: Stream, name: str, progress: Progress | None) -> tuple[Ranks, Settings] | None:
-    """Ranks of a peer at its best settings of the first half; ``None``: not kept, not to be run.
+    """Ranks of a peer in the second half, ``MISS`` before, and its settings, the best of the first.
+
+    ``None``: no result is kept, and none is to be made.
 
     Args:
         progress: ``None`` asks for kept results only.
     """
     targets = stream.targets()
     half = int(targets[(len(targets) + 1) // 2]) if len(targets) > 1 else len(stream)
+    tuning = min(half, TUNING_EVENTS)
     grid = PEERS[name].grid
     best = grid[0]
     if len(grid) > 1:
         figures = []
         for settings in grid:
-            ranks = _run(stream, name, settings, half, progress)
+            ranks = _run(stream, name, settings, 0, tuning, progress)
             if ranks is None:
                 return None
             figures.append(float(gains(ranks).mean()))
         best = grid[int(np.argmax(figures))]
-    ranks = _run(stream, name, best, len(stream), progress)
+    ranks = _run(stream, name, best, half, len(stream), progress)
     return None if ranks is None else ({name: ranks}, best)
 
 
-def key(stream: Stream, name: str, settings: Settings, stop: int) -> str:
+def key(stream: Stream, name: str, settings: Settings, start: int, stop: int) -> str:
     """Names a result by everything that it follows from, the code of the peers too."""
     digest = blake2b(digest_size=12)
     for array in (stream.users, stream.items, stream.times, stream.wanted):
         digest.update(np.ascontiguousarray(array).tobytes())
     for part in sorted({"protocol", PEERS[name].module}):
         digest.update(Path(__file__).with_name(f"{part}.py").read_bytes())
-    rest = [name, settings, stop, stream.grouped, stream.repeats, PEERS[name].pins]
+    rest = [name, settings, start, stop, stream.grouped, stream.repeats, PEERS[name].pins]
     digest.update(json.dumps(rest, sort_keys=True).encode())
     return f"{name}-{digest.hexdigest()}"
 
 
 def _run(
-    stream: Stream, name: str, settings: Settings, stop: int, progress: Progress | None
+    stream: Stream, name: str, settings: Settings, start: int, stop: int, progress: Progress | None
 ) -> NDArray[np.float64] | None:
     folder = CACHE / "peers"
-    out = folder / f"{key(stream, name, settings, stop)}.npz"
+    out = folder / f"{key(stream, name, settings, start, stop)}.npz"
     if not out.exists():
         if progress is None:
             return None
@@ -131,7 +137,7 @@ def _run(
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "stream.npz"
             stream.save(file)
-            arguments = [str(file), name, json.dumps(settings), str(stop), str(out)]
+            arguments = [str(file), name, json.dumps(settings), str(start), str(stop), str(out)]
             with subprocess.Popen(
                 [python, "-m", "benchmarks.quality.worker", *arguments],
                 cwd=ROOT,
@@ -140,7 +146,7 @@ def _run(
             ) as process:
                 assert process.stdout is not None
                 for line in process.stdout:
-                    progress(f"{name} {'' if stop == len(stream) else settings}", int(line), stop)
+                    progress(f"{name} {settings}", int(line), stop)
             if process.returncode:
                 raise PeerFailed(f"{name} {settings} ended with exit status {process.returncode}")
     with np.load(out, allow_pickle=False) as kept:

@@ -105,6 +105,16 @@ def test_a_group_is_asked_before_any_of_it_is_learned() -> None:
     ]
 
 
+def test_what_is_not_predicted_is_learned_all_the_same() -> None:
+    one = random_stream()
+    whole, late = (
+        evaluate(one, make("popularity", PEERS["popularity"].grid[0], 12, 30, 400), start=start)
+        for start in (0, 300)
+    )
+    assert late[300:].tolist() == whole[300:].tolist()
+    assert set(late[:300]) == {MISS}
+
+
 def test_unwanted_events_are_no_targets_and_not_learned_but_name_their_item() -> None:
     peer = Recorder()
     ranks = evaluate(stream([(0, 0), (1, 0)], wanted=[False, True]), peer)
@@ -310,23 +320,24 @@ def test_a_result_is_kept_under_all_that_it_follows_from() -> None:
     one, other = random_stream(), random_stream()
     other.repeats = False
     names = [
-        key(one, "isgd", {"rate": 1.0}, 400),
-        key(one, "isgd", {"rate": 2.0}, 400),
-        key(one, "isgd", {"rate": 1.0}, 200),
-        key(one, "ease", {"rate": 1.0}, 400),
-        key(other, "isgd", {"rate": 1.0}, 400),
+        key(one, "isgd", {"rate": 1.0}, 0, 400),
+        key(one, "isgd", {"rate": 2.0}, 0, 400),
+        key(one, "isgd", {"rate": 1.0}, 0, 200),
+        key(one, "ease", {"rate": 1.0}, 0, 400),
+        key(other, "isgd", {"rate": 1.0}, 0, 400),
     ]
+    names.append(key(one, "isgd", {"rate": 1.0}, 100, 400))
     assert len(set(names)) == len(names)
-    assert names[0] == key(random_stream(), "isgd", {"rate": 1.0}, 400)
+    assert names[0] == key(random_stream(), "isgd", {"rate": 1.0}, 0, 400)
 
 
 def test_a_worker_gives_what_the_protocol_gives(tmp_path: Path) -> None:
     one = random_stream()
     one.save(tmp_path / "s.npz")
     settings = PEERS["popularity"].grid[0]
-    arguments = (str(tmp_path / "s.npz"), "popularity", json.dumps(settings), "300")
+    arguments = (str(tmp_path / "s.npz"), "popularity", json.dumps(settings), "100", "300")
     worker.main(*arguments, str(tmp_path / "out.npz"))
-    expected = evaluate(one, make("popularity", settings, 12, 30, 400), stop=300)
+    expected = evaluate(one, make("popularity", settings, 12, 30, 400), start=100, stop=300)
     with np.load(tmp_path / "out.npz", allow_pickle=False) as kept:
         assert kept["ranks"].tolist() == expected.tolist()
 
