@@ -132,7 +132,7 @@ def _run(
     if not out.exists():
         if progress is None:
             return None
-        python = _python(PEERS[name].pins)
+        python = interpreter(PEERS[name].pins)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "stream.npz"
@@ -154,7 +154,7 @@ def _run(
     return ranks
 
 
-def _python(pins: tuple[str, ...]) -> str:
+def interpreter(pins: tuple[str, ...]) -> str:
     """The interpreter of the environment that has the pins, which is made where it is missing."""
     if not pins:
         return sys.executable
