@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench-quality bench-imbalance bench-cold-start bench-safety clean
+.PHONY: help setup demo test lint format docs bench-quality bench-freshness bench-leave-one-out bench-imbalance bench-cold-start bench-safety clean
 
 help:
 	@echo "make setup    make .venv with everything pinned; PYTHON=... picks the interpreter"
@@ -14,6 +14,8 @@ help:
 	@echo "make format   let ruff format, and fix what it can"
 	@echo "make docs     write docs/configuration.md from the settings"
 	@echo "make bench-quality  figures of quality beside peers; ARGS='--limit 15000'"
+	@echo "make bench-freshness  what updates are worth that come at once; ARGS='--limit 15000'"
+	@echo "make bench-leave-one-out  many passes beside SASRec's; ARGS='--minutes 5'"
 	@echo "make bench-imbalance  what each setting against imbalance does; ARGS='--limit 5000'"
 	@echo "make bench-cold-start  hits on new items, with content and without; ARGS='--limit 20000'"
 	@echo "make bench-safety  what poison does with guards and without; ARGS='--before 2000'"
@@ -57,6 +59,12 @@ docs: setup
 
 bench-quality: setup
 	$(BIN)/python -m benchmarks.quality $(ARGS)
+
+bench-freshness: setup
+	$(BIN)/python -m benchmarks.freshness $(ARGS)
+
+bench-leave-one-out: setup
+	$(BIN)/python -m benchmarks.leave_one_out $(ARGS)
 
 bench-imbalance: setup
 	$(BIN)/python -m benchmarks.imbalance $(ARGS)

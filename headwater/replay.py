@@ -50,6 +50,7 @@ def replay(
     *,
     grouped: bool = False,
     progress: Callable[[int, str], None] = lambda events, text: None,
+    beside: Callable[[Learner, Batch], None] = lambda learner, batch: None,
 ) -> Replayed:
     """Runs the protocol.
 
@@ -59,6 +60,8 @@ def replay(
         config: all settings.
         grouped: one user's simultaneous events are predicted together (``--ties grouped``).
         progress: called with the events done and a line of figures.
+        beside: called with each micro-batch before anything is learned from
+            it, for what is to be measured beside the loop; it may change nothing.
     """
     events, updates = MemoryEventsLog(), MemoryUpdatesLog()
     learner = Learner(config, events, updates, None, grouped=grouped)
@@ -77,6 +80,7 @@ def replay(
         positions.append(batch.offsets[outcomes.index] - first)
         recent.append(outcomes.ranks)
         del recent[:-_RECENT]
+        beside(learner, batch)
 
     learner.on_outcomes = observed
     size = config.train.batch_events

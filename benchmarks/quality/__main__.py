@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.quality.figures import draw, figures, goals
-from benchmarks.quality.peers import GRIDS
+from benchmarks.quality.figures import OURS, best, draw, figures, goals, segments
+from benchmarks.quality.peers import PEERS
 from benchmarks.quality.running import Progress as Told
 from benchmarks.quality.running import ours, peer
 from benchmarks.quality.streams import SPECS, Spec, encode, read
@@ -49,6 +49,7 @@ def main(
             console.print(f"SKIPPED {name}: {error}", style="bold yellow")
             continue
         console.print(_table(name, done[name]))
+        console.print(_segments(name, done[name]))
         results = {"limit": limit, "skipped": skipped, "streams": done}
         # Written after every stream, so that a run that is cut off has not run for nothing.
         (RESULTS / "quality.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
@@ -79,9 +80,10 @@ def _measure(spec: Spec, limit: int | None, run_peers: bool, console: Console) -
             bar.update(task, description=f"{spec.name}: {what}", completed=events, total=total)
 
         progress: Told | None = told if run_peers else None
-        ranks, seconds = ours(interactions, stream, spec, told)
-        experts = [name for name in ranks if name != "headwater"]
-        for name in GRIDS:
+        replayed = ours(interactions, stream, spec, told)
+        ranks = dict(replayed.ranks)
+        experts = [name for name in ranks if name != OURS]
+        for name in PEERS:
             found = peer(stream, name, progress)
             if found is None:
                 console.print(f"{spec.name}: no kept result of {name}", style="yellow")
@@ -90,20 +92,22 @@ def _measure(spec: Spec, limit: int | None, run_peers: bool, console: Console) -
             ranks[f"peer {name}"] = found[0][name]
             settings[f"peer {name}"] = found[1]
     models = figures(ranks)
+    parts = segments(ranks, experts, replayed.segments)
     return {
         "events": len(interactions),
         "ties": "grouped" if spec.grouped else "order",
         "repeats": spec.repeats,
-        "seconds": seconds,
+        **{name: replayed.results[name] for name in ("seconds", "peak_rss_mb")},
         "models": models,
         "peers": settings,
         "experts": experts,
-        "goals": goals(spec, models, experts, list(settings)),
+        "segments": parts,
+        "goals": goals(spec, models, experts, list(settings), parts),
     }
 
 
 def _table(name: str, one: dict[str, Any]) -> Table:
-    n = one["models"]["headwater"]["n"]
+    n = one["models"][OURS]["n"]
     table = Table(title=f"{name}, second half, {n:,} predictions", title_justify="left")
     table.add_column("model", no_wrap=True)
     for header in ("NDCG@10", "95 %", "HR@10", "ours ahead", "95 % paired"):
@@ -115,6 +119,22 @@ def _table(name: str, one: dict[str, Any]) -> Table:
             low, high = found["ours_ahead_interval"]
             row += [f"{found['ours_ahead']:+.1%}", f"{low:+.1%} to {high:+.1%}"]
         table.add_row(f"expert {model}" if model in one["experts"] else model, *row)
+    return table
+
+
+def _segments(name: str, one: dict[str, Any]) -> Table:
+    """Ours beside the best expert, of the stream and of each segment."""
+    table = Table(title=f"{name}, the mixture beside its best expert", title_justify="left")
+    for header in ("segment", "n", "NDCG@10", "best expert", "its NDCG@10", "ahead", "95 % paired"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for segment, found in {"all": one["models"], **one["segments"]}.items():
+        rival = best(found, one["experts"])
+        row = [f"{found[OURS]['n']:,}", f"{found[OURS]['ndcg@10']:.4f}"]
+        row += [rival, f"{found[rival]['ndcg@10']:.4f}"]
+        if "ours_ahead" in found[rival]:
+            low, high = found[rival]["ours_ahead_interval"]
+            row += [f"{found[rival]['ours_ahead']:+.1%}", f"{low:+.1%} to {high:+.1%}"]
+        table.add_row(segment, *row)
     return table
 
 

@@ -10,13 +10,15 @@ from implicit.nearest_neighbours import CosineRecommender
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from benchmarks.quality.protocol import REFITS
+
 Settings = dict[str, float]
 
 
 class Knn:
     """Item-to-item cosine over users' sets of items, refitted."""
 
-    batch = True
+    refits = REFITS
 
     def __init__(self, neighbours: int) -> None:
         self._neighbours = neighbours
@@ -43,7 +45,7 @@ class Knn:
 class Als:
     """iALS (Hu, Koren & Volinsky, ICDM 2008), refitted; users are folded in as they are now."""
 
-    batch = True
+    refits = REFITS
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -11,13 +11,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+Flags = NDArray[np.bool_]
+Ranks = dict[str, NDArray[np.float64]]
+"""Model -> (n,) the rank of every target."""
+
 LIST_LENGTH = 100
 """A true item past the longest served list is a miss."""
 
 MISS = -1.0
 
 REFITS = 20
-"""Most refits of a batch peer in a stream."""
+"""Most refits of a batch peer in a stream, where it asks for no fewer."""
 
 REFIT_EVENTS = 2000
 """Fewest events between two refits."""
@@ -94,8 +98,8 @@ class History:
 class Peer(Protocol):
     """A recommender under the protocol."""
 
-    batch: bool
-    """Whether it learns by ``refit`` only."""
+    refits: int
+    """Most refits in a stream, spread evenly; 0: it learns by ``learn``, others by ``refit``."""
 
     def scores(self, user: int, history: list[int], seen: int) -> NDArray[Any] | None:
         """(at most ``seen``,) scores of items ``0 ..``; ``None`` where nothing can be told.
@@ -119,7 +123,7 @@ class Popularity:
     New events weigh more instead of old ones less: the order is the same, and it costs one add.
     """
 
-    batch = False
+    refits = 0
 
     def __init__(self, items: int, half_life: float) -> None:
         self._counts = np.zeros(items)
@@ -170,19 +174,21 @@ def evaluate(
     stream: Stream,
     peer: Peer,
     *,
+    start: int = 0,
     stop: int | None = None,
     progress: Callable[[int], None] = lambda events: None,
 ) -> NDArray[np.float64]:
-    """(n,) the rank of every target before ``stop``.
+    """(n,) the rank of every target before ``stop``, and ``MISS`` for those before ``start``.
 
     Args:
+        start: events that are learned, and not predicted.
         stop: events that are read, by default all; refits and half-lives stay those of the
             whole stream.
         progress: called now and then with the events done.
     """
     n = len(stream)
     stop = n if stop is None else stop
-    interval = max(REFIT_EVENTS, -(-n // REFITS))
+    interval = max(REFIT_EVENTS, -(-n // peer.refits)) if peer.refits else n
     history = History()
     popular = Popularity(int(stream.items.max(initial=-1)) + 1, POPULAR_HALF_LIFE * n)
     targets = np.zeros(n, np.bool_)
@@ -194,15 +200,17 @@ def evaluate(
     for first, end in stream.moments():
         if first >= stop:
             break
-        if peer.batch and first - fitted >= interval:
-            known = np.flatnonzero(stream.wanted[:first])
-            peer.refit(stream.users[known], stream.items[known], seen)
+        if peer.refits and first - fitted >= interval:
             fitted = first
+            # It starts over each time, so what is replaced before anyone asks is left out.
+            if first + 2 * interval > start:
+                known = np.flatnonzero(stream.wanted[:first])
+                peer.refit(stream.users[known], stream.items[known], seen)
         for k in range(first, end):
             if not predicted[k]:
                 continue
             had = history.of(users[k])
-            if items[k] >= seen:
+            if k < start or items[k] >= seen:
                 ranks.append(MISS)
                 continue
             scores = peer.scores(users[k], had, seen)
@@ -215,7 +223,7 @@ def evaluate(
             if wanted[k]:
                 had = history.of(users[k])
                 popular.learn(users[k], items[k], had, times[k])
-                if not peer.batch:
+                if not peer.refits:
                     peer.learn(users[k], items[k], had, times[k])
                 history.add(users[k], items[k])
         if first - told >= 200:

@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
 import venv
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.quality.peers import GRIDS, NEEDS_IMPLICIT, Settings
-from benchmarks.quality.protocol import MISS, REFIT_EVENTS, REFITS, Stream, gains
+from benchmarks.quality.figures import OURS
+from benchmarks.quality.peers import PEERS, Settings
+from benchmarks.quality.protocol import MISS, Flags, Ranks, Stream, gains
 from benchmarks.quality.streams import CACHE, Spec
 from headwater.config import Config
+from headwater.evaluate import HISTORY_BUCKETS, ITEM_AGE_BUCKETS
 from headwater.ingest import Interactions
 from headwater.replay import replay
+from headwater.types import Longs
 
 ROOT = Path(__file__).parents[2]
-VENV = ROOT / "benchmarks" / ".venv-peers"
-PINS = ("implicit==0.7.3", "numpy==2.4.6", "scipy==1.17.1")
+
+TUNING_EVENTS = 50_000
+"""Most events of the first half that a peer's settings are chosen on."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what runs, the events done and all of them."""
-
-Ranks = dict[str, NDArray[np.float64]]
 
 
 class PeerFailed(Exception):
     """A peer's process ended with an error."""
 
 
-def ours(
-    interactions: Interactions, stream: Stream, spec: Spec, progress: Progress
-) -> tuple[Ranks, float]:
-    """Ranks of the mixture and its experts, and the seconds that the replay took."""
+@dataclass(frozen=True)
+class Ours:
+    """What a replay gave: ranks of the mixture and its experts, and what they are judged by."""
+
+    ranks: Ranks
+    segments: dict[str, Flags]  # segment -> (n,) the targets that are in it
+    results: dict[str, Any]  # as of ``headwater replay --json``
+
+
+def ours(interactions: Interactions, stream: Stream, spec: Spec, progress: Progress) -> Ours:
     config = Config.model_validate({"recommend": {"repeats": spec.repeats}})
     n = len(interactions)
     replayed = replay(
@@ -47,70 +57,87 @@ def ours(
         [],
         config,
         grouped=spec.grouped,
-        progress=lambda events, text: progress("headwater", events, n),
+        progress=lambda events, text: progress(OURS, events, n),
     )
     at = replayed.positions
     if not np.array_equal(at, stream.targets()):
         raise PeerFailed(f"{spec.name}: ours and the peers have different targets")
     table = replayed.report.ranks_table(interactions.index[at], [""] * len(at), [""] * len(at))
-    names = {"rank": "headwater"}
+    names = {"rank": OURS}
     names |= {c: c.removeprefix("rank_") for c in table.columns if c.startswith("rank_")}
-    return {
-        name: table[column].cast(float).fill_null(MISS).to_numpy() for column, name in names.items()
-    }, float(replayed.results["seconds"])
+    return Ours(
+        {name: table[c].cast(float).fill_null(MISS).to_numpy() for c, name in names.items()},
+        _segments(table["history_length"].to_numpy(), table["item_events_before"].to_numpy()),
+        replayed.results,
+    )
+
+
+def _segments(histories: Longs, item_events: Longs) -> dict[str, Flags]:
+    """The segments of ``headwater replay --json``."""
+    found = {}
+    for title, values, buckets in (
+        ("history", histories, HISTORY_BUCKETS),
+        ("item age", item_events, ITEM_AGE_BUCKETS),
+    ):
+        for bucket in buckets:
+            # "20+", "5-19" or "0"
+            ends = [int(end) for end in re.findall(r"\d+", bucket)]
+            most = np.inf if bucket.endswith("+") else ends[-1]
+            found[f"{title} {bucket}"] = (ends[0] <= values) & (values <= most)
+    return found
 
 
 def peer(stream: Stream, name: str, progress: Progress | None) -> tuple[Ranks, Settings] | None:
-    """Ranks of a peer at its best settings of the first half; ``None``: not kept, not to be run.
+    """Ranks of a peer in the second half, ``MISS`` before, and its settings, the best of the first.
+
+    ``None``: no result is kept, and none is to be made.
 
     Args:
         progress: ``None`` asks for kept results only.
     """
     targets = stream.targets()
     half = int(targets[(len(targets) + 1) // 2]) if len(targets) > 1 else len(stream)
-    grid = GRIDS[name]
+    tuning = min(half, TUNING_EVENTS)
+    grid = PEERS[name].grid
     best = grid[0]
     if len(grid) > 1:
         figures = []
         for settings in grid:
-            ranks = _run(stream, name, settings, half, progress)
+            ranks = _run(stream, name, settings, 0, tuning, progress)
             if ranks is None:
                 return None
             figures.append(float(gains(ranks).mean()))
         best = grid[int(np.argmax(figures))]
-    ranks = _run(stream, name, best, len(stream), progress)
+    ranks = _run(stream, name, best, half, len(stream), progress)
     return None if ranks is None else ({name: ranks}, best)
 
 
-def key(stream: Stream, name: str, settings: Settings, stop: int) -> str:
+def key(stream: Stream, name: str, settings: Settings, start: int, stop: int) -> str:
     """Names a result by everything that it follows from, the code of the peers too."""
     digest = blake2b(digest_size=12)
     for array in (stream.users, stream.items, stream.times, stream.wanted):
         digest.update(np.ascontiguousarray(array).tobytes())
-    code = [Path(__file__).with_name(f"{part}.py") for part in ("protocol", "peers")]
-    if name in NEEDS_IMPLICIT:
-        code.append(Path(__file__).with_name("implicit_peers.py"))
-    for path in code:
-        digest.update(path.read_bytes())
-    rest = [name, settings, stop, stream.grouped, stream.repeats, REFITS, REFIT_EVENTS, PINS]
+    for part in sorted({"protocol", PEERS[name].module}):
+        digest.update(Path(__file__).with_name(f"{part}.py").read_bytes())
+    rest = [name, settings, start, stop, stream.grouped, stream.repeats, PEERS[name].pins]
     digest.update(json.dumps(rest, sort_keys=True).encode())
     return f"{name}-{digest.hexdigest()}"
 
 
 def _run(
-    stream: Stream, name: str, settings: Settings, stop: int, progress: Progress | None
+    stream: Stream, name: str, settings: Settings, start: int, stop: int, progress: Progress | None
 ) -> NDArray[np.float64] | None:
     folder = CACHE / "peers"
-    out = folder / f"{key(stream, name, settings, stop)}.npz"
+    out = folder / f"{key(stream, name, settings, start, stop)}.npz"
     if not out.exists():
         if progress is None:
             return None
-        python = _peers_python() if name in NEEDS_IMPLICIT else sys.executable
+        python = interpreter(PEERS[name].pins)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "stream.npz"
             stream.save(file)
-            arguments = [str(file), name, json.dumps(settings), str(stop), str(out)]
+            arguments = [str(file), name, json.dumps(settings), str(start), str(stop), str(out)]
             with subprocess.Popen(
                 [python, "-m", "benchmarks.quality.worker", *arguments],
                 cwd=ROOT,
@@ -119,7 +146,7 @@ def _run(
             ) as process:
                 assert process.stdout is not None
                 for line in process.stdout:
-                    progress(f"{name} {'' if stop == len(stream) else settings}", int(line), stop)
+                    progress(f"{name} {settings}", int(line), stop)
             if process.returncode:
                 raise PeerFailed(f"{name} {settings} ended with exit status {process.returncode}")
     with np.load(out, allow_pickle=False) as kept:
@@ -127,14 +154,15 @@ def _run(
     return ranks
 
 
-@cache
-def _peers_python() -> str:
-    """The interpreter of the peers' own environment, which is made where it is missing."""
-    python = VENV / "bin" / "python"
-    ready = VENV / ".ready"
-    if not ready.exists() or ready.read_text() != "\n".join(PINS):
+def interpreter(pins: tuple[str, ...]) -> str:
+    """The interpreter of the environment that has the pins, which is made where it is missing."""
+    if not pins:
+        return sys.executable
+    folder = ROOT / "benchmarks" / f".venv-{re.split('[^a-z]', pins[0])[0]}"
+    python, ready = folder / "bin" / "python", folder / ".ready"
+    if not ready.exists() or ready.read_text() != "\n".join(pins):
         if not python.exists():
-            venv.create(VENV, with_pip=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PINS], check=True)
-        ready.write_text("\n".join(PINS))
+            venv.create(folder, with_pip=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *pins], check=True)
+        ready.write_text("\n".join(pins))
     return str(python)

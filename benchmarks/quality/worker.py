@@ -1,4 +1,4 @@
-"""One peer over one stream, in a process of its own: STREAM.npz PEER SETTINGS STOP OUT.npz."""
+"""One peer over one stream: STREAM.npz PEER SETTINGS START STOP OUT.npz."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.quality.peers import make
 from benchmarks.quality.protocol import Stream, evaluate
 
 
-def main(stream_file: str, name: str, settings: str, stop: str, out: str) -> None:
+def main(stream_file: str, name: str, settings: str, start: str, stop: str, out: str) -> None:
     stream = Stream.load(Path(stream_file))
     peer = make(
         name,
@@ -24,7 +24,11 @@ def main(stream_file: str, name: str, settings: str, stop: str, out: str) -> Non
     )
     started = time.perf_counter()
     ranks = evaluate(
-        stream, peer, stop=int(stop), progress=lambda events: print(events, flush=True)
+        stream,
+        peer,
+        start=int(start),
+        stop=int(stop),
+        progress=lambda events: print(events, flush=True),
     )
     seconds = time.perf_counter() - started
     # A result that is half written must not be found by the next run.

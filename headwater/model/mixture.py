@@ -6,7 +6,10 @@ the item (count, age, time since its last event) and of the request (history and
 session length, the experts' own recent hit rates), and is trained listwise: the
 softmax cross-entropy of the list in which the next item was one of the
 candidates. The linear part starts as the sum of the experts' log shares, so an
-untrained mixture is a product of experts already. With several members, networks that
+untrained mixture is a product of experts already. A list for a user without a history has
+linear weights of its own and no hidden layer, which learn from lists like it only: most
+experts are silent there, and what the others teach of a long history doesn't hold. They
+start as popularity, which is what a first list must not be worse than. With several members, networks that
 are trained on other draws of the same lists, the score is their mean.
 
 An expert's contribution to a score is its exact Shapley value (Lundberg and Lee,
@@ -29,11 +32,22 @@ from headwater.types import Flags, Floats, Ints, State
 
 
 class Network(nn.Module):
-    """(..., F) features to scores (...): a linear part plus two hidden layers."""
+    """(..., F) features to scores (...): a linear part plus two hidden layers.
 
-    def __init__(self, features: int, hidden: int, linear: Floats) -> None:
+    Args:
+        features: F.
+        hidden: width of the two layers.
+        linear: (F,) initial weights of the linear part.
+        first: (F,) those of first lists, where the feature in column ``is_first`` is 1.
+    """
+
+    def __init__(
+        self, features: int, hidden: int, linear: Floats, first: Floats, is_first: int
+    ) -> None:
         super().__init__()
+        self.is_first = is_first
         self.linear = nn.Parameter(torch.from_numpy(linear.copy()))
+        self.of_first = nn.Parameter(torch.from_numpy(first.copy()))
         self.first = nn.Linear(features, hidden)
         self.second = nn.Linear(hidden, hidden)
         self.last = nn.Linear(hidden, 1)
@@ -44,7 +58,8 @@ class Network(nn.Module):
         hidden = torch.relu(self.first(features))
         hidden = torch.relu(self.second(hidden))
         deep: Tensor = self.last(hidden)[..., 0]
-        return features @ self.linear + deep
+        known = features @ self.linear + deep
+        return torch.where(features[..., self.is_first] > 0.5, features @ self.of_first, known)
 
 
 class Mixture:
@@ -53,6 +68,8 @@ class Mixture:
     Args:
         settings: hidden units, members, learning rate.
         linear: (F,) initial weights of the linear part.
+        first: (F,) initial weights of lists for users without a history.
+        is_first: column of the feature that is 1 in those lists and 0 in others.
         groups: expert name -> the feature columns it speaks through.
         silence: (F,) value of each feature when its expert says nothing.
         seed: of the initial weights.
@@ -62,6 +79,8 @@ class Mixture:
         self,
         settings: Settings,
         linear: Floats,
+        first: Floats,
+        is_first: int,
         groups: dict[str, Ints],
         silence: Floats,
         seed: int,
@@ -72,7 +91,8 @@ class Mixture:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.members = nn.ModuleList(
-                Network(len(linear), settings.hidden, linear) for _ in range(settings.members)
+                Network(len(linear), settings.hidden, linear, first, is_first)
+                for _ in range(settings.members)
             )
         self.dense = DenseWeights("mixture", self.members, settings.learning_rate)
 

@@ -48,6 +48,8 @@ class Features:
     def mixture(self, config: Config) -> Mixture:
         """An untrained mixture over these features: a product of the experts' shares."""
         linear = np.zeros(len(self), np.float32)
+        first = np.zeros(len(self), np.float32)
+        first[self.names.index("popularity.log_share")] = 1.0
         silence = np.zeros(len(self), np.float32)
         groups: dict[str, list[int]] = {expert: [] for expert in EXPERTS}
         for column, name in enumerate(self.names):
@@ -63,6 +65,8 @@ class Features:
         return Mixture(
             config.mixture,
             linear,
+            first,
+            self.names.index("request.history.0"),
             {name: np.array(columns, np.int32) for name, columns in groups.items()},
             silence,
             config.seed,

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import protocol, running, worker
-from benchmarks.quality.figures import figures, goals
-from benchmarks.quality.peers import GRIDS, Ease, Isgd, Transitions, make
+from benchmarks.quality.ease_peer import Ease
+from benchmarks.quality.figures import SEGMENT_EVENTS, figures, goals, segments
+from benchmarks.quality.peers import PEERS, make
 from benchmarks.quality.protocol import MISS, Popularity, Stream, evaluate
 from benchmarks.quality.running import key
+from benchmarks.quality.session_peer import Vsknn
+from benchmarks.quality.streaming_peers import Isgd, Transitions
 from benchmarks.quality.streams import SPECS, Spec, encode, read
 from headwater.errors import UnreadableFile
 
-NUMPY_PEERS = [name for name in GRIDS if not name.startswith("implicit")]
+OWN_PEERS = [name for name, kind in PEERS.items() if not kind.pins]
 
 
 def stream(
@@ -52,8 +55,8 @@ def random_stream(n: int = 400, items: int = 30) -> Stream:
 class Recorder:
     """A fake batch or streaming peer that notes what it was asked and told."""
 
-    def __init__(self, batch: bool = False) -> None:
-        self.batch = batch
+    def __init__(self, refits: int = 0) -> None:
+        self.refits = refits
         self.calls: list[tuple[Any, ...]] = []
 
     def scores(self, user: int, history: list[int], seen: int) -> np.ndarray | None:
@@ -102,6 +105,16 @@ def test_a_group_is_asked_before_any_of_it_is_learned() -> None:
     ]
 
 
+def test_what_is_not_predicted_is_learned_all_the_same() -> None:
+    one = random_stream()
+    whole, late = (
+        evaluate(one, make("popularity", PEERS["popularity"].grid[0], 12, 30, 400), start=start)
+        for start in (0, 300)
+    )
+    assert late[300:].tolist() == whole[300:].tolist()
+    assert set(late[:300]) == {MISS}
+
+
 def test_unwanted_events_are_no_targets_and_not_learned_but_name_their_item() -> None:
     peer = Recorder()
     ranks = evaluate(stream([(0, 0), (1, 0)], wanted=[False, True]), peer)
@@ -113,7 +126,7 @@ def test_batch_peers_are_refitted_on_the_past_at_most_twenty_times(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(protocol, "REFIT_EVENTS", 1)
-    peer = Recorder(batch=True)
+    peer = Recorder(refits=protocol.REFITS)
     evaluate(random_stream(401), peer)
     fits = [call[1] for call in peer.calls if call[0] == "refit"]
     assert fits == list(range(21, 401, 21))
@@ -121,7 +134,7 @@ def test_batch_peers_are_refitted_on_the_past_at_most_twenty_times(
     assert not any(call[0] == "learn" for call in peer.calls)
 
 
-@pytest.mark.parametrize("name", NUMPY_PEERS)
+@pytest.mark.parametrize("name", OWN_PEERS)
 def test_the_future_changes_no_earlier_rank(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "REFIT_EVENTS", 20)
     one, other = random_stream(), random_stream()
@@ -129,7 +142,7 @@ def test_the_future_changes_no_earlier_rank(name: str, monkeypatch: pytest.Monke
     other.items[cut:] = other.items[cut:][::-1].copy()
     other.users[cut:] = (other.users[cut:] + 5) % 12
     before, after = (
-        evaluate(s, make(name, GRIDS[name][0], users=12, items=30, events=len(s)))
+        evaluate(s, make(name, PEERS[name].grid[0], users=12, items=30, events=len(s)))
         for s in (one, other)
     )
     assert before[:cut].tolist() == after[:cut].tolist()
@@ -184,6 +197,38 @@ def test_transitions_are_directed_and_weighed_by_distance() -> None:
     assert peer.scores(1, [], 4) is None
 
 
+def test_vsknn_asks_the_users_who_had_most_of_the_newest() -> None:
+    peer = Vsknn(5, 6, {"neighbours": 2, "sample": 3, "window": 2, "length": 4})
+    for user, had in enumerate(([0, 1, 2], [1, 3], [0, 4], [5])):
+        for item in had:
+            peer.learn(user, item, [], 0.0)
+    scores = peer.scores(4, [0, 1], 6)
+    # Item 1 is the newest and weighs 1, item 0 one half. User 0 had both, 1.5 / √3; user 1 had the
+    # newest, 1 / √2; user 2 is too many. Both share the newest, so both weigh as they are alike.
+    one, other = 1.5 / 3**0.5, 1 / 2**0.5
+    assert scores == pytest.approx(np.array([one, one + other, one, other, 0, 0]))
+    assert peer.scores(4, [], 6) is None
+    # Of users who share the item before the newest only, half counts.
+    assert peer.scores(4, [4, 5], 6) == pytest.approx(
+        np.array([0.5 * 0.5 / 2**0.5, 0, 0, 0, 0.5 * 0.5 / 2**0.5, 1.0])
+    )
+
+
+def test_vsknn_asks_the_newest_and_nobody_about_themselves() -> None:
+    peer = Vsknn(9, 9, {"neighbours": 9, "sample": 2, "window": 1, "length": 2})
+    for user in (0, 1, 2, 3):
+        peer.learn(user, 0, [], 0.0)
+        peer.learn(user, 0, [], 0.0)
+        peer.learn(user, 1 + user, [], 0.0)
+    scores = peer.scores(3, [0], 9)
+    assert scores is not None
+    assert scores[1:].tolist() == [0.0] * 8  # the two newest are the user's own
+    scores = peer.scores(8, [0, 0], 9)
+    assert scores is not None
+    # A repeat takes no second place in the window, and makes nobody more alike.
+    assert scores == pytest.approx(np.array([1, 0, 0, 0, 1, 0, 0, 0, 0]) / 2**0.5)
+
+
 def test_isgd_moves_what_was_had_nearest_to_one() -> None:
     peer = Isgd(2, 3, {"factors": 8, "rate": 0.2, "regularization": 0.0, "seed": 1})
     for _ in range(60):
@@ -216,7 +261,7 @@ def test_ease_keeps_the_items_with_most_users() -> None:
 @pytest.mark.parametrize("name", ["implicit-knn", "implicit-als"])
 def test_implicit_peers_find_the_companion(name: str) -> None:
     pytest.importorskip("implicit", reason="implicit isn't here: its two peers are NOT tested")
-    peer = make(name, GRIDS[name][0], users=40, items=4, events=80)
+    peer = make(name, PEERS[name].grid[0], users=40, items=4, events=80)
     assert peer.scores(0, [0], 4) is None
     pairs = [(user, item) for user in range(40) for item in ((0, 1) if user % 2 else (2, 3))]
     users, items = np.array(pairs, np.int32).T
@@ -246,35 +291,53 @@ def test_goals_are_met_or_missed() -> None:
 
     found = {"headwater": model(0.2), "e": model(0.2, -0.02), "p": model(0.19), "q": model(0.1)}
     spec = Spec("any", repeats=True, grouped=False, goal=0.2, margin=1.1)
-    met = {(g["goal"], g["against"]): g["met"] for g in goals(spec, found, ["e"], ["p", "q"])}
-    assert met == {
+    part = {"headwater": model(0.2), "e": model(0.1, 0.5), "f": model(0.15, -0.001)}
+    found["f"] = model(0.1, 1.0)
+    asked = goals(spec, found, ["e", "f"], ["p", "q"], {"history 0": part})
+    assert {(g["goal"], g["against"]): g["met"] for g in asked} == {
         ("NDCG@10", None): True,
         ("NDCG@10", "p"): False,
-        ("ahead of expert", "e"): False,
+        ("bound ahead of the best expert", "e"): False,
+        ("bound ahead of the best expert, history 0", "f"): True,
     }
+
+
+def test_segments_are_of_the_second_half_and_large_enough() -> None:
+    n = 4 * SEGMENT_EVENTS
+    ours, expert = np.zeros(n), np.where(np.arange(n) % 2 == 0, 0.0, MISS)
+    late = np.arange(n) >= n // 2
+    within = {"all": np.ones(n, np.bool_), "large": ours == expert, "first half": ~late}
+    within["small"] = within["large"] & (np.arange(n) > n // 2)
+    found = segments({"headwater": ours, "e": expert, "peer p": ours}, ["e"], within)
+    assert list(found) == ["all", "large"]
+    assert found["large"]["e"]["n"] == SEGMENT_EVENTS
+    assert found["large"]["e"]["ours_ahead_interval"] == [0.0, 0.0]
+    assert found["all"]["e"]["ours_ahead"] == pytest.approx(1.0)
+    assert "peer p" not in found["all"]
 
 
 def test_a_result_is_kept_under_all_that_it_follows_from() -> None:
     one, other = random_stream(), random_stream()
     other.repeats = False
     names = [
-        key(one, "isgd", {"rate": 1.0}, 400),
-        key(one, "isgd", {"rate": 2.0}, 400),
-        key(one, "isgd", {"rate": 1.0}, 200),
-        key(one, "ease", {"rate": 1.0}, 400),
-        key(other, "isgd", {"rate": 1.0}, 400),
+        key(one, "isgd", {"rate": 1.0}, 0, 400),
+        key(one, "isgd", {"rate": 2.0}, 0, 400),
+        key(one, "isgd", {"rate": 1.0}, 0, 200),
+        key(one, "ease", {"rate": 1.0}, 0, 400),
+        key(other, "isgd", {"rate": 1.0}, 0, 400),
     ]
+    names.append(key(one, "isgd", {"rate": 1.0}, 100, 400))
     assert len(set(names)) == len(names)
-    assert names[0] == key(random_stream(), "isgd", {"rate": 1.0}, 400)
+    assert names[0] == key(random_stream(), "isgd", {"rate": 1.0}, 0, 400)
 
 
 def test_a_worker_gives_what_the_protocol_gives(tmp_path: Path) -> None:
     one = random_stream()
     one.save(tmp_path / "s.npz")
-    settings = GRIDS["popularity"][0]
-    arguments = (str(tmp_path / "s.npz"), "popularity", json.dumps(settings), "300")
+    settings = PEERS["popularity"].grid[0]
+    arguments = (str(tmp_path / "s.npz"), "popularity", json.dumps(settings), "100", "300")
     worker.main(*arguments, str(tmp_path / "out.npz"))
-    expected = evaluate(one, make("popularity", settings, 12, 30, 400), stop=300)
+    expected = evaluate(one, make("popularity", settings, 12, 30, 400), start=100, stop=300)
     with np.load(tmp_path / "out.npz", allow_pickle=False) as kept:
         assert kept["ranks"].tolist() == expected.tolist()
 
@@ -290,7 +353,7 @@ def test_a_second_run_runs_no_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert second is not None
     assert first[0]["isgd"].tolist() == second[0]["isgd"].tolist()
     assert first[1] == second[1]
-    assert first[1] in GRIDS["isgd"]
+    assert first[1] in PEERS["isgd"].grid
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -312,8 +375,15 @@ def test_peers_get_the_targets_of_ours(
     encoded = encode(interactions, spec)
     highest = np.maximum.accumulate(encoded.items)
     assert all(later - earlier in (0, 1) for earlier, later in pairwise(highest.tolist()))
-    ranks, _ = running.ours(interactions, encoded, spec, lambda what, events, total: None)
-    assert len(ranks["headwater"]) == len(encoded.targets()) < len(encoded)
+    found = running.ours(interactions, encoded, spec, lambda what, events, total: None)
+    n = len(found.ranks["headwater"])
+    assert n == len(encoded.targets()) < len(encoded)
+    # Each of the two kinds of segments holds every target once.
+    inside = np.stack([within for name, within in found.segments.items() if "history" in name])
+    assert inside.sum(axis=0).tolist() == [1] * n
+    assert sum(int(within.sum()) for within in found.segments.values()) == 2 * n
+    assert found.segments["history 0"][0]
+    assert 4 <= int(found.segments["history 0"].sum()) < 8
 
 
 def test_a_missing_stream_is_an_error_to_skip(

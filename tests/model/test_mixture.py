@@ -12,16 +12,18 @@ from headwater.model import EXPERTS, Mixture
 from headwater.recommend import Features
 from tests.model.arrays import copied, small
 
-A, B, SWITCH = 0, 1, 2
-"""Feature columns: what two experts say of a candidate, and one of the request."""
+A, B, SWITCH, FIRST = 0, 1, 2, 3
+"""Feature columns: what two experts say of a candidate, and two of the request."""
 
-SILENCE = np.array([-1.0, -2.0, 0.0], np.float32)
+SILENCE = np.array([-1.0, -2.0, 0.0, 0.0], np.float32)
 
 
-def mixture(seed=0, learning_rate=0.01, linear=(1.0, 1.0, 0.0), members=1):
+def mixture(seed=0, learning_rate=0.01, linear=(1.0, 1.0, 0.0, 0.0), members=1):
     return Mixture(
         Settings(hidden=16, learning_rate=learning_rate, members=members),
         np.array(linear, np.float32),
+        np.array([0.0, 1.0, 0.0, 0.0], np.float32),
+        FIRST,
         {"a": np.array([A], np.int32), "b": np.array([B], np.int32)},
         SILENCE,
         seed,
@@ -35,7 +37,8 @@ def lists(m, seed, right):
         right: (M,) the column of the expert that is right in each list.
     """
     rng = np.random.default_rng(seed)
-    features = rng.normal(size=(m, 10, 3)).astype(np.float32)
+    features = rng.normal(size=(m, 10, 4)).astype(np.float32)
+    features[:, :, FIRST] = 0.0
     targets = rng.integers(0, 10, m)
     features[np.arange(m), targets, right] = 3.0
     features[:, :, SWITCH] = np.where(right == A, 1.0, -1.0)[:, None]
@@ -60,9 +63,10 @@ def either(seed, m=50):
 
 
 def test_an_untrained_mixture_is_the_linear_part():
-    features = np.random.default_rng(0).normal(size=(4, 10, 3)).astype(np.float32)
-    found = mixture(linear=(1.0, 0.5, -2.0)).scores(features)
-    np.testing.assert_allclose(found, features @ np.array([1.0, 0.5, -2.0]), atol=1e-6)
+    features = np.random.default_rng(0).normal(size=(4, 10, 4)).astype(np.float32)
+    features[:, :, FIRST] = 0.0
+    found = mixture(linear=(1.0, 0.5, -2.0, 0.0)).scores(features)
+    np.testing.assert_allclose(found, features @ np.array([1.0, 0.5, -2.0, 0.0]), atol=1e-6)
 
 
 def test_untrained_what_every_expert_says_more_of_stands_higher():
@@ -98,10 +102,26 @@ def test_whom_it_trusts_depends_on_the_request():
         found.step(*lists(50, step, either(step)), 1.0).take()
     assert hit_rate(found, test) > 0.8, "no fixed weights reach that"
     fixed = [
-        ((test[0] @ np.array([w, 1 - w, 0.0])).argmax(axis=1) == test[2]).mean()
+        ((test[0] @ np.array([w, 1 - w, 0.0, 0.0])).argmax(axis=1) == test[2]).mean()
         for w in np.linspace(0, 1, 21)
     ]
     assert hit_rate(found, test) > max(fixed) + 0.1
+
+
+def test_a_first_list_learns_from_first_lists_alone():
+    found = mixture()
+    test = lists(500, 1000, always(A, 500))
+    features = test[0]
+    features[:, :, FIRST] = 1.0
+    np.testing.assert_array_equal(found.scores(features), features[:, :, B])
+    for step in range(100):
+        found.step(*lists(50, step, always(A)), 1.0).take()
+    np.testing.assert_array_equal(found.scores(features), features[:, :, B])
+    for step in range(300):
+        features, *rest = lists(50, step, always(A))
+        features[:, :, FIRST] = 1.0
+        found.step(features, *rest, 1.0).take()
+    assert hit_rate(found, test) > 0.8
 
 
 def test_answers_at_random_teach_nothing():
@@ -157,7 +177,7 @@ def test_a_wild_list_moves_the_weights_no_further_than_a_step():
 def test_what_sampling_added_is_not_learned():
     """Every answer of one expert's column is 1.0 likelier than its score says, by sampling."""
     one, other = mixture(), mixture()
-    for step in range(100):
+    for step in range(200):
         lesson = lists(50, step, always(A))
         one.step(*lesson, 1.0, np.zeros((50, 10), np.float32)).take()
         other.step(*lesson, 1.0, 0.5 * lesson[0][:, :, A]).take()
@@ -242,7 +262,9 @@ def said_by(features, experts):
 
 
 def candidates(n=20):
-    return np.random.default_rng(3).normal(size=(n, 3)).astype(np.float32)
+    features = np.random.default_rng(3).normal(size=(n, 4)).astype(np.float32)
+    features[:, FIRST] = 0.0
+    return features
 
 
 def test_contributions_add_up_to_the_score_less_that_of_silence():
@@ -272,7 +294,7 @@ def test_an_expert_that_says_nothing_contributes_nothing():
 
 
 def test_contributions_to_a_linear_score_have_a_closed_form():
-    linear = np.array([0.7, -1.3, 5.0])
+    linear = np.array([0.7, -1.3, 5.0, 0.0])
     found, features = mixture(linear=linear), candidates()
     shares = found.contributions(features)
     for name, column in (("a", A), ("b", B)):
@@ -300,7 +322,7 @@ def test_contributions_of_the_real_layout_add_up():
 
 
 def test_no_candidates_have_no_contributions():
-    shares = mixture().contributions(np.zeros((0, 3), np.float32))
+    shares = mixture().contributions(np.zeros((0, 4), np.float32))
     assert {name: share.shape for name, share in shares.items()} == {"a": (0,), "b": (0,)}
 
 

@@ -13,10 +13,9 @@ from headwater.types import Floats
 
 def linear(weights: list[float]) -> Mixture:
     """A mixture that is untrained, and so no more than its linear part."""
-    n = len(weights)
-    return Mixture(
-        Settings(hidden=4), np.array(weights, np.float32), {}, np.zeros(n, np.float32), seed=0
-    )
+    given = np.array(weights, np.float32)
+    nothing = np.zeros_like(given)
+    return Mixture(Settings(hidden=4), given, given, 0, {}, nothing, seed=0)
 
 
 def test_the_effect_is_the_weight_times_the_distance_from_the_mean() -> None:

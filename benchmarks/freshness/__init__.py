@@ -1,0 +1,1 @@
+"""What freshness is worth: one model that learns on, served with its updates withheld."""

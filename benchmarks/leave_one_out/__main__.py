@@ -1,0 +1,125 @@
+"""``python -m benchmarks.leave_one_out``: ours, then SASRec for as long as ours took."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.quality.peers import RECTOOLS
+from benchmarks.quality.running import ROOT, interpreter
+from benchmarks.quality.streams import SPECS, Spec, read
+from headwater.config import Config
+from headwater.errors import UnreadableFile
+from headwater.ingest import Interactions
+from headwater.leave_one_out import LEFT_OUT, leave_one_out, parts
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+SASREC = {
+    "n_factors": 64,
+    "n_blocks": 2,
+    "n_heads": 2,
+    "session_max_len": 100,
+    "seed": 1,
+}
+"""The rest is RecTools' default: full cross-entropy, dropout 0.2, 128 users a step."""
+
+
+def main(
+    streams: Annotated[
+        str, typer.Option(help="Names, with commas between.")
+    ] = "ml-100k,ml-latest-small-2018",
+    minutes: Annotated[float, typer.Option(min=0.01, help="At most, of the passes.")] = 45.0,
+) -> None:
+    """Measures, writes results/leave_one_out.json; exit status 1 where ours is worse."""
+    console = Console(highlight=False)
+    names = streams.split(",")
+    unknown = sorted(set(names) - set(SPECS))
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(unknown)}: name some of {', '.join(SPECS)}")
+    done: dict[str, dict[str, Any]] = {}
+    RESULTS.mkdir(exist_ok=True)
+    for name in names:
+        try:
+            interactions = read(SPECS[name], None)
+        except UnreadableFile as error:
+            console.print(f"SKIPPED {name}: {error}", style="bold yellow")
+            continue
+        done[name] = measure(interactions, SPECS[name], minutes)
+        console.print(_table(name, done[name]))
+        (RESULTS / "leave_one_out.json").write_text(json.dumps(done, indent=2) + "\n")
+    print(_sentence(done))
+    sys.exit(not done or not all(one["met"] for one in done.values()))
+
+
+def measure(interactions: Interactions, spec: Spec, minutes: float) -> dict[str, Any]:
+    """Ours and the peer's figures of the test events, on the same split."""
+    config = Config.model_validate(
+        # One thread each: processor time is then what either would take alone.
+        {
+            "recommend": {"repeats": spec.repeats},
+            "backfill": {"minutes": minutes, "threads": 1},
+        }
+    )
+    started = time.process_time()
+    results = leave_one_out(interactions, config, lambda stage, done, total, figures: None)
+    seconds = time.process_time() - started
+    ours = {name: results["all"][name] for name in ("n", "ndcg@10", "hit_rate@10")}
+    ours |= {"processor_seconds": round(seconds, 1), "backfill": results["backfill"]}
+    peer = _sasrec(interactions, config, seconds)
+    if peer["n"] != ours["n"]:
+        raise ValueError(f"{spec.name}: {ours['n']} test events, and {peer['n']} of the peer")
+    met = ours["ndcg@10"] >= peer["ndcg@10"]
+    return {"headwater": ours, "rectools-sasrec": peer, "met": met}
+
+
+def _sasrec(interactions: Interactions, config: Config, seconds: float) -> dict[str, Any]:
+    roles = parts(interactions, config)
+    kept = roles != LEFT_OUT
+    with tempfile.TemporaryDirectory() as scratch:
+        split, out = Path(scratch) / "split.npz", Path(scratch) / "out.json"
+        np.savez(
+            split,
+            users=interactions.user_codes[kept],
+            items=interactions.item_codes[kept],
+            roles=roles[kept],
+        )
+        worker = [interpreter(RECTOOLS), "-m", "benchmarks.leave_one_out.rectools_worker"]
+        arguments = [str(split), json.dumps(SASREC), str(seconds), str(out)]
+        subprocess.run([*worker, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def _table(name: str, one: dict[str, Any]) -> Table:
+    table = Table(title=f"{name}, {one['headwater']['n']:,} users", title_justify="left")
+    for header in ("model", "NDCG@10", "HR@10", "processor seconds"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for model in ("headwater", "rectools-sasrec"):
+        found = one[model]
+        figures = [f"{found[metric]:.4f}" for metric in ("ndcg@10", "hit_rate@10")]
+        table.add_row(model, *figures, f"{found['processor_seconds']:,.0f}")
+    return table
+
+
+def _sentence(done: dict[str, dict[str, Any]]) -> str:
+    figures = [
+        f"{name} {one['headwater']['ndcg@10']:.4f} "
+        f"(rectools-sasrec {one['rectools-sasrec']['ndcg@10']:.4f})"
+        for name, one in done.items()
+    ]
+    return f"Leave-one-out NDCG@10: {', '.join(figures) or 'nothing'}."
+
+
+if __name__ == "__main__":
+    typer.run(main)
