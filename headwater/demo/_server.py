@@ -10,7 +10,7 @@ import time
 from collections import deque
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -38,7 +38,7 @@ class Server:
         self._log = folder / "serve.log"
         self._client = httpx.Client(timeout=ANSWER_SECONDS)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         command = [sys.executable, "-m", "headwater.cli", "serve", "--supervised"]
         command += ["--data", str(self._folder), "--host", "127.0.0.1", "--port", "0"]
         command += self._arguments
