@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -105,9 +106,9 @@ def _written(one: Measured, seconds: float) -> dict[str, Any]:
         },
         "figures": {
             figure.name: {
-                "value": figure.value,
+                "value": _finite(figure.value),
                 "unit": figure.unit,
-                "runs": list(figure.values),
+                "runs": [_finite(value) for value in figure.values],
                 "goal": figure.goal and {figure.goal.kind: figure.goal.value},
                 "met": figure.met,
                 "beside": dict(figure.beside),
@@ -115,8 +116,14 @@ def _written(one: Measured, seconds: float) -> dict[str, Any]:
             for figure in figures
         },
         "notes": dict(one.notes),
-        "curves": [msgspec.to_builtins(plot) for plot in one.plots],
+        # msgspec writes what isn't finite as null.
+        "curves": msgspec.json.decode(msgspec.json.encode(one.plots)),
     }
+
+
+def _finite(value: float) -> float | None:
+    """``None`` where requests got no answer, so that their latency has no end."""
+    return value if math.isfinite(value) else None
 
 
 def _sentence(
