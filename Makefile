@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench-quality bench-freshness bench-leave-one-out bench-imbalance bench-cold-start bench-safety clean
+.PHONY: help setup demo test lint format docs bench-quality bench-freshness bench-leave-one-out bench-imbalance bench-cold-start bench-safety bench-realtime clean
 
 help:
 	@echo "make setup    make .venv with everything pinned; PYTHON=... picks the interpreter"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench-imbalance  what each setting against imbalance does; ARGS='--limit 5000'"
 	@echo "make bench-cold-start  hits on new items, with content and without; ARGS='--limit 20000'"
 	@echo "make bench-safety  what poison does with guards and without; ARGS='--before 2000'"
+	@echo "make bench-realtime  freshness, throughput, latency, recovery; ARGS='--quick freshness'"
 	@echo "make clean    remove .venv and every cache"
 
 setup: $(READY)
@@ -74,6 +75,9 @@ bench-cold-start: setup
 
 bench-safety: setup
 	$(BIN)/python -m benchmarks.safety $(ARGS)
+
+bench-realtime: setup
+	$(BIN)/python -m benchmarks.realtime $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -280,6 +280,9 @@ class Train(_Section):
     """A micro-batch ends at ``batch_events``, or this long after its first event."""
     publish_milliseconds: float = Field(default=250.0, ge=0)
     """Longest that learned rows wait to be published while micro-batches follow each other."""
+    publish_dense_milliseconds: float = Field(default=0.0, ge=0)
+    """Likewise for the dense weights, which are sent as a whole: 0 sends them with the rows each
+    time; where they are larger than the rows, more saves most of an update."""
 
 
 class Backfill(_Section):

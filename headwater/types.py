@@ -311,8 +311,8 @@ class Held(msgspec.Struct, frozen=True):
 class Update:
     """What one or more micro-batches taught the model; the only way from trainer to server.
 
-    Rows, tombstones and dense weights that were trained together travel, and
-    are applied, together. ``batch_ends`` records where each micro-batch ended,
+    Rows, tombstones and, where they are in it, dense weights that were trained
+    together travel, and are applied, together. ``batch_ends`` records where each micro-batch ended,
     so that a refold cuts the stream where the trainer did; ``held`` those of
     them that were counted but whose gradient step was held back.
     """

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks import reporting
 from benchmarks.cold_start.measuring import (
     RUNS,
     SEGMENTS,
@@ -26,8 +24,6 @@ from benchmarks.cold_start.measuring import (
 )
 from headwater.errors import UnreadableFile
 
-RESULTS = Path(__file__).parents[1] / "results"
-
 
 def main(
     limit: Annotated[
@@ -37,8 +33,7 @@ def main(
     workers: Annotated[int, typer.Option(min=1, help="Replays side by side.")] = 1,
 ) -> None:
     """Measures, and writes results/cold_start.json; exit status 1 where a goal is missed."""
-    console = Console(highlight=False)
-    console.width = max(console.width, 110)
+    console = reporting.console()
     try:
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
             waiting = {name: pool.submit(run, name, limit, seed) for name in RUNS}
@@ -49,10 +44,8 @@ def main(
         sys.exit(1)
     goals = judged(found)
     console.print(_table(found))
-    RESULTS.mkdir(exist_ok=True)
     results = {"stream": STREAM, "limit": limit, "seed": seed, "goals": goals, "hit_rates": found}
-    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-    (RESULTS / "cold_start.json").write_text(text)
+    reporting.write("cold_start", results)
     print(_sentence(found, goals))
     sys.exit(not all(goal["met"] for goal in goals.values()))
 

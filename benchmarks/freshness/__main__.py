@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -20,12 +17,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from benchmarks import reporting
 from benchmarks.freshness.drawing import draw
 from benchmarks.freshness.measuring import FROZEN, LIVE, measure
 from benchmarks.quality.streams import SPECS, read
 from headwater.errors import UnreadableFile
-
-RESULTS = Path(__file__).parents[1] / "results"
 
 
 def main(
@@ -33,14 +29,13 @@ def main(
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many events.")] = None,
 ) -> None:
     """Measures, writes results/freshness.json and .png."""
-    console = Console(highlight=False)
+    console = reporting.console()
     names = streams.split(",")
     unknown = sorted(set(names) - set(SPECS))
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: name some of {', '.join(SPECS)}")
     done: dict[str, dict[str, Any]] = {}
     skipped: list[str] = []
-    RESULTS.mkdir(exist_ok=True)
     for name in names:
         try:
             interactions = read(SPECS[name], limit)
@@ -55,8 +50,8 @@ def main(
         console.print(_table(name, done[name]))
         results = {"limit": limit, "skipped": skipped, "streams": done}
         # Written after every stream, so that a run that is cut off has not run for nothing.
-        (RESULTS / "freshness.json").write_text(json.dumps(results, indent=2) + "\n")
-        draw(RESULTS / "freshness.png", done)
+        reporting.write("freshness", results)
+        draw(reporting.RESULTS / "freshness.png", done)
     print(_sentence(done, skipped))
     sys.exit(not done)
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks import reporting
 from benchmarks.imbalance.measuring import compared, run, seeds_of
 from benchmarks.imbalance.streams import DEFAULT, SPECS, read, settings
 from headwater.errors import UnreadableFile
-
-RESULTS = Path(__file__).parents[1] / "results"
 
 
 def main(
@@ -29,15 +25,13 @@ def main(
     workers: Annotated[int, typer.Option(min=1, help="Replays side by side.")] = 1,
 ) -> None:
     """Measures, and writes results/imbalance.json; exit status 1 where no stream is there."""
-    console = Console(highlight=False)
-    console.width = max(console.width, 110)
+    console = reporting.console()
     names = streams.split(",")
     unknown = sorted(set(names) - set(SPECS))
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: name some of {', '.join(SPECS)}")
     done: dict[str, dict[str, Any]] = {}
     skipped: list[str] = []
-    RESULTS.mkdir(exist_ok=True)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, spawn) as pool:
         for name in names:
@@ -57,8 +51,7 @@ def main(
             done[name] = {"events": events, "settings": compared(runs)}
             console.print(_table(name, events, done[name]["settings"]))
             results = {"limit": limit, "seeds": seeds, "skipped": skipped, "streams": done}
-            text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-            (RESULTS / "imbalance.json").write_text(text)
+            reporting.write("imbalance", results)
     print(_sentence(done, skipped))
     sys.exit(not done)
 

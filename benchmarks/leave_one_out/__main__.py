@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks import reporting
 from benchmarks.quality.peers import RECTOOLS
 from benchmarks.quality.running import ROOT, interpreter
 from benchmarks.quality.streams import SPECS, Spec, read
@@ -22,8 +22,6 @@ from headwater.config import Config
 from headwater.errors import UnreadableFile
 from headwater.ingest import Interactions
 from headwater.leave_one_out import LEFT_OUT, leave_one_out, parts
-
-RESULTS = Path(__file__).parents[1] / "results"
 
 SASREC = {
     "n_factors": 64,
@@ -42,13 +40,12 @@ def main(
     minutes: Annotated[float, typer.Option(min=0.01, help="At most, of the passes.")] = 45.0,
 ) -> None:
     """Measures, writes results/leave_one_out.json; exit status 1 where ours is worse."""
-    console = Console(highlight=False)
+    console = reporting.console()
     names = streams.split(",")
     unknown = sorted(set(names) - set(SPECS))
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: name some of {', '.join(SPECS)}")
     done: dict[str, dict[str, Any]] = {}
-    RESULTS.mkdir(exist_ok=True)
     for name in names:
         try:
             interactions = read(SPECS[name], None)
@@ -57,7 +54,7 @@ def main(
             continue
         done[name] = measure(interactions, SPECS[name], minutes)
         console.print(_table(name, done[name]))
-        (RESULTS / "leave_one_out.json").write_text(json.dumps(done, indent=2) + "\n")
+        reporting.write("leave_one_out", done)
     print(_sentence(done))
     sys.exit(not done or not all(one["met"] for one in done.values()))
 

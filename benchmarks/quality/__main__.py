@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -12,14 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from benchmarks import reporting
 from benchmarks.quality.figures import OURS, best, draw, figures, goals, segments
 from benchmarks.quality.peers import PEERS
 from benchmarks.quality.running import Progress as Told
 from benchmarks.quality.running import ours, peer
 from benchmarks.quality.streams import SPECS, Spec, encode, read
 from headwater.errors import UnreadableFile
-
-RESULTS = Path(__file__).parents[1] / "results"
 
 
 def main(
@@ -32,15 +29,13 @@ def main(
     ] = None,
 ) -> None:
     """Measures, writes results/quality.json and .png; exit status 1 where a goal is missed."""
-    console = Console(highlight=False)
-    console.width = max(console.width, 110)
+    console = reporting.console()
     names = streams.split(",")
     unknown = sorted(set(names) - set(SPECS))
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: name some of {', '.join(SPECS)}")
     done: dict[str, dict[str, Any]] = {}
     skipped: list[str] = []
-    RESULTS.mkdir(exist_ok=True)
     for name in names:
         try:
             done[name] = _measure(SPECS[name], limit, only is None, console)
@@ -52,9 +47,9 @@ def main(
         console.print(_segments(name, done[name]))
         results = {"limit": limit, "skipped": skipped, "streams": done}
         # Written after every stream, so that a run that is cut off has not run for nothing.
-        (RESULTS / "quality.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+        reporting.write("quality", results)
     if done:
-        draw(RESULTS / "quality.png", done)
+        draw(reporting.RESULTS / "quality.png", done)
     judged = [] if limit else [(s, goal) for s, one in done.items() for goal in one["goals"]]
     for stream, goal in judged:
         if not goal["met"]:

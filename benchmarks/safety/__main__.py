@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks import reporting
 from benchmarks.safety.measuring import recovery, run
 from benchmarks.safety.trials import TRIALS
-
-RESULTS = Path(__file__).parents[1] / "results"
 
 GOAL = 0.9
 """Share of the clean run's NDCG@10 that is to be left after any poison: with guards, or, where
@@ -25,8 +21,7 @@ def main(
     before: Annotated[int, typer.Option(min=500, help="Clean events before the poison.")] = 5_000,
 ) -> None:
     """Measures, and writes results/safety.json; exit status 1 where a goal is missed."""
-    console = Console(highlight=False)
-    console.width = max(console.width, 110)
+    console = reporting.console()
     found: dict[str, dict[str, Any]] = {}
     for trial in TRIALS:
         found[trial.name] = {
@@ -41,9 +36,8 @@ def main(
             one["recovered_after"] = recovery(one["stretches"], clean["stretches"])
         console.print(f"{trial.name}: {found[trial.name]['guarded']['left']:.0%} left")
     console.print(_table(found))
-    RESULTS.mkdir(exist_ok=True)
     results = {"before": before, "goal": GOAL, "trials": found}
-    (RESULTS / "safety.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+    reporting.write("safety", results)
     print(_sentence(found))
     sys.exit(any(_best(one)["left"] < GOAL for one in found.values()))
 

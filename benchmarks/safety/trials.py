@@ -99,6 +99,6 @@ class Unguarded(Learner):
         self._watch.judge = lambda _: None  # type: ignore[method-assign,assignment]
         self._watch.fits = lambda *_: None  # type: ignore[method-assign]
 
-    def publish(self) -> None:
+    def publish(self, *, whole: bool = True) -> None:
         if self._pending:
             self._published(self._update())

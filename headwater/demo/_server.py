@@ -10,7 +10,7 @@ import time
 from collections import deque
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -24,17 +24,24 @@ ANSWER_SECONDS = 30.0
 
 
 class Server:
-    """Runs while the context lasts. If this process is killed, the server stops by itself."""
+    """Runs while the context lasts. If this process is killed, the server stops by itself.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: its data, and its log.
+        arguments: further ones of the command.
+    """
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
         self.url = ""
         self._folder = folder
+        self._arguments = arguments
         self._log = folder / "serve.log"
         self._client = httpx.Client(timeout=ANSWER_SECONDS)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         command = [sys.executable, "-m", "headwater.cli", "serve", "--supervised"]
         command += ["--data", str(self._folder), "--host", "127.0.0.1", "--port", "0"]
+        command += self._arguments
         # The settings of whoever runs the demo, a key above all, aren't the demo's.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_")}
         with self._log.open("wb") as log:
@@ -64,6 +71,11 @@ class Server:
             self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
+
+    @property
+    def pid(self) -> int:
+        """Of the supervisor; the roles are its children."""
+        return self._process.pid
 
     def until_ready(self) -> None:
         """Waits until the API answers and the trainer has learned what is in the log.

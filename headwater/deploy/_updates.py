@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import msgspec
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from headwater.deploy._sealing import (
-    BrokenSeal,
     bytes_digest,
     dense_array,
     seal,
@@ -36,8 +35,11 @@ class _Header(msgspec.Struct, frozen=True):
 
 
 def digest(payload: bytes) -> str:
-    """BLAKE2b-256 of an encoded update in hexadecimal: two trainers that learned the same agree."""
-    return bytes_digest(payload)
+    """BLAKE2b-256 of an encoded update in hexadecimal: two trainers that learned the same agree.
+
+    It is that of the header, which holds the digest of the arrays: they are read once.
+    """
+    return bytes_digest(payload[: _body(payload)])
 
 
 def encode(update: Update) -> bytes:
@@ -69,15 +71,15 @@ def encode(update: Update) -> bytes:
 def decode(payload: bytes) -> Update:
     """The update that :func:`encode` was given; names are in alphabetical order.
 
-    Arrays are writable views of one buffer per array, not of ``payload``.
+    Arrays are views of ``payload``, not to be written to.
 
     Raises:
         UpdateError: the bytes are damaged, or were written in a newer format.
     """
     try:
-        arrays = load(payload)
-        document = unseal(_metadata(payload))
-    except (SafetensorError, BrokenSeal, KeyError, msgspec.DecodeError) as error:
+        arrays, metadata = _views(payload)
+        document = unseal(metadata)
+    except (ValueError, TypeError, KeyError, msgspec.DecodeError) as error:
         raise UpdateError(
             f"an update's bytes are damaged ({error}); start from a snapshot"
         ) from None
@@ -99,14 +101,36 @@ class _Form(msgspec.Struct):
     format: int
 
 
-class _Container(msgspec.Struct):
-    metadata: dict[str, str] | None = msgspec.field(name="__metadata__", default=None)
+class _Tensor(msgspec.Struct):
+    dtype: Literal["F32", "I32"]
+    shape: list[int]
+    data_offsets: tuple[int, int]
 
 
-def _metadata(payload: bytes) -> dict[str, str] | None:
-    """``__metadata__`` of a safetensors header, which ``safetensors.numpy.load`` leaves out."""
-    length = int.from_bytes(payload[:8], "little")
-    return msgspec.json.decode(payload[8 : 8 + length], type=_Container).metadata
+_DTYPES = {"F32": np.dtype("<f4"), "I32": np.dtype("<i4")}
+
+
+def _body(payload: bytes) -> int:
+    """Where the arrays begin: behind the length of the header, and the header."""
+    return 8 + int.from_bytes(payload[:8], "little")
+
+
+def _views(payload: bytes) -> tuple[State, dict[str, str] | None]:
+    """The arrays of a safetensors container, uncopied, and its ``__metadata__``."""
+    start = _body(payload)
+    entries = msgspec.json.decode(payload[8:start], type=dict[str, msgspec.Raw])
+    metadata = msgspec.json.decode(entries.pop("__metadata__", "null"), type=dict[str, str] | None)
+    arrays: State = {}
+    end = 0
+    for name, entry in entries.items():
+        tensor = msgspec.json.decode(entry, type=_Tensor)
+        array = np.ndarray(tensor.shape, _DTYPES[tensor.dtype], payload, start + end)
+        if tensor.data_offsets != (end, end + array.nbytes):
+            raise ValueError(f"{name} isn't where it should be")
+        arrays[name], end = array, end + array.nbytes
+    if start + end != len(payload):
+        raise ValueError("they go on behind the last array")
+    return arrays, metadata
 
 
 def _arrays(update: Update) -> State:

@@ -266,17 +266,21 @@ class Learner:
         if drained or waited >= self.config.train.publish_milliseconds:
             self.publish()
 
-    def publish(self) -> None:
+    def publish(self, *, whole: bool = False) -> None:
         """Publishes what was learned since the last time, if a guard doesn't hold it back.
 
-        An update that trips a guard never goes live: the learner returns to what
+        The dense weights, which every step changes, wait longer than the rows while micro-batches
+        follow each other. An update that trips a guard never goes live: the learner returns to what
         it published last, and takes the batches in question without their gradient.
+
+        Args:
+            whole: whether the dense weights go along in any case.
 
         Raises:
             GuardTripped: there is no snapshot folder to return from.
             Fenced: another trainer has taken over.
         """
-        if not self._pending:
+        if not self._pending and not (whole and self._dense_waits):
             return
         update = self._update()
         try:
@@ -288,9 +292,16 @@ class Learner:
             held = [Held(end, tripped.guard, tripped.reason) for end in update.batch_ends]
             self._learn_again(update.batch_ends, held)
             update = self._update()
+        if not (whole or self._dense_due()):
+            update.dense = {}
         self._append(update)
         if self._snapshots and self._snapshot_due():
             self.snapshot()
+
+    def _dense_due(self) -> bool:
+        waited = (time.monotonic() - self._dense_at) * 1000.0
+        drained = self._events.end() <= self.trained_through
+        return drained or waited >= self.config.train.publish_dense_milliseconds
 
     def _snapshot_due(self) -> bool:
         if self.trained_through - self._kept >= self.config.deploy.snapshot_events:
@@ -321,7 +332,8 @@ class Learner:
         """
         if self._snapshots is None:
             raise ValueError("a learner without a snapshot folder keeps no snapshots")
-        self.publish()
+        # Who starts from the snapshot and who has followed are to have the same weights.
+        self.publish(whole=True)
         path = self._write_snapshot(self._snapshots)
         kept = self._snapshots.prune()
         self._updates.drop(kept[0].sequence if kept else 0)
@@ -487,7 +499,8 @@ class Learner:
         self._pending: list[int] = []
         self._held: list[Held] = []
         self._settings: list[SettingChange] = []
-        self._published_at = self._reported_at = self._time = 0.0
+        self._published_at = self._dense_at = self._reported_at = self._time = 0.0
+        self._dense_waits = False
         self.sequence = self._kept = 0
         kept = None if self._anew else self._snapshots
         found = kept.newest(self.fold.shape, before) if kept else None
@@ -521,6 +534,8 @@ class Learner:
                     return self._open_epoch("the events log ends before its updates")
                 self.learn(records, held=_of(end, logged.held))
             update = self._update()
+            if not logged.dense:
+                update.dense = {}
             if digest(encode(update)) != stored[0].digest:
                 return self._open_epoch(f"update {logged.sequence} was learned differently")
             self._published(update)
@@ -584,6 +599,9 @@ class Learner:
         self.sequence = update.sequence
         self._pending, self._held, self._settings = [], [], []
         self._published_at = time.monotonic()
+        self._dense_waits = not update.dense
+        if update.dense:
+            self._dense_at = self._published_at
 
     def _report(self, update: Update) -> bytes:
         """What operators want to know; not on every update of many, but on the last of them."""

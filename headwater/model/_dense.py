@@ -61,10 +61,9 @@ class DenseWeights:
 
     def put(self, values: dict[str, Floats]) -> None:
         """Takes over published weights; names of other parts of the model are ignored."""
-        with torch.no_grad():
-            for name, weight in self._weights.items():
-                if (value := values.get(f"{self.name}.{name}")) is not None:
-                    weight.copy_(torch.from_numpy(value.copy()))
+        for name, weight in self._weights.items():
+            if (value := values.get(f"{self.name}.{name}")) is not None:
+                weight.detach().numpy()[...] = value
 
     def state(self) -> State:
         state: State = {}

@@ -15,7 +15,7 @@ from numba import njit
 
 from headwater.model.content import Content
 from headwater.model.tables import Table
-from headwater.types import Floats, Ints, State, TableRows
+from headwater.types import Flags, Floats, Ints, State, TableRows
 
 _ROW_SCALE = 0.05
 """Standard deviation of a new row."""
@@ -38,7 +38,7 @@ class Tower:
         self.content = content
         self._composed = np.zeros((0, dim + 1), np.float32)
         self._stale = np.zeros(0, np.bool_)
-        self._all_stale = True
+        self._changed = np.zeros(0, np.bool_)  # tokens, since items were last added up
         self._slots = np.zeros(0, np.int32)  # a step's scratch: -1 between steps
 
     def grow(self, n_items: int) -> None:
@@ -62,8 +62,8 @@ class Tower:
     def vectors(self) -> Floats:
         """(N, D + 1) of every item, not to be written to.
 
-        Only what has changed since the last call is added up again; after a step or an update
-        that changed tokens, that is every item.
+        Only what has changed since the last call, in its row or in one of its tokens', is added up
+        again.
         """
         if not self.content.n_described:
             return self.items.values
@@ -72,13 +72,14 @@ class Tower:
             composed = np.empty((len(self._stale), self._composed.shape[1]), np.float32)
             composed[: len(self._composed)] = self._composed
             self._composed = composed
-        everything = slice(None, n) if self._all_stale else self._stale[:n]
-        rows = np.arange(n, dtype=np.int32)[everything]
+        tokens = self.content.item_tokens
+        if self._changed.any():
+            _mark(tokens[:n], self._changed, self._stale)
+            self._changed[:] = False
+        rows = np.flatnonzero(self._stale[:n]).astype(np.int32)
         if len(rows):
-            tokens = self.content.item_tokens
             _compose(rows, self.items.values, tokens, self.tokens.values, self._composed, rows)
             self._stale[:n] = False
-            self._all_stale = False
         return self._composed[:n]
 
     def vectors_of(self, rows: Ints) -> Floats:
@@ -103,7 +104,7 @@ class Tower:
         tokens, sums = _spread(rows, self.content.item_tokens, gradients, self._slots)
         if len(tokens):
             self.tokens.descend(tokens, sums, learning_rate)
-            self._all_stale = True
+            self._note(tokens)
 
     def forget(self, items: Ints) -> None:
         """Clears the rows of items that are gone."""
@@ -137,7 +138,7 @@ class Tower:
         self.describe(cleared)
         for found in (tombstones, {name: table.rows for name, table in tables.items()}):
             self._stale[found.get(self.items.name, _NOTHING)] = True
-            self._all_stale |= bool(len(found.get(self.tokens.name, _NOTHING)))
+            self._note(found.get(self.tokens.name, _NOTHING))
 
     def state(self) -> State:
         return {
@@ -149,7 +150,26 @@ class Tower:
         self.items.load({k[5:]: v for k, v in state.items() if k.startswith("rows.")})
         self.tokens.load({k[7:]: v for k, v in state.items() if k.startswith("tokens.")})
         self.grow(len(self.items))
-        self._all_stale = True
+        self._stale[:] = True
+
+    def _note(self, tokens: Ints) -> None:
+        """The rows of these tokens have changed."""
+        if len(self.tokens) > len(self._changed):
+            grown = np.zeros(2 * len(self.tokens), np.bool_)
+            grown[: len(self._changed)] = self._changed
+            self._changed = grown
+        self._changed[tokens] = True
+
+
+@njit(cache=True, nogil=True)
+def _mark(tokens: Ints, changed: Flags, stale: Flags) -> None:
+    """Makes those items stale that have a token which changed."""
+    for row in range(len(tokens)):
+        for token in tokens[row]:
+            # The newest tokens may be those of no row yet.
+            if token < 0 or stale[row]:
+                break
+            stale[row] = token < len(changed) and changed[token]
 
 
 @njit(cache=True, nogil=True)

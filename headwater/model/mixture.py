@@ -9,8 +9,8 @@ candidates. The linear part starts as the sum of the experts' log shares, so an
 untrained mixture is a product of experts already. A list for a user without a history has
 linear weights of its own and no hidden layer, which learn from lists like it only: most
 experts are silent there, and what the others teach of a long history doesn't hold. They
-start as popularity, which is what a first list must not be worse than. With several members, networks that
-are trained on other draws of the same lists, the score is their mean.
+start as popularity, which is what a first list must not be worse than. With several members,
+networks that are trained on other draws of the same lists, the score is their mean.
 
 An expert's contribution to a score is its exact Shapley value (Lundberg and Lee,
 NeurIPS 2017): with E experts, 2 ** E evaluations in which the experts outside of a

@@ -99,10 +99,17 @@ def test_round_trip_is_exact(update):
     assert encode(decode(payload)) == payload
 
 
-def test_decoded_arrays_can_be_written():
-    values = decode(encode(example())).tables["sequence.items"].values
-    values[0, 0] = 5.0
-    assert values[0, 0] == 5.0
+def test_decoded_arrays_are_views_of_the_payload():
+    payload = encode(example())
+    found = decode(payload)
+    arrays = [found.tables["sequence.items"].values, *found.dense.values()]
+    assert all(np.shares_memory(array, np.frombuffer(payload, np.uint8)) for array in arrays)
+    assert not any(array.flags.writeable for array in arrays)
+
+
+def test_what_stands_behind_the_last_array_is_damage():
+    with pytest.raises(UpdateError, match="behind the last array"):
+        decode(encode(example()) + b"more")
 
 
 def test_equal_updates_give_equal_bytes_however_they_were_built():

@@ -185,6 +185,47 @@ def test_an_update_that_is_due_waits_for_its_time_while_batches_follow_each_othe
     assert decode(all_updates(updates)[-1].payload).batch_ends == (200, 300)
 
 
+SELDOM = small(train={"publish_milliseconds": 0.0, "publish_dense_milliseconds": 60_000.0})
+
+
+def carried(updates: MemoryUpdatesLog) -> list[bool]:
+    return [bool(decode(stored.payload).dense) for stored in all_updates(updates)]
+
+
+def test_dense_weights_wait_while_batches_follow_each_other() -> None:
+    events, updates = events_log(views(500)), MemoryUpdatesLog()
+    learner = Learner(SELDOM, events, updates, None)
+    follower = Follower(SELDOM, events, updates, None)
+    while learner.step():
+        learner.publish_due()
+    assert carried(updates) == [True, False, False, False, True], "the first, and when drained"
+    follower.catch_up()
+    for name, value in learner.fold.model.sequence.dense.values().items():
+        assert np.array_equal(follower.fold.model.sequence.dense.values()[name], value)
+    assert refolded(SELDOM, events, updates, None).digest() == learner.digest()
+
+
+def test_who_starts_from_a_snapshot_has_the_weights_of_who_has_followed(tmp_path: Path) -> None:
+    events, updates = events_log(views(500)), MemoryUpdatesLog()
+    learner = Learner(SELDOM, events, updates, tmp_path)
+    learner.step()
+    learner.snapshot()
+    followed = Follower(SELDOM, events, updates, tmp_path)
+    for _ in range(3):
+        learner.step()
+        learner.publish_due()
+    assert carried(updates) == [False, False, False]
+    learner.snapshot()
+    assert carried(updates) == [False, False, False, True]
+    assert decode(all_updates(updates)[-1].payload).batch_ends == ()
+    followed.catch_up()
+    started = Follower(SELDOM, events, updates, tmp_path)
+    assert followed.sequence == started.sequence == learner.sequence
+    for name, value in started.fold.model.sequence.dense.values().items():
+        assert np.array_equal(followed.fold.model.sequence.dense.values()[name], value)
+    assert refolded(SELDOM, events, updates, tmp_path).digest() == learner.digest()
+
+
 # --- a new epoch ---------------------------------------------------------------------------------
 
 

@@ -46,7 +46,7 @@ def test_vectors_and_gradients_are_those_of_the_formulas(layers):
     encoder = Encoder(DIM, layers, 2, LENGTH, TYPES).double()
     with torch.no_grad():
         for weight in encoder.parameters():
-            weight += 0.3 * torch.randn_like(weight)
+            weight.add_(0.3 * torch.randn_like(weight))
     lengths = torch.tensor([0, 1, 4, 9])
     width = 9
     valid = torch.arange(width) >= width - lengths[:, None]

@@ -175,7 +175,7 @@ def test_whatever_happens_kept_vectors_are_those_of_the_tables_in_both_roles(ste
     np.testing.assert_array_equal(learned.vectors(), learned.vectors_of(every))
 
 
-def test_a_put_costs_one_vector_and_a_step_on_tokens_all(monkeypatch):
+def test_a_put_costs_one_vector_and_a_step_those_that_share_a_token(monkeypatch):
     found, composed = tower(), []
     from headwater.model import _tower
 
@@ -195,7 +195,7 @@ def test_a_put_costs_one_vector_and_a_step_on_tokens_all(monkeypatch):
     found.vectors()
     descend(found, 5)
     found.vectors()
-    assert composed == [ITEMS, 1, 1, ITEMS]
+    assert composed == [ITEMS, 1, 1, 2]
 
 
 # --- items that are gone --------------------------------------------------------------------------

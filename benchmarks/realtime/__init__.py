@@ -1,0 +1,1 @@
+"""Freshness, throughput, latency, scale and recovery, each beside its peer or limit."""

@@ -1,0 +1,16 @@
+"""The rows of the benchmark. Each is a module with ``measure(quick: bool) -> Measured``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from benchmarks.realtime.figures import Measured
+
+ROWS = ("freshness", "overload", "large")
+"""Names of the modules, in the order in which they run."""
+
+
+def measure(name: str, quick: bool) -> Measured:
+    """Runs a row; in a process of its own, so that no row finds what another left behind."""
+    found: Measured = import_module(f"benchmarks.realtime.{name}").measure(quick)
+    return found

@@ -1,0 +1,26 @@
+"""What every benchmark does with its results: a console to show them, a file to keep them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+RESULTS = Path(__file__).parent / "results"
+CACHE = Path(__file__).parent / ".cache"
+
+
+def console() -> Console:
+    """As wide as the tables need, in a pipe too."""
+    found = Console(highlight=False)
+    found.width = max(found.width, 110)
+    return found
+
+
+def write(name: str, results: dict[str, Any], folder: Path = RESULTS) -> None:
+    """``results`` as ``<folder>/<name>.json``."""
+    folder.mkdir(exist_ok=True)
+    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
+    (folder / f"{name}.json").write_text(text)
