@@ -30,6 +30,7 @@ from headwater.log._database import (
     explained,
 )
 from headwater.log._entries import ROLLBACKS, Row, decode, encode
+from headwater.log._ids import Ids
 from headwater.log._removal import blank, drop
 from headwater.log._wake import Wake
 from headwater.types import Appended, DeadLetter, Entry, Record, Rollback
@@ -55,9 +56,21 @@ _EVENTS = Schema(
             field TEXT NOT NULL,
             reason TEXT NOT NULL)""",
     ),
-    # Format 2 has the same tables, but may begin later and hold blanks: who knows format 1 alone
-    # would take the rest of a log for all of it.
-    upgrades=((),),
+    upgrades=(
+        # Format 2 has the same tables, but may begin later and hold blanks: who knows format 1
+        # alone would take the rest of a log for all of it.
+        (),
+        # Format 3 keeps ids by their hash, and its index lags behind. The first append to an
+        # older log fills it.
+        (
+            "DROP INDEX events_by_id",
+            "CREATE TABLE ids(id BLOB PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID",
+            "CREATE TABLE indexed(through INTEGER NOT NULL)",
+            "INSERT INTO indexed VALUES(0)",
+            f"""CREATE INDEX rollbacks ON events(offset)
+                WHERE source = '{ROLLBACKS}' AND event_id IS NOT NULL""",
+        ),
+    ),
 )
 
 _UPDATES = Schema(
@@ -125,8 +138,8 @@ class SqliteEventsLog:
 
     def rollbacks(self, after: int) -> list[Record]:
         found = self._records(
-            "WHERE source = ? AND event_id IS NOT NULL AND offset > ? ORDER BY offset",
-            (ROLLBACKS, after),
+            f"WHERE source = '{ROLLBACKS}' AND event_id IS NOT NULL AND offset > ? ORDER BY offset",
+            (after,),
         )
         # A client may name its source as it likes.
         return [record for record in found if isinstance(record.entry, Rollback)]
@@ -250,7 +263,8 @@ class SqliteEventsLog:
             try:
                 if connection is None:
                     connection = connect(self._path, self._synchronous, self._vfs)
-                answers = commit(connection, submissions)
+                    ids = Ids(connection)
+                answers = commit(connection, ids, submissions)
             except Exception as error:
                 # Whatever it was, its callers hear of it and the next commit gets a new connection.
                 abandon(connection)

@@ -17,6 +17,7 @@ from headwater.errors import LogError
 from headwater.log import _append, _database
 from headwater.log._database import connect
 from headwater.log._entries import MAX_NESTING
+from headwater.log._ids import Ids
 from headwater.log.memory import MemoryEventsLog
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.types import Appended, DeadLetter, Entry, Event, Item, ItemRemoval, User, UserRemoval
@@ -74,9 +75,9 @@ class TestFiles:
         path = tmp_path / "events.db"
         SqliteEventsLog(path).close()
         newer = apsw.Connection(str(path))
-        newer.pragma("user_version", 3)
+        newer.pragma("user_version", 4)
         newer.close()
-        with pytest.raises(LogError, match=r"format 3.*upgrade"):
+        with pytest.raises(LogError, match=r"format 4.*upgrade"):
             SqliteEventsLog(path)
 
     def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
@@ -132,9 +133,11 @@ class TestCommits:
         sizes: list[int] = []
         commit = _append.commit
 
-        def counted(connection: apsw.Connection, submissions: list[_append.Submission]):
+        def counted(
+            connection: apsw.Connection, ids: Ids, submissions: list[_append.Submission]
+        ) -> list[list[Appended]]:
             sizes.append(len(submissions))
-            return commit(connection, submissions)
+            return commit(connection, ids, submissions)
 
         monkeypatch.setattr("headwater.log.sqlite.commit", counted)
         with held_up(tmp_path / "events.db"):
