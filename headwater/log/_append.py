@@ -12,6 +12,7 @@ import msgspec
 from headwater.log import MAX_AHEAD
 from headwater.log._entries import DEAD_LETTERS_KEPT, Row
 from headwater.log._ids import Ids, insert
+from headwater.log._newest import Stored
 from headwater.types import Appended, DeadLetter
 
 
@@ -26,10 +27,14 @@ class Submission(NamedTuple):
 
 def commit(
     connection: apsw.Connection, ids: Ids, submissions: Sequence[Submission]
-) -> list[list[Appended]]:
-    """Writes the submissions in one transaction; returns once it is durable."""
+) -> tuple[list[list[Appended]], list[Stored]]:
+    """Writes the submissions in one transaction; returns once it is durable.
+
+    Returns:
+        The answers of each, and the rows that were inserted.
+    """
     connection.execute("BEGIN IMMEDIATE")
-    answers = _insert(connection, ids, submissions)
+    answers, rows = _insert(connection, ids, submissions)
     letters = [letter for submission in submissions for letter in submission.letters]
     if letters:
         connection.executemany(
@@ -45,12 +50,12 @@ def commit(
     if settled:
         connection.executemany("DELETE FROM dead_letters WHERE number = ?", settled)
     connection.execute("COMMIT")
-    return answers
+    return answers, rows
 
 
 def _insert(
     connection: apsw.Connection, ids: Ids, submissions: Sequence[Submission]
-) -> list[list[Appended]]:
+) -> tuple[list[list[Appended]], list[Stored]]:
     """Inserts the rows of every submission, and answers each with its offset."""
     # The sequence and not max(offset): an offset isn't given out twice, even when the newest
     # rows are gone.
@@ -61,7 +66,7 @@ def _insert(
     ids.catch_up(end)
     known = ids.find([row[0] for one in submissions for row in one.rows if row[0] is not None])
     offset = end
-    rows: list[tuple[apsw.SQLiteValue, ...]] = []
+    rows: list[Stored] = []
     new: list[tuple[bytes, int]] = []
     answers: list[list[Appended]] = []
     for submission in submissions:
@@ -85,7 +90,7 @@ def _insert(
     insert(connection, "INSERT INTO events", rows)
     ids.add(new, offset)
     ids.sweep(2 * len(new), oldest)
-    return answers
+    return answers, rows
 
 
 def _start(connection: apsw.Connection) -> tuple[int, float]:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from typing import Any
 
 import apsw
-import msgspec
 
 from headwater.log._entries import entry_id
 
@@ -51,7 +51,7 @@ class Ids:
         indexed = self._connection.execute("SELECT through FROM indexed").get
         self._seen = max(self._seen, indexed)
         while self._seen < end:
-            rows = self._connection.execute(
+            rows: list[Any] = self._connection.execute(
                 "SELECT offset, source, event_id FROM events"
                 " WHERE offset > ? ORDER BY offset LIMIT ?",
                 (self._seen, HELD),

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -135,7 +136,7 @@ class TestCommits:
 
         def counted(
             connection: apsw.Connection, ids: Ids, submissions: list[_append.Submission]
-        ) -> list[list[Appended]]:
+        ) -> Any:
             sizes.append(len(submissions))
             return commit(connection, ids, submissions)
 
@@ -239,9 +240,10 @@ class TestEntries:
         newer = apsw.Connection(str(tmp_path / "events.db"))
         newer.execute("""UPDATE events SET payload = '{"entry": "dream"}' WHERE offset = 2""")
         newer.close()
-        assert len(log.read(0, 1)) == 1
-        with pytest.raises(LogError, match=r"offset 2 can't be read.*dream"):
-            log.read(0, 10)
+        with contextlib.closing(SqliteEventsLog(tmp_path / "events.db")) as reader:
+            assert len(reader.read(0, 1)) == 1
+            with pytest.raises(LogError, match=r"offset 2 can't be read.*dream"):
+                reader.read(0, 10)
 
 
 ids = st.sampled_from(["a", "b", "c", "d", ""])
