@@ -81,7 +81,9 @@ def who(scope: Scope) -> str:
     return cast(str, scope.get("state", {}).get(_KEY, "somebody without a key"))
 
 
-def by_role(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+async def by_role(
+    connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+) -> None:
     """Litestar's guard of every route: refuses a key whose role the handler isn't open to."""
     role = connection.scope.get("state", {}).get(_ROLE)
     roles = allowed(handler.opt)

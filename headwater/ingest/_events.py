@@ -56,6 +56,9 @@ class WireEvent(msgspec.Struct, forbid_unknown_fields=True):
     context: dict[str, Any] | None = None
 
 
+_decode_all = msgspec.json.Decoder(list[WireEvent]).decode
+
+
 class _Id(msgspec.Struct):
     event_id: Identifier
 
@@ -101,10 +104,19 @@ def decode_events(
     """
     if idempotency_key is not None:
         identifier(idempotency_key, "Idempotency-Key")
+    types = config.event_types
+    if body[:1] == b"[" and idempotency_key is None:
+        try:
+            sent = _decode_all(body)
+            if len(sent) <= max_events:
+                return Decoded(
+                    [checked_event(one, received_at, types, source) for one in sent], single=False
+                )
+        except (InvalidInput, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # One by one, then, to find out what is wrong with which.
     raws, many = split(body)
     if len(raws) > max_events:
         raise TooLarge("body", f"holds {len(raws)} events; send at most {max_events} at a time")
-    types = config.event_types
     elements: list[Event | Refused] = []
     for index, raw in enumerate(raws):
         key = f"{idempotency_key}/{index}" if idempotency_key and many else idempotency_key
@@ -142,24 +154,41 @@ def checked_event(
     if sent.context is not None:
         _check_context(sent.context)
     timestamp, known_time = _timestamp(sent, received_at)
-    event = Event(
-        event_id="",
+    session_id = _optional(sent.session_id, "session_id")
+    recommendation_id = _optional(sent.recommendation_id, "recommendation_id")
+    scenario = text(sent.scenario, "scenario", MAX_LABEL_LENGTH)
+    surface = text(sent.surface, "surface", MAX_LABEL_LENGTH)
+    event_id = _optional(sent.event_id, "event_id") or key
+    if event_id is None:
+        event_id = _hash(
+            sent.type,
+            user_id,
+            item_id,
+            known_time,
+            sent.value,
+            session_id,
+            recommendation_id,
+            sent.position,
+            scenario,
+            surface,
+            sent.context,
+        )
+    return Event(
+        event_id=event_id,
         type=sent.type,
         user_id=user_id,
         timestamp=timestamp,
         item_id=item_id,
         value=sent.value,
-        session_id=_optional(sent.session_id, "session_id"),
-        recommendation_id=_optional(sent.recommendation_id, "recommendation_id"),
+        session_id=session_id,
+        recommendation_id=recommendation_id,
         position=sent.position,
-        scenario=text(sent.scenario, "scenario", MAX_LABEL_LENGTH),
-        surface=text(sent.surface, "surface", MAX_LABEL_LENGTH),
+        scenario=scenario,
+        surface=surface,
         context=sent.context,
         anonymous=user_id.startswith(ANONYMOUS),
         source=source,
     )
-    event_id = _optional(sent.event_id, "event_id") or key or _content_hash(event, known_time)
-    return msgspec.structs.replace(event, event_id=event_id)
 
 
 def _optional(value: Identifier | None, field: str) -> str | None:
@@ -186,24 +215,8 @@ def _timestamp(sent: WireEvent, received_at: float) -> tuple[float, float | str]
     return timestamp, given
 
 
-def _content_hash(event: Event, known_time: float | str) -> str:
-    content = msgspec.json.encode(
-        (
-            event.type,
-            event.user_id,
-            event.item_id,
-            known_time,
-            event.value,
-            event.session_id,
-            event.recommendation_id,
-            event.position,
-            event.scenario,
-            event.surface,
-            event.context,
-        ),
-        order="sorted",
-    )
-    return blake2b(content, digest_size=16).hexdigest()
+def _hash(*content: Any) -> str:
+    return blake2b(msgspec.json.encode(content, order="sorted"), digest_size=16).hexdigest()
 
 
 def _check_context(context: dict[str, Any]) -> None:

@@ -53,12 +53,12 @@ def identifier(value: Identifier, field: str) -> str:
     >>> identifier(5, "item_id") == identifier("5", "item_id")
     True
     """
-    text = str(value)
+    text = value if type(value) is str else str(value)
+    if 0 < len(text) <= MAX_ID_LENGTH:
+        return text
     if not text:
         raise InvalidInput(field, "is empty")
-    if len(text) > MAX_ID_LENGTH:
-        raise InvalidInput(field, f"is longer than {MAX_ID_LENGTH} characters")
-    return text
+    raise InvalidInput(field, f"is longer than {MAX_ID_LENGTH} characters")
 
 
 def user(user_id: Identifier | None, anonymous_id: Identifier | None) -> str | None:

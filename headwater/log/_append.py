@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import apsw
 import msgspec
 
 from headwater.log import MAX_AHEAD
-from headwater.log._entries import DEAD_LETTERS_KEPT, Row, erased_id
+from headwater.log._entries import DEAD_LETTERS_KEPT, Row
+from headwater.log._ids import Ids, insert
+from headwater.log._newest import Stored
 from headwater.types import Appended, DeadLetter
 
 
@@ -23,10 +25,16 @@ class Submission(NamedTuple):
     settled: Sequence[int] = ()
 
 
-def commit(connection: apsw.Connection, submissions: Sequence[Submission]) -> list[list[Appended]]:
-    """Writes the submissions in one transaction; returns once it is durable."""
+def commit(
+    connection: apsw.Connection, ids: Ids, submissions: Sequence[Submission]
+) -> tuple[list[list[Appended]], list[Stored]]:
+    """Writes the submissions in one transaction; returns once it is durable.
+
+    Returns:
+        The answers of each, and the rows that were inserted.
+    """
     connection.execute("BEGIN IMMEDIATE")
-    answers = _insert(connection, submissions)
+    answers, rows = _insert(connection, ids, submissions)
     letters = [letter for submission in submissions for letter in submission.letters]
     if letters:
         connection.executemany(
@@ -42,89 +50,53 @@ def commit(connection: apsw.Connection, submissions: Sequence[Submission]) -> li
     if settled:
         connection.executemany("DELETE FROM dead_letters WHERE number = ?", settled)
     connection.execute("COMMIT")
-    return answers
+    return answers, rows
 
 
-def _insert(connection: apsw.Connection, submissions: Sequence[Submission]) -> list[list[Appended]]:
-    """Inserts the rows of every submission, and answers each with its offset.
-
-    Nothing is looked up beforehand, as long as nothing was erased: the unique
-    index finds the duplicates, and only those cost a query more.
-    """
+def _insert(
+    connection: apsw.Connection, ids: Ids, submissions: Sequence[Submission]
+) -> tuple[list[list[Appended]], list[Stored]]:
+    """Inserts the rows of every submission, and answers each with its offset."""
     # The sequence and not max(offset): an offset isn't given out twice, even when the newest
     # rows are gone.
-    offset = int(
-        connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").get or 0
-    )
+    end = int(connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").get or 0)
     newest = connection.execute("SELECT stream_time FROM events ORDER BY offset DESC LIMIT 1").get
     newest = float("-inf") if newest is None else newest
-    past = _Past(connection)
+    oldest, horizon = _start(connection)
+    ids.catch_up(end)
+    known = ids.find([row[0] for one in submissions for row in one.rows if row[0] is not None])
+    offset = end
+    rows: list[Stored] = []
+    new: list[tuple[bytes, int]] = []
     answers: list[list[Appended]] = []
-    key: tuple[str | None, str | None] = (None, None)
-    duplicate_of = 0
-
-    def rows() -> Iterator[tuple[Any, ...]]:
-        nonlocal offset, newest, key, duplicate_of
-        for submission in submissions:
-            answer: list[Appended] = []
-            answers.append(answer)
-            for source, event_id, received_at, own_time, payload in submission.rows:
-                key = (source, event_id)
-                if event_id is not None and source is not None:
-                    known = past.answer(source, event_id, own_time)
-                    if known is not None:
-                        answer.append(known)
-                        continue
-                stream_time = own_time if own_time > newest else newest
-                yield offset + 1, source, event_id, received_at, stream_time, payload
-                # SQLite asks for the next row after it took this one, or after it refused it and
-                # the offset of the row that was there was looked up.
-                if duplicate_of:
-                    answer.append(Appended(duplicate_of, True))
-                    duplicate_of = 0
-                else:
-                    offset += 1
-                    newest = stream_time
-                    answer.append(Appended(offset, False))
-
-    remaining = rows()
-    while True:
-        try:
-            connection.executemany("INSERT INTO events VALUES(?, ?, ?, ?, ?, ?)", remaining)
-            return answers
-        except apsw.ConstraintError:
-            duplicate_of = connection.execute(
-                "SELECT offset FROM events WHERE source = ? AND event_id = ?", key
-            ).get
-            if not duplicate_of:
-                raise
+    for submission in submissions:
+        answer: list[Appended] = []
+        answers.append(answer)
+        for id, source, event_id, received_at, own_time, payload in submission.rows:
+            if id is not None:
+                place = known.get(id, 0)
+                if place >= oldest:
+                    answer.append(Appended(place, True))
+                    continue
+                if own_time <= horizon:
+                    answer.append(Appended(0, False, horizon))
+                    continue
+                known[id] = offset + 1
+                new.append((id, offset + 1))
+            offset += 1
+            newest = max(newest, own_time)
+            rows.append((offset, source, event_id, received_at, newest, payload))
+            answer.append(Appended(offset, False))
+    insert(connection, "INSERT INTO events", rows)
+    ids.add(new, offset)
+    ids.sweep(2 * len(new), oldest)
+    return answers, rows
 
 
-class _Past:
-    """Answers for events that the index of ids can't know: erased, or maybe dropped."""
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._connection = connection
-        oldest = connection.execute(
-            "SELECT offset, stream_time FROM events ORDER BY offset LIMIT 1"
-        ).get
-        self._horizon = oldest[1] + MAX_AHEAD if oldest and oldest[0] > 1 else float("-inf")
-        self._erased = connection.execute(
-            "SELECT 1 FROM events WHERE source IS NULL AND event_id IS NOT NULL LIMIT 1"
-        ).get
-
-    def answer(self, source: str, event_id: str, own_time: float) -> Appended | None:
-        """``None`` where the event is new, or the index of ids will tell."""
-        if self._erased:
-            offset = self._connection.execute(
-                "SELECT offset FROM events WHERE source IS NULL AND event_id = ?",
-                (erased_id(source, event_id),),
-            ).get
-            if offset:
-                return Appended(offset, True)
-        if own_time > self._horizon:
-            return None
-        offset = self._connection.execute(
-            "SELECT offset FROM events WHERE source = ? AND event_id = ?", (source, event_id)
-        ).get
-        return Appended(offset, True) if offset else Appended(0, False, self._horizon)
+def _start(connection: apsw.Connection) -> tuple[int, float]:
+    """The oldest offset kept, and the time up to which what isn't in the log may be gone."""
+    found = connection.execute("SELECT offset, stream_time FROM events ORDER BY offset LIMIT 1").get
+    if found is None:
+        return 1, float("-inf")
+    oldest, stream_time = found
+    return oldest, stream_time + MAX_AHEAD if oldest > 1 else float("-inf")

@@ -19,8 +19,8 @@ caller's stack: without a limit, an event that one thread could store would stop
 DEAD_LETTERS_KEPT = 100_000
 """Newest dead letters that are kept: a client that only sends garbage must not fill the disk."""
 
-Row = tuple[str | None, str | None, float, float, bytes]
-"""source, event_id (None for what isn't an event), received_at, own time, payload."""
+Row = tuple[bytes | None, str | None, str | None, float, float, bytes]
+"""entry_id, source, event_id (None for what isn't an event), received_at, own time, payload."""
 
 _encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
@@ -68,24 +68,33 @@ def encode(entries: Sequence[Entry], received_at: float) -> list[Row]:
     for index, entry in enumerate(entries):
         try:
             payload = _encode(entry)
+            if type(entry) is Event:
+                source, event_id = entry.source, entry.event_id
+                id = entry_id(source, event_id)
+                own_time = min(entry.timestamp, received_at)
+                rows.append((id, source, event_id, received_at, own_time, payload))
+                if entry.context is not None:
+                    _check_nesting(index, entry.context, payload)
+            elif type(entry) is Rollback:
+                id = entry_id(ROLLBACKS, entry.rollback_id)
+                rows.append((id, ROLLBACKS, entry.rollback_id, received_at, NO_TIME, payload))
+            else:
+                rows.append((None, None, None, received_at, NO_TIME, payload))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise LogError(f"entries[{index}] can't be stored as JSON: {error}") from error
-        if type(entry) is Event:
-            brackets = payload.count(b"{") + payload.count(b"[")
-            if entry.context is not None and brackets > MAX_NESTING:
-                _check_nesting(index, entry.context)
-            time = min(entry.timestamp, received_at)
-            rows.append((entry.source, entry.event_id, received_at, time, payload))
-        elif type(entry) is Rollback:
-            rows.append((ROLLBACKS, entry.rollback_id, received_at, NO_TIME, payload))
-        else:
-            rows.append((None, None, received_at, NO_TIME, payload))
     return rows
+
+
+def entry_id(source: str | None, event_id: str) -> bytes:
+    """What the index of ids holds, by the columns of an entry, erased ones too."""
+    if source is None:
+        return bytes.fromhex(event_id)
+    return blake2b(_encode((source, event_id)), digest_size=16).digest()
 
 
 def erased_id(source: str, event_id: str) -> str:
     """What stands for the id of an erased event: equal for equal ids, and no id itself."""
-    return blake2b(_encode((source, event_id)), digest_size=16).hexdigest()
+    return entry_id(source, event_id).hex()
 
 
 def decode(offset: int, payload: bytes) -> Entry:
@@ -117,7 +126,9 @@ def _check_attributes(index: int, entry: Item | User) -> None:
             raise _not_finite(index, f"attributes.{name}", value)
 
 
-def _check_nesting(index: int, context: dict[str, Any]) -> None:
+def _check_nesting(index: int, context: dict[str, Any], payload: bytes) -> None:
+    if payload.count(b"{") + payload.count(b"[") <= MAX_NESTING:
+        return
     level: list[Any] = [context]
     for _ in range(MAX_NESTING):
         level = [

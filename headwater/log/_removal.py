@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import apsw
 
-from headwater.log._entries import BLANK, erased_id
+from headwater.log._entries import BLANK, entry_id, erased_id
 
 DROPPED_AT_ONCE = 100
 """Rows of one transaction, during which nobody else commits. In a log of a million events, with ten
@@ -25,6 +25,14 @@ def drop(connection: apsw.Connection, through: int) -> bool:
     if first is None or last < first:
         connection.execute("COMMIT")
         return False
+    ids = [
+        (entry_id(source, event_id), last)
+        for source, event_id in connection.execute(
+            "SELECT source, event_id FROM events WHERE offset <= ? AND event_id IS NOT NULL",
+            (last,),
+        )
+    ]
+    connection.executemany("DELETE FROM ids WHERE id = ? AND offset <= ?", ids)
     connection.execute("DELETE FROM events WHERE offset <= ?", (last,))
     oldest = connection.execute("SELECT received_at FROM events ORDER BY offset LIMIT 1").get
     connection.execute(

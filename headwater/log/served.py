@@ -61,6 +61,8 @@ _LISTS_OF_WINDOW = 20
 """Newest lists of a user in which an item is looked for: a client that asks for lists all day long
 must not make each of its events read all of them."""
 
+_ASKED_AT_ONCE = 100
+
 _LINGER_SECONDS = 0.02
 """The writer gathers for so long before a commit, so that a busy server pays for 50 commits a
 second and not for one per request."""
@@ -283,17 +285,19 @@ class ServedLog:
                 self._written += len(batch)
                 self._changed.notify_all()
 
-    def _commit(self, batch: Iterable[_Written]) -> None:
+    def _commit(self, batch: Collection[_Written]) -> None:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
+            shown = self._shown(batch)
             for entry in batch:
                 if isinstance(entry, ServedList):
                     self._insert(entry)
                 elif isinstance(entry, Click):
                     self._join(entry)
                 elif isinstance(entry, Act):
-                    self._join_by_window(entry)
+                    if entry.user_id in shown:
+                        self._join_by_window(entry)
                 else:
                     connection.execute(
                         "INSERT INTO progress VALUES(1, ?)"
@@ -310,6 +314,25 @@ class ServedLog:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+    def _shown(self, batch: Collection[_Written]) -> set[str]:
+        """Of the users that acted, those with a list: most events are of nobody that was shown any.
+
+        Asked for many at a time, since each statement costs more than a look into the index.
+        """
+        users = list({entry.user_id for entry in batch if isinstance(entry, Act)})
+        shown = {entry.user_id for entry in batch if isinstance(entry, ServedList)}
+        for start in range(0, len(users), _ASKED_AT_ONCE):
+            part = users[start : start + _ASKED_AT_ONCE]
+            shown.update(
+                user_id
+                for (user_id,) in self._connection.execute(
+                    f"SELECT DISTINCT user_id FROM lists"
+                    f" WHERE user_id IN ({','.join('?' * len(part))})",
+                    part,
+                )
+            )
+        return {user_id for user_id in shown if user_id is not None}
 
     def _insert(self, served: ServedList) -> None:
         connection = self._connection

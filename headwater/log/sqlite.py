@@ -30,6 +30,8 @@ from headwater.log._database import (
     explained,
 )
 from headwater.log._entries import ROLLBACKS, Row, decode, encode
+from headwater.log._ids import Ids
+from headwater.log._newest import Newest
 from headwater.log._removal import blank, drop
 from headwater.log._wake import Wake
 from headwater.types import Appended, DeadLetter, Entry, Record, Rollback
@@ -55,9 +57,21 @@ _EVENTS = Schema(
             field TEXT NOT NULL,
             reason TEXT NOT NULL)""",
     ),
-    # Format 2 has the same tables, but may begin later and hold blanks: who knows format 1 alone
-    # would take the rest of a log for all of it.
-    upgrades=((),),
+    upgrades=(
+        # Format 2 has the same tables, but may begin later and hold blanks: who knows format 1
+        # alone would take the rest of a log for all of it.
+        (),
+        # Format 3 keeps ids by their hash, and its index lags behind. The first append to an
+        # older log fills it.
+        (
+            "DROP INDEX events_by_id",
+            "CREATE TABLE ids(id BLOB PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID",
+            "CREATE TABLE indexed(through INTEGER NOT NULL)",
+            "INSERT INTO indexed VALUES(0)",
+            f"""CREATE INDEX rollbacks ON events(offset)
+                WHERE source = '{ROLLBACKS}' AND event_id IS NOT NULL""",
+        ),
+    ),
 )
 
 _UPDATES = Schema(
@@ -100,6 +114,7 @@ class SqliteEventsLog:
         self._vfs = vfs
         self._readers = Readers(path, vfs)
         self._wake = Wake(path)
+        self._newest = Newest()
         self._queue: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -118,15 +133,18 @@ class SqliteEventsLog:
         return self.submit(entries, received_at).result()
 
     def read(self, after: int, limit: int) -> list[Record]:
-        records = self._records("WHERE offset > ? ORDER BY offset LIMIT ?", (after, limit))
+        records = self._newest.after(after, limit)
+        if len(records) < limit:
+            last, left = (records[-1].offset if records else after), limit - len(records)
+            records += self._records("WHERE offset > ? ORDER BY offset LIMIT ?", (last, left))
         if records and records[0].offset > after + 1 and (start := self.start()) > after:
             raise Dropped(start)
         return records
 
     def rollbacks(self, after: int) -> list[Record]:
         found = self._records(
-            "WHERE source = ? AND event_id IS NOT NULL AND offset > ? ORDER BY offset",
-            (ROLLBACKS, after),
+            f"WHERE source = '{ROLLBACKS}' AND event_id IS NOT NULL AND offset > ? ORDER BY offset",
+            (after,),
         )
         # A client may name its source as it likes.
         return [record for record in found if isinstance(record.entry, Rollback)]
@@ -149,10 +167,12 @@ class SqliteEventsLog:
         with self._removing("NORMAL", "drop entries") as connection:
             while drop(connection, through):
                 pass
+        self._newest.clear()
 
     def blank(self, offsets: Sequence[int]) -> None:
         with self._removing("FULL", "blank entries") as connection:
             blank(connection, offsets)
+        self._newest.clear()
 
     def wait(self, after: int, timeout: float) -> bool:
         return self._wake.wait(lambda: self.end() > after, timeout)
@@ -250,7 +270,8 @@ class SqliteEventsLog:
             try:
                 if connection is None:
                     connection = connect(self._path, self._synchronous, self._vfs)
-                answers = commit(connection, submissions)
+                    ids = Ids(connection)
+                answers, rows = commit(connection, ids, submissions)
             except Exception as error:
                 # Whatever it was, its callers hear of it and the next commit gets a new connection.
                 abandon(connection)
@@ -262,6 +283,7 @@ class SqliteEventsLog:
                     failure.__cause__ = error
                     submission.future.set_exception(failure)
                 continue
+            self._newest.append(rows)
             self._wake.notify()
             for submission, answer in zip(submissions, answers, strict=True):
                 submission.future.set_result(answer)

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from headwater.types import Floats, State
 
 _CLIP = 1.0
 """Norm at which a gradient is clipped: one odd batch must not throw the weights."""
+
+
+_BETAS = (0.9, 0.98)
+_EPSILON = 1e-8
 
 
 @dataclass(slots=True)
@@ -40,17 +45,41 @@ class DenseWeights:
         self.name = name
         self.learning_rate = learning_rate
         self._weights = dict(module.named_parameters())
-        self._optimizer = torch.optim.Adam(
-            self._weights.values(), lr=learning_rate, betas=(0.9, 0.98), fused=True
-        )
+        self._moments: dict[str, dict[str, Tensor]] = {}
 
     def descend(self, loss: Tensor, rate: float) -> None:
         """One step down the gradient of ``loss``, at ``rate`` times the learning rate."""
-        self._optimizer.zero_grad(set_to_none=True)
+        for weight in self._weights.values():
+            weight.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._weights.values(), _CLIP)
-        self._optimizer.param_groups[0]["lr"] = self.learning_rate * rate
-        self._optimizer.step()
+        learned = {n: weight for n, weight in self._weights.items() if weight.grad is not None}
+        for name, weight in learned.items():
+            if name not in self._moments:
+                self._moments[name] = {
+                    "step": torch.zeros((), dtype=torch.float32),
+                    "exp_avg": torch.zeros_like(weight),
+                    "exp_avg_sq": torch.zeros_like(weight),
+                }
+        moments = [self._moments[name] for name in learned]
+        # Not the class: made once, it imports the compiler, which takes a second of every start.
+        with torch.no_grad():
+            adam(
+                list(learned.values()),
+                [weight.grad for weight in learned.values() if weight.grad is not None],
+                [of["exp_avg"] for of in moments],
+                [of["exp_avg_sq"] for of in moments],
+                [],
+                [of["step"] for of in moments],
+                fused=True,
+                amsgrad=False,
+                beta1=_BETAS[0],
+                beta2=_BETAS[1],
+                lr=self.learning_rate * rate,
+                weight_decay=0.0,
+                eps=_EPSILON,
+                maximize=False,
+            )
 
     def values(self) -> dict[str, Floats]:
         """A copy of the weights by name."""
@@ -69,7 +98,7 @@ class DenseWeights:
         state: State = {}
         for name, weight in self._weights.items():
             state[f"weight.{name}"] = weight.detach().numpy()
-            for moment, tensor in self._optimizer.state[weight].items():
+            for moment, tensor in self._moments.get(name, {}).items():
                 state[f"{moment}.{name}"] = tensor.numpy()
         return state
 
@@ -81,12 +110,12 @@ class DenseWeights:
                 if key.startswith("weight.")
             }
         )
-        self._optimizer.state.clear()
-        for name, weight in self._weights.items():
+        self._moments.clear()
+        for name in self._weights:
             moments = {
                 key.split(".", 1)[0]: torch.from_numpy(value.copy())
                 for key, value in state.items()
                 if key.split(".", 1)[1] == name and not key.startswith("weight.")
             }
             if moments:
-                self._optimizer.state[weight] = moments
+                self._moments[name] = moments

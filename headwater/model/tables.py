@@ -54,7 +54,7 @@ class Table:
     def grow(self, size: int) -> None:
         """Makes room for rows up to ``size``."""
         if size > len(self._values):
-            capacity = -(-max(size, 2 * len(self._values)) // _BLOCK) * _BLOCK
+            capacity = -(-max(size, len(self._values) * 5 // 4) // _BLOCK) * _BLOCK
             old = len(self._values)
             fresh = [
                 self._initial_block(block) for block in range(old // _BLOCK, capacity // _BLOCK)
@@ -128,13 +128,14 @@ class Table:
         }
 
     def load(self, state: State) -> None:
-        n = len(state["values"])
-        self._size = 0
-        self._values = np.zeros((0, self.dim), np.float32)
-        self._accumulators = np.zeros(0, np.float32)
-        self._dirty = np.zeros(0, np.bool_)
-        self._learned = np.zeros(0, np.bool_)
-        self.grow(n)
+        n = self._size = len(state["values"])
+        capacity = -(-n // _BLOCK) * _BLOCK
+        self._values = np.empty((capacity, self.dim), np.float32)
+        self._accumulators = np.zeros(capacity, np.float32)
+        self._dirty = np.zeros(capacity, np.bool_)
+        self._learned = np.zeros(capacity, np.bool_)
+        if n < capacity:
+            self._values[-_BLOCK:] = self._initial_block(capacity // _BLOCK - 1)
         self._values[:n] = state["values"]
         self._accumulators[:n] = state["accumulators"]
         self._dirty[:n] = state["dirty"]

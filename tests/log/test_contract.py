@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headwater.log import EventsLog, StoredUpdate, UpdatesLog
+from headwater.log import EventsLog, StoredUpdate, UpdatesLog, _ids
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.testing import (
@@ -29,6 +29,15 @@ class TestMemoryEventsLog(EventsLogContract):
 class TestSqliteEventsLog(SharedEventsLogContract):
     def open(self, folder: Path) -> EventsLog:
         return SqliteEventsLog(folder / "events.db")
+
+
+class TestSqliteEventsLogWithoutIdsInMemory(TestSqliteEventsLog):
+    """Each commit moves the ids of those before it into the index."""
+
+    @pytest.fixture(autouse=True)
+    def _holding_few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_ids, "HELD", 2)
+        monkeypatch.setattr(_ids, "ROWS_AT_ONCE", 2)
 
 
 class TestMemoryUpdatesLog(UpdatesLogContract):

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import apsw
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.errors import LogError
-from headwater.log import _append, _database
+from headwater.log import _append, _database, _ids, sqlite
+from headwater.log._append import Submission, commit
 from headwater.log._database import connect
-from headwater.log._entries import MAX_NESTING
+from headwater.log._entries import BLANK, MAX_NESTING, encode, erased_id
+from headwater.log._ids import Ids
 from headwater.log.memory import MemoryEventsLog
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.types import Appended, DeadLetter, Entry, Event, Item, ItemRemoval, User, UserRemoval
@@ -74,9 +78,9 @@ class TestFiles:
         path = tmp_path / "events.db"
         SqliteEventsLog(path).close()
         newer = apsw.Connection(str(path))
-        newer.pragma("user_version", 3)
+        newer.pragma("user_version", 4)
         newer.close()
-        with pytest.raises(LogError, match=r"format 3.*upgrade"):
+        with pytest.raises(LogError, match=r"format 4.*upgrade"):
             SqliteEventsLog(path)
 
     def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
@@ -132,9 +136,11 @@ class TestCommits:
         sizes: list[int] = []
         commit = _append.commit
 
-        def counted(connection: apsw.Connection, submissions: list[_append.Submission]):
+        def counted(
+            connection: apsw.Connection, ids: Ids, submissions: list[_append.Submission]
+        ) -> Any:
             sizes.append(len(submissions))
-            return commit(connection, submissions)
+            return commit(connection, ids, submissions)
 
         monkeypatch.setattr("headwater.log.sqlite.commit", counted)
         with held_up(tmp_path / "events.db"):
@@ -199,6 +205,82 @@ class TestCommits:
         assert log.dead_letter_count() == 5
 
 
+class TestIds:
+    @pytest.fixture(autouse=True)
+    def holding_few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_ids, "HELD", 50)
+
+    def test_those_in_memory_are_bounded_and_the_rest_is_found_in_the_index(
+        self, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "events.db"
+        connection = self._written(path)
+        ids = Ids(connection)
+        for n in range(100):
+            rows = encode([event(f"{n}-{k}") for k in range(10)], 2000.0)
+            commit(connection, ids, [Submission(rows, (), Future())])
+            assert sum(map(len, ids._held)) <= 2 * 50 + 10
+        indexed = connection.execute("SELECT count(*) FROM ids").get
+        assert indexed >= 1000 - (2 * 50 + 10)
+        again = encode([event(f"{n}-{k}") for n in range(100) for k in range(10)], 2000.0)
+        for reader in (ids, Ids(connection)):
+            answers, _ = commit(connection, reader, [Submission(again, (), Future())])
+            assert answers == [[Appended(offset, True) for offset in range(1, 1001)]]
+        connection.close()
+
+    def test_dropped_entries_leave_no_ids(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        with contextlib.closing(SqliteEventsLog(path)) as log:
+            for n in range(50):
+                log.append([event(f"{n}-{k}") for k in range(10)], 2000.0)
+            log.drop(490)
+        with contextlib.closing(apsw.Connection(str(path))) as connection:
+            left = connection.execute("SELECT min(offset), count(*) FROM ids").get
+        assert left[0] is None or (left[0] > 490 and left[1] <= 10)
+
+    def test_ids_of_an_older_format_are_still_known(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        erased = event("erased")
+        with contextlib.closing(apsw.Connection(str(path))) as old:
+            old.pragma("journal_mode", "WAL")
+            for statement in sqlite._EVENTS.statements:
+                old.execute(statement)
+            kept = [event(f"e{n}") for n in range(120)]
+            for entry in kept:
+                old.execute(
+                    "INSERT INTO events(source, event_id, received_at, stream_time, payload)"
+                    " VALUES('', ?, 2000, 1000, ?)",
+                    (entry.event_id, msgspec.json.encode(entry)),
+                )
+            old.execute(
+                "INSERT INTO events(event_id, received_at, stream_time, payload)"
+                " VALUES(?, 2000, 1000, ?)",
+                (erased_id("", "erased"), BLANK),
+            )
+            old.pragma("application_id", sqlite._EVENTS.application_id)
+            old.pragma("user_version", 2)
+        for _ in range(2):
+            with contextlib.closing(SqliteEventsLog(path)) as log:
+                answers = log.append([*kept, erased], 2000.0)
+                assert answers == [Appended(offset, True) for offset in range(1, 122)]
+
+    def _written(self, path: Path) -> apsw.Connection:
+        SqliteEventsLog(path).close()
+        return connect(path, "NORMAL")
+
+
+def test_what_this_process_appended_is_read_as_the_file_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    with contextlib.closing(SqliteEventsLog(path)) as log:
+        log.append([Item("i", attributes={"pages": 5}), event("a", context={"n": 1})], 2000.0)
+        with contextlib.closing(SqliteEventsLog(path)) as other:
+            other.append([event("b"), event("c")], 2000.0)
+            log.append([event("d")], 2000.0)
+            for after in range(6):
+                for limit in (0, 1, 2, 9):
+                    assert repr(log.read(after, limit)) == repr(other.read(after, limit))
+
+
 class TestEntries:
     def test_a_context_that_nests_too_deep_is_refused(self, log: SqliteEventsLog) -> None:
         def nested(levels: int) -> dict[str, object]:
@@ -236,9 +318,10 @@ class TestEntries:
         newer = apsw.Connection(str(tmp_path / "events.db"))
         newer.execute("""UPDATE events SET payload = '{"entry": "dream"}' WHERE offset = 2""")
         newer.close()
-        assert len(log.read(0, 1)) == 1
-        with pytest.raises(LogError, match=r"offset 2 can't be read.*dream"):
-            log.read(0, 10)
+        with contextlib.closing(SqliteEventsLog(tmp_path / "events.db")) as reader:
+            assert len(reader.read(0, 1)) == 1
+            with pytest.raises(LogError, match=r"offset 2 can't be read.*dream"):
+                reader.read(0, 10)
 
 
 ids = st.sampled_from(["a", "b", "c", "d", ""])
