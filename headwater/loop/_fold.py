@@ -23,7 +23,7 @@ from headwater.types import (
     State,
 )
 
-LAYOUT = 3
+LAYOUT = 4
 """What the arrays of a snapshot are; those of another layout can't be read."""
 
 NOTHING = np.zeros(0, np.int32)

@@ -242,13 +242,15 @@ class Follower:
             tower.items.name: self._forgotten_items,
             tower.tokens.name: self._forgotten_tokens,
         }
-        self.epoch, self.version, self.sequence, self.trained_through = 1, 1, 0, 0
+        self.epoch, self.version, self.sequence = 1, 1, 0
+        self.trained_through = self.gradient_through = 0
         self._clock = (0.0, 0.0)
         if found:
             state, manifest = found
             self.fold.load(state, manifest.offset)
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self.trained_through = manifest.sequence, manifest.offset
+            self.gradient_through = int(state["gradient_through"])
         else:
             self.fold.pass_over(self._events.rollbacks(0))
         if self.offset < self._events.start():
@@ -301,6 +303,7 @@ class Follower:
         self.fold.model.put(tables, update.tombstones, update.dense)
         self._vectors.clear()
         self.sequence, self.trained_through = update.sequence, update.trained_through
+        self.gradient_through = update.gradient_through
         if stored.report:
             with suppress(msgspec.DecodeError):
                 self.report = msgspec.json.decode(stored.report)
