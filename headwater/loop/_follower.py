@@ -278,11 +278,12 @@ class Follower:
             gone = self.fold.forget(records, removed)
             self._forgotten_items.note(gone.items, batch.end)
             self._forgotten_tokens.note(gone.tokens, batch.end)
-            if len(gone.items) or any(isinstance(record.entry, Item) for record in records):
+            kinds = {type(record.entry) for record in records}
+            if len(gone.items) or Item in kinds:
                 self._vectors.clear()
-            for record in records:
-                if isinstance(record.entry, Event):
-                    self._clock = (record.stream_time, record.received_at)
+            if Event in kinds:
+                newest = next(r for r in reversed(records) if isinstance(r.entry, Event))
+                self._clock = (newest.stream_time, newest.received_at)
 
     def _apply(self, stored: StoredUpdate) -> None:
         """Takes over one update; on a gap or a new epoch, starts again from a snapshot.
