@@ -275,7 +275,7 @@ class Imbalance(_Section):
 
 class Train(_Section):
     batch_events: int = Field(default=100, ge=1, le=10_000)
-    """Most events of a micro-batch."""
+    """Most events of a micro-batch that is learned from in full."""
     batch_milliseconds: float = Field(default=50.0, ge=0)
     """A micro-batch ends at ``batch_events``, or this long after its first event."""
     publish_milliseconds: float = Field(default=250.0, ge=0)
@@ -283,6 +283,18 @@ class Train(_Section):
     publish_dense_milliseconds: float = Field(default=0.0, ge=0)
     """Likewise for the dense weights, which are sent as a whole: 0 sends them with the rows each
     time; where they are larger than the rows, more saves most of an update."""
+    pace: Literal["load", "full", "least"] = "load"
+    """What a micro-batch gets beside being counted, as every event is. ``full``: everything.
+    ``load``: where more than ``batch_events`` wait, a micro-batch takes more of them, at most
+    ``batch_events`` / ``least_gradient``, and the gradient step still learns from about
+    ``batch_events``, drawn by offset; fewer are predicted, and where the most wait nothing is
+    replayed. ``least``: always as with the most waiting. ``headwater replay`` is never behind, so
+    there ``load`` is ``full``."""
+    least_gradient: float = Field(default=0.2, ge=0.2, le=1)
+    """Least share of the events that the gradient learns from; 1 never takes less than all, and
+    predicts all."""
+    least_evaluated: float = Field(default=0.05, ge=0.05, le=1)
+    """Least share that is predicted, which is what metrics and the mixture learn from."""
 
 
 class Backfill(_Section):
@@ -317,7 +329,7 @@ class Evaluate(_Section):
 
 class Optimize(_Section):
     every: int = Field(default=2_000, ge=100)
-    """Predictions between two looks at the metrics."""
+    """Events that could be predicted between two looks at the losses."""
     learning_rate_factor: float = Field(default=1.5, gt=1, le=10)
     """A learning rate is raised or lowered by this factor at a time."""
     learning_rate_span: float = Field(default=4.0, ge=1, le=100)

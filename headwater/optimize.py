@@ -31,11 +31,12 @@ class Rate:
 
 
 class Optimizer:
-    """Steers learning rates by windows of ``settings.every`` predictions."""
+    """Steers learning rates by windows of ``settings.every`` targets."""
 
     def __init__(self, settings: Settings, names: tuple[str, ...]) -> None:
         self.settings = settings
-        self._predictions = 0
+        self._targets = 0
+        self._replayed = True
         self._rates = {name: Rate(name, 1.0, np.zeros(3), np.zeros(3)) for name in names}
 
     def rate(self, name: str) -> float:
@@ -43,19 +44,25 @@ class Optimizer:
         return self._rates[name].factor
 
     def observe(
-        self, losses: dict[str, float], predictions: int, offset: int
+        self, losses: dict[str, float], targets: int, offset: int, *, replayed: bool = True
     ) -> list[SettingChange]:
-        """Takes the mean losses of a micro-batch of ``predictions``, and returns what it changed.
+        """Takes the mean losses of a micro-batch of ``targets``, and returns what it changed.
 
-        A loss that isn't finite (nothing was learned) is left out.
+        A loss that isn't finite (nothing was learned) is left out. Losses of steps that
+        ``replayed`` and of steps that didn't are of other examples: a window ends without a
+        look where the one follows the other.
         """
+        if replayed != self._replayed:
+            self._replayed, self._targets = replayed, 0
+            for rate in self._rates.values():
+                rate.running, rate.before = np.zeros(3), np.zeros(3)
         for name, loss in losses.items():
             if isfinite(loss):
                 self._rates[name].running += (1.0, loss, loss * loss)
-        self._predictions += predictions
-        if self._predictions < self.settings.every:
+        self._targets += targets
+        if self._targets < self.settings.every:
             return []
-        self._predictions = 0
+        self._targets = 0
         changes = [self._turn(rate, offset) for rate in self._rates.values()]
         return [change for change in changes if change is not None]
 
@@ -86,7 +93,7 @@ class Optimizer:
 
     def state(self) -> State:
         return {
-            "predictions": np.array(self._predictions, np.int64),
+            "targets": np.array([self._targets, self._replayed], np.int64),
             **{
                 f"rate.{rate.name}": np.concatenate([[rate.factor], rate.running, rate.before])
                 for rate in self._rates.values()
@@ -94,7 +101,8 @@ class Optimizer:
         }
 
     def load(self, state: State) -> None:
-        self._predictions = int(state["predictions"])
+        self._targets = int(state["targets"][0])
+        self._replayed = bool(state["targets"][1])
         for rate in self._rates.values():
             values = state[f"rate.{rate.name}"]
             rate.factor = float(values[0])

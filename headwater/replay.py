@@ -25,7 +25,7 @@ from headwater.config import Config, effective
 from headwater.evaluate import Outcomes, Report
 from headwater.ingest import Interactions, read_interactions, read_items
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
-from headwater.loop import Learner
+from headwater.loop import Learner, events_of, pace_of
 from headwater.model import EXPERTS
 from headwater.types import Batch, Item
 
@@ -83,11 +83,12 @@ def replay(
         beside(learner, batch)
 
     learner.on_outcomes = observed
-    size = config.train.batch_events
+    size = events_of(0, config.train)
     started = time.perf_counter()
     for start, stop in pairwise(_ends(interactions, size, grouped)):
         events.append(interactions.events(start, stop), now)
-        learner.learn(events.read(learner.trained_through, stop - start))
+        records = events.read(learner.trained_through, stop - start)
+        learner.learn(records, pace=pace_of(records[-1].offset, 0, config.train))
         learner.publish()
         updates.drop(learner.sequence)
         elapsed = time.perf_counter() - started

@@ -307,6 +307,19 @@ class Held(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Pace(msgspec.Struct, frozen=True):
+    """How a micro-batch was learned that didn't get everything: its end, and what it got.
+
+    Every event is counted in any case. Which ones are in a share is decided by
+    their offsets, so that a larger share holds the smaller one.
+    """
+
+    through: int
+    gradient: float  # share of the events that the gradient step learned from
+    evaluated: float  # share that was predicted, and whose lists the mixture learned from
+    replay: bool  # whether earlier examples were learned again
+
+
 @dataclass(slots=True)
 class Update:
     """What one or more micro-batches taught the model; the only way from trainer to server.
@@ -314,7 +327,9 @@ class Update:
     Rows, tombstones and, where they are in it, dense weights that were trained
     together travel, and are applied, together. ``batch_ends`` records where each micro-batch ended,
     so that a refold cuts the stream where the trainer did; ``held`` those of
-    them that were counted but whose gradient step was held back.
+    them that were counted but whose gradient step was held back, ``paces`` those
+    that got less than everything. ``gradient_through`` is the end of the newest
+    micro-batch of which the gradient took what it wanted.
     """
 
     epoch: int
@@ -326,6 +341,8 @@ class Update:
     dense: dict[str, Floats]
     settings: tuple[SettingChange, ...] = ()
     held: tuple[Held, ...] = ()
+    paces: tuple[Pace, ...] = ()
+    gradient_through: int = 0
 
 
 # --- what is said of a model ---------------------------------------------------------------------

@@ -17,7 +17,7 @@ from headwater.deploy._sealing import (
     unseal,
 )
 from headwater.errors import UpdateError
-from headwater.types import Held, SettingChange, State, TableRows, Update
+from headwater.types import Held, Pace, SettingChange, State, TableRows, Update
 
 FORMAT = 1
 """The layout that :func:`encode` writes; a reader refuses what is newer."""
@@ -32,6 +32,8 @@ class _Header(msgspec.Struct, frozen=True):
     settings: tuple[SettingChange, ...]
     digest: str  # of the arrays
     held: tuple[Held, ...] = ()
+    paces: tuple[Pace, ...] = ()
+    gradient_through: int = 0
 
 
 def digest(payload: bytes) -> str:
@@ -63,6 +65,8 @@ def encode(update: Update) -> bytes:
         batch_ends=tuple(update.batch_ends),
         settings=tuple(update.settings),
         held=tuple(update.held),
+        paces=tuple(update.paces),
+        gradient_through=update.gradient_through,
         digest=state_digest(arrays),
     )
     return save(arrays, metadata=seal(msgspec.json.encode(header, order="deterministic")))
@@ -179,4 +183,6 @@ def _update(header: _Header, arrays: State) -> Update:
         dense=dense,
         settings=header.settings,
         held=header.held,
+        paces=header.paces,
+        gradient_through=header.gradient_through,
     )

@@ -56,7 +56,12 @@ class Evaluator:
         self._newest_shown = np.zeros((models, 0), np.int32)  # top tens of the ring per item row
 
     def observe(
-        self, batch: Batch, ranking: Ranking, item_counts: Longs, total_events: int
+        self,
+        batch: Batch,
+        ranking: Ranking,
+        item_counts: Longs,
+        total_events: int,
+        eligible: int | None = None,
     ) -> Outcomes:
         """Tests B lists on what then happened, and counts the outcome.
 
@@ -65,12 +70,13 @@ class Evaluator:
             ranking: a list for each, made before anything learned from the batch.
             item_counts: (N,) events per item before the batch.
             total_events: events of all items before the batch.
+            eligible: items that had any; counted where it isn't given.
 
         Raises:
             ValueError: batch and lists differ in number.
         """
         outcomes = compare(self.experts, batch, ranking, item_counts, total_events)
-        self._eligible = int(np.count_nonzero(item_counts))
+        self._eligible = int(np.count_nonzero(item_counts)) if eligible is None else eligible
         if len(outcomes):
             self._add_to_all(outcomes)
             self._add_to_newest(outcomes)

@@ -55,21 +55,21 @@ class Satisfaction:
         self._now = 0.0
 
     def observe(self, batch: Batch, values: Floats, shown: Ints, categories: Ints) -> None:
-        """Counts B events and the lists that stood beside them.
+        """Counts B events, and the lists that stood beside some of them.
 
         Args:
             batch: B events.
             values: (B,) the value of each event, NaN where it has none.
-            shown: (B, K) item rows of each list, ``NO_ROW`` past the end.
-            categories: (B, K, T) rows of each item's categories, ``NO_ROW`` past the end.
+            shown: (Q, K) item rows of the lists of those that were predicted, ``NO_ROW`` past
+                the end.
+            categories: (Q, K, T) rows of each item's categories, ``NO_ROW`` past the end.
         """
         judged = batch.polarities != 0
         self._add("positive_share", batch.polarities[judged] > 0)
         self._add("skip_share", batch.types[judged] == self._codes["skip"])
         for name, kind in _VALUES.items():
             self._add(name, values[(batch.types == self._codes[kind]) & np.isfinite(values)])
-        lists = batch.targets
-        diversity = list_diversity(shown[lists, :TOP], categories[lists, :TOP])
+        diversity = list_diversity(shown[:, :TOP], categories[:, :TOP])
         self._add("diversity@10", diversity[~np.isnan(diversity)].astype(np.float32))
         named = (batch.items != NO_ROW) & (batch.contexts.users != NO_ROW)
         self._visit(batch, judged & named)

@@ -12,5 +12,16 @@ from headwater.loop._backfill import Backfill, Backfilled, Progress, relearn
 from headwater.loop._fold import Fold
 from headwater.loop._follower import Follower
 from headwater.loop._learner import Learner
+from headwater.loop._pace import events_of, pace_of
 
-__all__ = ["Backfill", "Backfilled", "Fold", "Follower", "Learner", "Progress", "relearn"]
+__all__ = [
+    "Backfill",
+    "Backfilled",
+    "Fold",
+    "Follower",
+    "Learner",
+    "Progress",
+    "events_of",
+    "pace_of",
+    "relearn",
+]

@@ -23,7 +23,7 @@ from headwater.types import (
     State,
 )
 
-LAYOUT = 3
+LAYOUT = 4
 """What the arrays of a snapshot are; those of another layout can't be read."""
 
 NOTHING = np.zeros(0, np.int32)
@@ -177,9 +177,14 @@ class Fold:
         where batches end.
         """
         every = self.config.preprocess.sweep_events
-        for k, record in enumerate(records):
-            if isinstance(record.entry, ItemRemoval) or record.offset % every == 0:
-                return records[: k + 1]
+        if not records:
+            return records
+        next_sweep = records[0].offset + -records[0].offset % every
+        kinds = {type(record.entry) for record in records}
+        if records[-1].offset >= next_sweep or ItemRemoval in kinds:
+            for k, record in enumerate(records):
+                if isinstance(record.entry, ItemRemoval) or record.offset >= next_sweep:
+                    return records[: k + 1]
         return records
 
     def _set_aside(self, offset: int) -> bool:

@@ -242,13 +242,15 @@ class Follower:
             tower.items.name: self._forgotten_items,
             tower.tokens.name: self._forgotten_tokens,
         }
-        self.epoch, self.version, self.sequence, self.trained_through = 1, 1, 0, 0
+        self.epoch, self.version, self.sequence = 1, 1, 0
+        self.trained_through = self.gradient_through = 0
         self._clock = (0.0, 0.0)
         if found:
             state, manifest = found
             self.fold.load(state, manifest.offset)
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self.trained_through = manifest.sequence, manifest.offset
+            self.gradient_through = int(state["gradient_through"])
         else:
             self.fold.pass_over(self._events.rollbacks(0))
         if self.offset < self._events.start():
@@ -276,11 +278,12 @@ class Follower:
             gone = self.fold.forget(records, removed)
             self._forgotten_items.note(gone.items, batch.end)
             self._forgotten_tokens.note(gone.tokens, batch.end)
-            if len(gone.items) or any(isinstance(record.entry, Item) for record in records):
+            kinds = {type(record.entry) for record in records}
+            if len(gone.items) or Item in kinds:
                 self._vectors.clear()
-            for record in records:
-                if isinstance(record.entry, Event):
-                    self._clock = (record.stream_time, record.received_at)
+            if Event in kinds:
+                newest = next(r for r in reversed(records) if isinstance(r.entry, Event))
+                self._clock = (newest.stream_time, newest.received_at)
 
     def _apply(self, stored: StoredUpdate) -> None:
         """Takes over one update; on a gap or a new epoch, starts again from a snapshot.
@@ -301,6 +304,7 @@ class Follower:
         self.fold.model.put(tables, update.tombstones, update.dense)
         self._vectors.clear()
         self.sequence, self.trained_through = update.sequence, update.trained_through
+        self.gradient_through = update.gradient_through
         if stored.report:
             with suppress(msgspec.DecodeError):
                 self.report = msgspec.json.decode(stored.report)

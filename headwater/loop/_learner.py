@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -27,21 +27,27 @@ from headwater.deploy import (
     state_digest,
 )
 from headwater.errors import Dropped, GuardTripped, UpdateError
-from headwater.evaluate import TOP, Alarm, Evaluator, Outcomes, Satisfaction, ndcg_gains
+from headwater.evaluate import TOP, Alarm, Evaluator, Outcomes, Satisfaction, compare, ndcg_gains
 from headwater.feedback import Impressions
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
 from headwater.loop._fold import Fold, part_of
+from headwater.loop._pace import events_of, pace_of, sampled
 from headwater.loop._retention import Retention
 from headwater.model import EXPERTS
 from headwater.optimize import Optimizer
-from headwater.train import Lesson, Trainer
+from headwater.preprocess import taken
+from headwater.train import Lesson, Sample, Trainer
 from headwater.types import (
     Batch,
     Event,
+    Flags,
     Floats,
     Gone,
     Held,
     Labels,
+    Longs,
+    Pace,
+    Ranking,
     Record,
     Resume,
     Rollback,
@@ -121,6 +127,7 @@ class Learner:
         self._bytes = 0
         self._changes: deque[SettingChange] = deque(maxlen=_SETTINGS_REPORTED)
         self._trips: deque[Held] = deque(maxlen=_TRIPS_REPORTED)
+        self._pace: Pace | None = None
         self.epoch = 1
         self.version = 1
         self.on_outcomes: Callable[[Batch, Outcomes], None] | None = None
@@ -147,30 +154,35 @@ class Learner:
             self._answer_alarm(self._ringing)
             self._ringing = None
         self._roll_back()
-        records = self._next()
+        records, behind = self._next()
         if records:
+            pace = pace_of(records[-1].offset, behind, self.config.train)
             pending = [*self._pending, records[-1].offset]
+            paces = [*self._paces, *([pace] if pace else [])]
             try:
-                self.learn(records)
+                self.learn(records, pace=pace)
             except Exception as error:
                 if self._snapshots is None:
                     raise
                 log.exception("a step failed", through=pending[-1])
                 reason = f"{type(error).__name__}: {error}"
                 try:
-                    self._learn_again(pending, [Held(pending[-1], "step", reason)])
+                    self._learn_again(pending, [Held(pending[-1], "step", reason)], paces)
                 except Exception:
                     log.exception("counting failed as well", through=pending[-1])
                     self._set_aside(records[0].offset, pending[-1], reason)
             self._speed.add(len(records))
         return len(records)
 
-    def learn(self, records: Sequence[Record], *, held: Held | None = None) -> None:
+    def learn(
+        self, records: Sequence[Record], *, held: Held | None = None, pace: Pace | None = None
+    ) -> None:
         """One turn of the loop: preprocess, recommend, evaluate, feedback, guard, train, optimize.
 
         Args:
             records: the micro-batch.
             held: why it is only counted, where that is known beforehand.
+            pace: what it gets; ``None`` for everything.
         """
         if any(isinstance(record.entry, Resume) for record in records):
             self._watch.resume()
@@ -180,18 +192,19 @@ class Learner:
         if len(batch):
             new = self.fold.n_items - len(withheld)
             withheld = np.pad(withheld, (0, new), constant_values=True)
-            ranking = self.fold.recommender.rank(batch.contexts, withheld)
+            sample, ranking = self._rank(batch, withheld, pace)
+            tested = taken(batch, sample.ranked)
             popularity = self.fold.model.popularity
             outcomes = self._evaluator.observe(
-                batch, ranking, popularity.events, int(popularity.events.sum())
+                tested, ranking, popularity.events, popularity.n_events, popularity.n_eligible
             )
-            self._listen(batch, outcomes)
+            self._listen(tested, outcomes)
+            if self.on_outcomes is not None and pace is None:
+                self.on_outcomes(tested, outcomes)
             shown = ranking.rows[:, :TOP]
             self._satisfaction.observe(
                 batch, _values(self.fold.admitted(records)), shown, self.fold.categories(shown)
             )
-            if self.on_outcomes is not None:
-                self.on_outcomes(batch, outcomes)
             rates = {name: self._optimizer.rate(name) for name in _RATED}
             known = self.fold.preprocess
             self._impressions.observe(
@@ -223,11 +236,14 @@ class Learner:
                 known=known.items.in_use(),
                 gradient=held is None,
                 fit=fit,
+                sample=sample,
             )
             of_losses = _losses(lesson)
             self._watch.settle(held, of_losses)
             losses = {name: loss for name, (loss, _) in of_losses.items() if held is None}
-            changes = self._optimizer.observe(losses, len(outcomes), batch.end)
+            changes = self._optimizer.observe(
+                losses, int(batch.targets.sum()), batch.end, replayed=sample.replay
+            )
             self._settings += changes
             self._changes.extend(changes)
         gone = self.fold.forget(records, removed)
@@ -238,8 +254,35 @@ class Learner:
         self._satisfaction.forget(gone.users)
         self._time = records[-1].stream_time
         self._pending.append(batch.end)
+        self._pace = pace or Pace(batch.end, 1.0, 1.0, True)
+        if pace is not None:
+            self._paces.append(pace)
         if held is not None:
             self._hold(held)
+        else:
+            self.gradient_through = batch.end
+
+    def _rank(self, batch: Batch, withheld: Flags, pace: Pace | None) -> tuple[Sample, Ranking]:
+        """What a step takes of a batch, and a list for each of the events to predict.
+
+        Who listens to outcomes hears of every prediction; nothing learns from the further ones.
+        """
+        seed = self.config.seed
+        targets: Longs = np.flatnonzero(batch.targets)
+        if pace is None:
+            chosen, gradient = targets, np.ones(len(batch), np.bool_)
+        else:
+            chosen = targets[sampled(seed, batch.offsets[targets], pace.evaluated)]
+            gradient = sampled(seed, batch.offsets, pace.gradient)
+        sample = Sample(gradient, chosen, pace is None or pace.replay)
+        if self.on_outcomes is None or pace is None:
+            return sample, self.fold.recommender.rank(taken(batch, chosen).contexts, withheld)
+        tested = taken(batch, targets)
+        ranking = self.fold.recommender.rank(tested.contexts, withheld)
+        popularity = self.fold.model.popularity
+        counts = (popularity.events, popularity.n_events)
+        self.on_outcomes(tested, compare(EXPERTS, tested, ranking, *counts))
+        return sample, _part_of(ranking, np.searchsorted(targets, chosen))
 
     def _listen(self, batch: Batch, outcomes: Outcomes) -> None:
         gains = ndcg_gains(outcomes.ranks[:, [0, _POPULARITY]], 10)
@@ -290,7 +333,7 @@ class Learner:
                 raise
             log.error("update held back", guard=tripped.guard, reason=tripped.reason)
             held = [Held(end, tripped.guard, tripped.reason) for end in update.batch_ends]
-            self._learn_again(update.batch_ends, held)
+            self._learn_again(update.batch_ends, held, update.paces)
             update = self._update()
         if not (whole or self._dense_due()):
             update.dense = {}
@@ -479,6 +522,7 @@ class Learner:
             **{f"feedback.{name}": value for name, value in self._impressions.state().items()},
             **{f"watch.{name}": value for name, value in self._watch.state().items()},
             **{f"alarm.{name}": value for name, value in self._alarm.state().items()},
+            "gradient_through": np.array(self.gradient_through, np.int64),
         }
 
     def digest(self) -> str:
@@ -498,10 +542,11 @@ class Learner:
         self._ringing = None
         self._pending: list[int] = []
         self._held: list[Held] = []
+        self._paces: list[Pace] = []
         self._settings: list[SettingChange] = []
         self._published_at = self._dense_at = self._reported_at = self._time = 0.0
         self._dense_waits = False
-        self.sequence = self._kept = 0
+        self.sequence = self.gradient_through = self._kept = 0
         kept = None if self._anew else self._snapshots
         found = kept.newest(self.fold.shape, before) if kept else None
         if found:
@@ -514,6 +559,7 @@ class Learner:
             self._impressions.load(part_of(state, "feedback."))
             self._watch.load(part_of(state, "watch."))
             self._alarm.load(part_of(state, "alarm."))
+            self.gradient_through = int(state["gradient_through"])
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self._kept = manifest.sequence, manifest.offset
         if self.trained_through < self._events.start():
@@ -532,7 +578,7 @@ class Learner:
                 records = self._through(end)
                 if not records or records[-1].offset != end:
                     return self._open_epoch("the events log ends before its updates")
-                self.learn(records, held=_of(end, logged.held))
+                self.learn(records, held=_of(end, logged.held), pace=_of(end, logged.paces))
             update = self._update()
             if not logged.dense:
                 update.dense = {}
@@ -548,14 +594,16 @@ class Learner:
         self.epoch = max(self.epoch, newest[0].epoch if newest else 0) + 1
         log.warning("new epoch", epoch=self.epoch, reason=reason)
         self.sequence = self._updates.end()
-        self._pending, self._held, self._settings = [], [], []
+        self._pending, self._held, self._paces, self._settings = [], [], [], []
         self.fold.model.changes()
         # The snapshot first: a follower that meets the new epoch must find it.
         if self._snapshots:
             self._write_snapshot(self._snapshots)
         self._append(self._update())
 
-    def _learn_again(self, ends: Sequence[int], held: Sequence[Held]) -> None:
+    def _learn_again(
+        self, ends: Sequence[int], held: Sequence[Held], paces: Sequence[Pace]
+    ) -> None:
         """Back to the last published state, then through batches of which some are held back."""
         epoch = self.epoch
         self._restore()
@@ -563,20 +611,24 @@ class Learner:
         if self.epoch != epoch:
             return  # The logs gave something else; the batches come again, after the rest.
         for end in ends:
-            self.learn(self._through(end), held=_of(end, held))
+            self.learn(self._through(end), held=_of(end, held), pace=_of(end, paces))
 
-    def _next(self) -> list[Record]:
-        """The next micro-batch: up to ``batch_events``, or what came within the time for one."""
+    def _next(self) -> tuple[list[Record], int]:
+        """The next micro-batch: what may be in one, or what came within the time for one.
+
+        And how many entries waited for it.
+        """
         settings = self.config.train
-        records = self._events.read(self.trained_through, settings.batch_events)
+        behind = self._events.end() - self.trained_through
+        size = events_of(behind, settings)
+        records = self._events.read(self.trained_through, size)
         deadline = time.monotonic() + settings.batch_milliseconds / 1000.0
-        while 0 < len(records) < settings.batch_events:
+        while 0 < len(records) < size:
             left = deadline - time.monotonic()
             if left <= 0 or not self._events.wait(records[-1].offset, left):
                 break
-            missing = settings.batch_events - len(records)
-            records += self._events.read(records[-1].offset, missing)
-        return self.fold.until_cut(records)
+            records += self._events.read(records[-1].offset, size - len(records))
+        return self.fold.until_cut(records), behind
 
     def _through(self, end: int) -> list[Record]:
         return self._events.read(self.trained_through, end - self.trained_through)
@@ -593,11 +645,13 @@ class Learner:
             dense=dense,
             settings=tuple(self._settings),
             held=tuple(self._held),
+            paces=tuple(self._paces),
+            gradient_through=self.gradient_through,
         )
 
     def _published(self, update: Update) -> None:
         self.sequence = update.sequence
-        self._pending, self._held, self._settings = [], [], []
+        self._pending, self._held, self._paces, self._settings = [], [], [], []
         self._published_at = time.monotonic()
         self._dense_waits = not update.dense
         if update.dense:
@@ -616,6 +670,8 @@ class Learner:
         return msgspec.json.encode(
             {
                 "trained_through": self.trained_through,
+                "gradient_through": self.gradient_through,
+                "pace": self._pace,
                 "events_per_second": round(self._speed.per_second(), 1),
                 "update_bytes": self._bytes,
                 "known": {"users": preprocess.users.n_known, "items": preprocess.items.n_known},
@@ -658,8 +714,22 @@ def _losses(lesson: Lesson) -> dict[str, tuple[float, int]]:
     }
 
 
-def _of(end: int, held: Sequence[Held]) -> Held | None:
-    return next((one for one in held if one.through == end), None)
+def _part_of(ranking: Ranking, places: Longs) -> Ranking:
+    """Those of the lists that stand at ``places``."""
+    return Ranking(
+        rows=ranking.rows[places],
+        scores=ranking.scores[places],
+        features=ranking.features[places],
+        expert_rows={name: rows[places] for name, rows in ranking.expert_rows.items()},
+    )
+
+
+_Noted = TypeVar("_Noted", Held, Pace)
+
+
+def _of(end: int, noted: Sequence[_Noted]) -> _Noted | None:
+    """What an update says of the micro-batch with that end."""
+    return next((one for one in noted if one.through == end), None)
 
 
 def _values(records: Sequence[Record]) -> Floats:

@@ -40,6 +40,8 @@ _RESCALE_AT = 30.0
 SMOOTHING = 0.5
 """Weight of "something else" in a row's sum: a row that has seen little says little."""
 
+_HIGHEST = np.iinfo(np.int32).max
+
 RARE = 3.0
 """Events that every item is given before its popularity is taken back."""
 
@@ -234,19 +236,24 @@ def _add(
 def _strengthen(
     row: int, item: int, weight: float, successors: Ints, weights: Floats, sums: Floats
 ) -> None:
-    weakest = 0
-    place = -1
-    for w in range(successors.shape[1]):
-        if successors[row, w] == item:
-            place = w
-            break
-        if weights[row, w] < weights[row, weakest]:
-            weakest = w
+    mine = successors[row]
+    width = np.int32(len(mine))
+    # Loops without a way out, and over integers, are done eight places at a time.
+    place = np.int32(-1)
+    for w in range(width):
+        place = max(place, np.int32(w) if mine[w] == item else np.int32(-1))
     if place < 0:
-        place = weakest
+        # Weights aren't negative, so their bits are in the same order as they are.
+        bits = weights[row].view(np.int32)
+        least = np.int32(_HIGHEST)
+        for w in range(width):
+            least = min(least, bits[w])
+        place = width
+        for w in range(width):
+            place = min(place, np.int32(w) if bits[w] == least else width)
         sums[row] -= weights[row, place]
         weights[row, place] = 0
-        successors[row, place] = item
+        mine[place] = item
     weights[row, place] += weight
     sums[row] += weight
 

@@ -50,13 +50,13 @@ class Habits:
     def learn(self, batch: Batch) -> None:
         """Counts the wanted events of a batch, and which of them are returns."""
         wanted = (batch.items != NO_ROW) & (batch.polarities > 0) & (batch.weights > 0)
-        items = batch.items[wanted]
-        newest_first = batch.contexts.history_items[wanted][:, ::-1]
-        again = newest_first == items[:, None]
-        np.add.at(self._counts, (items, 1), 1)
-        np.add.at(self._counts, (items[again.any(axis=1)], 0), 1)
-        self._distances[:, 0] += again.sum(axis=0)
-        self._distances[:, 1] += (newest_first >= 0).sum(axis=0)
+        _learn(
+            np.flatnonzero(wanted),
+            batch.items,
+            batch.contexts.history_items,
+            self._counts,
+            self._distances,
+        )
 
     def weigh(self, contexts: Contexts) -> SparseOpinion:
         """The scores s(i) of the items of each history."""
@@ -87,6 +87,27 @@ class Habits:
     def _scratch(self, size: int) -> None:
         self._totals = np.zeros(size, np.float32)
         self._touched = np.zeros(size, np.int32)
+
+
+@njit(cache=True, nogil=True)
+def _learn(
+    wanted: Longs, items: Ints, history_items: Ints, counts: Floats, distances: Longs
+) -> None:
+    length = history_items.shape[1]
+    for b in wanted:
+        item = items[b]
+        returned = False
+        for distance in range(length):
+            before = history_items[b, length - 1 - distance]
+            if before < 0:
+                break
+            distances[distance, 1] += 1
+            if before == item:
+                distances[distance, 0] += 1
+                returned = True
+        counts[item, 1] += 1
+        if returned:
+            counts[item, 0] += 1
 
 
 @njit(cache=True, nogil=True)

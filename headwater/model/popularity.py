@@ -43,6 +43,7 @@ class Popularity:
         self._landmarks = np.zeros(h, np.float64)
         self._mix = np.full(h, 1.0 / h)
         self._events = np.zeros(0, np.int64)
+        self._counted = np.zeros(2, np.int64)  # events of all items, items that have any
         self._first_times = np.zeros(0, np.float64)
         self._last_times = np.zeros(0, np.float64)
 
@@ -61,6 +62,16 @@ class Popularity:
     def events(self) -> np.ndarray:
         """(N,) positive events per item so far."""
         return self._events[: self.n_items]
+
+    @property
+    def n_events(self) -> int:
+        """Positive events of all items so far."""
+        return int(self._counted[0])
+
+    @property
+    def n_eligible(self) -> int:
+        """How many items some event has named."""
+        return int(self._counted[1])
 
     @property
     def first_times(self) -> Doubles:
@@ -102,12 +113,15 @@ class Popularity:
             self._landmarks,
             self._mix,
             self._events,
+            self._counted,
             self._first_times,
             self._last_times,
         )
 
     def forget(self, rows: Ints) -> None:
         """Clears items, as if no event had named them."""
+        events = self._events[np.unique(rows)]
+        self._counted -= (events.sum(), np.count_nonzero(events))
         for array in (self._counts, self._events, self._first_times, self._last_times):
             array[rows] = 0
         # Summed anew: taking the largest counts off a total would leave little but rounding.
@@ -121,6 +135,7 @@ class Popularity:
             "landmarks": self._landmarks,
             "mix": self._mix,
             "events": self._events[:n],
+            "counted": self._counted,
             "first_times": self._first_times[:n],
             "last_times": self._last_times[:n],
         }
@@ -142,6 +157,7 @@ def _count(
     landmarks: Doubles,
     mix: Doubles,
     events: Longs,
+    counted: Longs,
     first_times: Doubles,
     last_times: Doubles,
 ) -> None:
@@ -171,5 +187,7 @@ def _count(
             totals[h] += weight
         if events[item] == 0:
             first_times[item] = time
+            counted[1] += 1
         events[item] += 1
+        counted[0] += 1
         last_times[item] = time

@@ -7,16 +7,19 @@ this same fold, so trainer and server agree on every row.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
+from numba import njit
 
 from headwater.config import DAY, Config
 from headwater.preprocess._activity import Activity
 from headwater.preprocess._admission import Admission
 from headwater.preprocess._catalogue import Catalogue, Profiles
 from headwater.preprocess._cleaning import Cleaning
+from headwater.preprocess._columns import columns
 from headwater.preprocess._histories import Histories, Steps
 from headwater.preprocess._parts import joined, taken
 from headwater.preprocess._tokens import CATEGORY, tokens_of
@@ -32,6 +35,7 @@ from headwater.types import (
     Ints,
     Item,
     ItemRemoval,
+    Longs,
     Record,
     Request,
     State,
@@ -108,60 +112,30 @@ class Preprocessor:
 
         Every event is folded into the histories; the contexts hold what was before it.
         """
-        events: list[tuple[Record, Event]] = []
-        rows: list[tuple[int, int]] = []
-        described: list[tuple[int, list[int]]] = []
-        removed: list[int] = []
-        hidden: list[tuple[int, int]] = []  # (events before it, user)
-        said_users: list[tuple[int, int, float]] = []  # (row, offset, time), beside events
-        said_items: list[tuple[int, int, float]] = []
-        # Rows are given in log order, or they would depend on where batches end.
-        for record in records:
-            entry = record.entry
-            if isinstance(entry, Event):
-                events.append((record, entry))
-                id = entry.item_id
-                item = NO_ROW if id is None else self._admitted_items.row(id)
-                rows.append((self._admitted_users.row(entry.user_id), item))
-            elif isinstance(entry, Item):
-                row = self.items.row(entry.item_id)
-                self.catalogue.put(row, entry)
-                said_items.append((row, record.offset, record.stream_time))
-                tokens = tokens_of(entry, self._tokens_per_item)
-                described.append((row, [self.tokens.row(token) for token in tokens]))
-            elif isinstance(entry, ItemRemoval):
-                row = self.items.row(entry.item_id)
-                self.catalogue.remove(row)
-                said_items.append((row, record.offset, record.stream_time))
-                removed.append(row)
-            elif isinstance(entry, User):
-                row = self.users.row(entry.user_id)
-                self.profiles.put(row, entry)
-                said_users.append((row, record.offset, record.stream_time))
-            elif isinstance(entry, UserRemoval):
-                user = self.users.find(entry.user_id)
-                if user != NO_ROW:
-                    self.profiles.remove(user)
-                    hidden.append((len(events), user))
-        n = len(events)
-        users, items = np.array(rows, np.int32).reshape(n, 2).T.copy()
-        codes = np.fromiter(
-            (self._codes.get(e.type, _UNKNOWN_TYPE) for _, e in events), np.uint8, n
-        )
-        times = np.fromiter((record.stream_time for record, _ in events), np.float64, n)
-        sessions = np.fromiter((_hash(e.session_id) for _, e in events), np.int64, n)
-        offsets = np.fromiter((record.offset for record, _ in events), np.int64, n)
-        _note(self._active_users, users, offsets, times, said_users)
-        _note(self._active_items, items, offsets, times, said_items)
+        said = _Said()
+        if {type(record.entry) for record in records} <= {Event}:
+            happened = records
+            events = cast("list[Event]", [record.entry for record in records])
+            users = self._admitted_users.rows([event.user_id for event in events])
+            items = self._admitted_items.rows([event.item_id for event in events])
+        else:
+            happened = [record for record in records if isinstance(record.entry, Event)]
+            users, items = self._read_all(records, said)
+        of = columns(happened, self._codes)
+        codes, times = of.types, of.times
+        _note(self._active_users, users, of.offsets, times, said.users)
+        _note(self._active_items, items, of.offsets, times, said.items)
         self.histories.grow(len(self.users))
         polarities = self._polarities[codes]
         targets = (items != NO_ROW) & (polarities > 0)
         weights = self._weights[codes]
-        cleaned = self.cleaning.find(events, users, items, codes, weights, times)
+        cleaned = self.cleaning.find(of, users, items, weights)
         weights[cleaned] = 0
-        contexts = self._walk(users, items, codes, times, sessions, cleaned, targets, hidden)
+        contexts = self._walk(
+            users, items, codes, times, of.sessions, cleaned, targets, said.hidden
+        )
         batch = Batch(
-            offsets=offsets,
+            offsets=of.offsets,
             items=items,
             types=codes,
             weights=weights,
@@ -171,7 +145,8 @@ class Preprocessor:
             contexts=contexts,
             end=records[-1].offset if records else 0,
         )
-        return batch, CatalogueChanges(*_padded(described), np.array(removed, np.int32))
+        described, tokens = _padded(said.described)
+        return batch, CatalogueChanges(described, tokens, np.array(said.removed, np.int32))
 
     def sweep(self, records: Sequence[Record]) -> Gone | None:
         """Expires ids, where the records pass a multiple of ``sweep_events`` in the log.
@@ -291,6 +266,41 @@ class Preprocessor:
             "active_items": self._active_items,
         }
 
+    def _read_all(self, records: Sequence[Record], said: _Said) -> tuple[Ints, Ints]:
+        """Users and items of the events among records; notes in ``said`` what the others say.
+
+        Rows are given in log order, or they would depend on where batches end.
+        """
+        rows: list[tuple[int, int]] = []
+        for record in records:
+            entry = record.entry
+            if isinstance(entry, Event):
+                id = entry.item_id
+                item = NO_ROW if id is None else self._admitted_items.row(id)
+                rows.append((self._admitted_users.row(entry.user_id), item))
+            elif isinstance(entry, Item):
+                row = self.items.row(entry.item_id)
+                self.catalogue.put(row, entry)
+                said.items.append((row, record.offset, record.stream_time))
+                tokens = tokens_of(entry, self._tokens_per_item)
+                said.described.append((row, [self.tokens.row(token) for token in tokens]))
+            elif isinstance(entry, ItemRemoval):
+                row = self.items.row(entry.item_id)
+                self.catalogue.remove(row)
+                said.items.append((row, record.offset, record.stream_time))
+                said.removed.append(row)
+            elif isinstance(entry, User):
+                row = self.users.row(entry.user_id)
+                self.profiles.put(row, entry)
+                said.users.append((row, record.offset, record.stream_time))
+            elif isinstance(entry, UserRemoval):
+                user = self.users.find(entry.user_id)
+                if user != NO_ROW:
+                    self.profiles.remove(user)
+                    said.hidden.append((len(rows), user))
+        users, items = np.array(rows, np.int32).reshape(len(rows), 2).T.copy()
+        return users, items
+
     def _let_go(self, items: Ints, users: Ints) -> Gone:
         """Clears rows and takes their ids away."""
         for row in items.tolist():
@@ -331,10 +341,7 @@ class Preprocessor:
             grown[: len(self.item_events)] = self.item_events
             self.item_events = grown
         before = np.zeros(len(items), np.int64)
-        for b, item in enumerate(items):
-            if item != NO_ROW:
-                before[b] = self.item_events[item]
-                self.item_events[item] += 1
+        _count_in_order(items, self.item_events, before)
         self.total_events += len(items)
         return before
 
@@ -471,6 +478,17 @@ class _Group:
         self.targets = {item for item in self.targets if not items[item]}
 
 
+@dataclass(slots=True)
+class _Said:
+    """What the entries of a batch say that are no events."""
+
+    described: list[tuple[int, list[int]]] = field(default_factory=list)  # item row, its tokens
+    removed: list[int] = field(default_factory=list)  # item rows
+    hidden: list[tuple[int, int]] = field(default_factory=list)  # events before it, user
+    users: list[tuple[int, int, float]] = field(default_factory=list)  # row, offset, time
+    items: list[tuple[int, int, float]] = field(default_factory=list)
+
+
 def _note(
     active: Activity,
     rows: Ints,
@@ -516,6 +534,9 @@ def _with_clearings(steps: Steps, places: list[int], users: list[int]) -> Steps:
     )
 
 
-def _hash(session_id: str | None) -> int:
-    """A stable 32-bit hash, 0 for none: only compared with the same user's last session."""
-    return 0 if session_id is None else zlib.crc32(session_id.encode()) or 1
+@njit(cache=True, nogil=True)
+def _count_in_order(items: Ints, counts: Longs, before: Longs) -> None:
+    for b in range(len(items)):
+        if items[b] >= 0:
+            before[b] = counts[items[b]]
+            counts[items[b]] += 1

@@ -26,15 +26,16 @@ class Activity:
         self._times = np.zeros(0, np.float64)
 
     def note(self, rows: Ints, offsets: Longs, times: Doubles) -> None:
-        """Takes what named which row."""
+        """Takes what named which row, by ascending offset."""
         n = int(rows.max(initial=-1)) + 1
         if n > len(self._offsets):
             size = max(n, 2 * len(self._offsets), 64)
             self._offsets = np.pad(self._offsets, (0, size - len(self._offsets)))
             self._times = np.pad(self._times, (0, size - len(self._times)))
         self._rows = max(self._rows, n)
-        np.maximum.at(self._offsets, rows, offsets)
-        np.maximum.at(self._times, rows, times)
+        later = offsets > self._offsets[rows]
+        # The newest of a row's entries stands last, and numpy keeps the last of equal places.
+        self._offsets[rows[later]], self._times[rows[later]] = offsets[later], times[later]
 
     def expired(self, in_use: Flags, lasting: Flags, now: float) -> Ints:
         """The rows that go, ascending: idle ones, and the least recently named above the bound.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
 
 from headwater.preprocess._vocabulary import Vocabulary
-from headwater.types import NO_ROW, Longs, State
+from headwater.types import NO_ROW, Ints, Longs, State
 
 _DEPTH = 4
 _WIDTH = 1 << 18
@@ -49,6 +50,13 @@ class Admission:
         if row == NO_ROW and self._seen(id) >= self._after:
             row = self._vocabulary.row(id)
         return row
+
+    def rows(self, ids: Sequence[str | None]) -> Ints:
+        """(n,) the row of each id, sighted in this order; ``NO_ROW`` where there is no id."""
+        if self._after == 1:
+            return self._vocabulary.rows(ids)
+        found = (NO_ROW if id is None else self.row(id) for id in ids)
+        return np.fromiter(found, np.int32, len(ids))
 
     def state(self) -> State:
         return {"counts": self._counts, "counted": np.array(self._counted, np.int64)}

@@ -25,7 +25,6 @@ go to someone else need no clearing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import exp
 
 import numpy as np
@@ -34,7 +33,8 @@ from numpy.typing import NDArray
 
 from headwater.config import DAY, HOUR
 from headwater.config import Cleaning as Settings
-from headwater.types import NO_ROW, Bytes, Doubles, Event, Flags, Floats, Ints, Record, State
+from headwater.preprocess._columns import Columns
+from headwater.types import NO_ROW, Bytes, Doubles, Flags, Floats, Ints, State
 
 REASONS = ("unknown_type", "impossible_time", "duplicate", "burst", "hammered")
 
@@ -43,6 +43,9 @@ _LIVE = DAY
 
 _WAYS = 8
 """Places that an entry may have in a table."""
+
+_LAPSED = 50.0
+"""Windows after which nothing is left of an entry, 2e-22 of it: its place is as good as free."""
 
 _UNKNOWN_TYPE, _IMPOSSIBLE_TIME, _DUPLICATE, _BURST, _HAMMERED = range(1, 1 + len(REASONS))
 
@@ -64,36 +67,29 @@ class Cleaning:
 
     def find(
         self,
-        events: Sequence[tuple[Record, Event]],
+        events: Columns,
         users: Ints,
         items: Ints,
-        types: Bytes,
         weights: Floats,
-        times: Doubles,
     ) -> Flags:
         """(B,) True where an event's weight is to be 0.
 
         Args:
-            events: B events with their records, in log order.
+            events: B of them, in log order.
             users: (B,) rows, ``NO_ROW`` where the user has none yet: no rule counts them.
             items: (B,) rows, ``NO_ROW`` where an event names none.
-            types: (B,) type codes, 0 for an unknown type.
             weights: (B,) the types' weights.
-            times: (B,) stream times.
         """
-        n = len(events)
         settings = self._settings
-        live = np.fromiter(
-            (not e.imported and r.received_at - r.stream_time <= _LIVE for r, e in events),
-            np.bool_,
-            n,
-        )
+        types, times = events.types, events.times
+        live = ~events.imported & (events.received - times <= _LIVE)
         live &= (weights > 0) & (items != NO_ROW)
-        own_times = np.fromiter((event.timestamp for _, event in events), np.float64, n)
-        reasons = np.zeros(n, np.uint8)
+        reasons = np.zeros(len(types), np.uint8)
         reasons[types == 0] = _UNKNOWN_TYPE
         if settings.max_age_days:
-            reasons[live & (times - own_times > settings.max_age_days * DAY)] = _IMPOSSIBLE_TIME
+            reasons[live & (times - events.own_times > settings.max_age_days * DAY)] = (
+                _IMPOSSIBLE_TIME
+            )
         # Users without a row would be one user to these rules.
         _find(
             np.flatnonzero(live & (users != NO_ROW)),
@@ -219,6 +215,10 @@ def _place(table: tuple[_Keys, Doubles, Doubles], key: np.uint64, now: float, wi
     for place in range(first, first + _WAYS):
         if keys[place] == key and counts[place] > 0:
             return place
+    for place in range(first, first + _WAYS):
+        if counts[place] == 0 or now - times[place] > _LAPSED * window:
+            quietest = place
+            break
         left = counts[place] * exp((times[place] - now) / window)
         if left < least:
             quietest, least = place, left

@@ -186,10 +186,10 @@ class Histories:
     def _excluded_limit(self, steps: Steps) -> int:
         """An upper bound of the exclusions that the reads will list."""
         known = steps.users != NO_ROW
-        users, of_step = np.unique(steps.users[known], return_inverse=True)
-        if not len(users):
-            return 0
         reads, pushes = steps.reads[known], steps.consumes[known] & ~steps.reads[known]
+        if not (pushes.any() or self._consumed_counts[steps.users[known]].any()):
+            return 0
+        users, of_step = np.unique(steps.users[known], return_inverse=True)
         limits = self._consumed_counts[users] + np.bincount(of_step[pushes], minlength=len(users))
         return int(limits[of_step[reads]].sum())
 
@@ -297,8 +297,9 @@ def _walk(
         )
         if reads[step]:
             column = length - 1
-            for back in range(min(count, length)):
-                place = (count - 1 - back) % length
+            place = count % length
+            for _ in range(min(count, length)):
+                place = (place if place > 0 else length) - 1
                 if ring_items[user, place] < 0:
                     continue
                 out_items[row, column] = ring_items[user, place]

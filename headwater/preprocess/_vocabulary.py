@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
+from typing import cast
 
 import numpy as np
 
 from headwater.packing import pack_strings, unpack_strings
 from headwater.types import NO_ROW, Flags, Ints, State
+
+_NEW = NO_ROW - 1
+"""Stands for the row that an id hasn't got yet."""
 
 
 class Vocabulary:
@@ -28,6 +33,7 @@ class Vocabulary:
         self._ids: list[str] = []
         self._free = np.zeros(0, np.int32)  # released rows, descending: the last is the next
         self._n_free = 0
+        self._used = np.zeros(0, np.bool_)
 
     def __len__(self) -> int:
         """How many rows there are, free ones too: what a table over them needs room for."""
@@ -43,10 +49,8 @@ class Vocabulary:
         return len(self._ids) - self._n_free
 
     def in_use(self) -> Flags:
-        """(N,) whether each row is some id's."""
-        flags = np.ones(len(self._ids), np.bool_)
-        flags[self._free[: self._n_free]] = False
-        return flags
+        """(N,) whether each row is some id's; a view, not to be written to."""
+        return self._used[: len(self._ids)]
 
     def row(self, id: str) -> int:
         """The row of ``id``, a new one at first sight."""
@@ -54,6 +58,19 @@ class Vocabulary:
         if row is None:
             row = self._rows[id] = self._next(id)
         return row
+
+    def rows(self, ids: Sequence[str | None]) -> Ints:
+        """(n,) the row of each id, in this order; ``NO_ROW`` where there is no id.
+
+        >>> Vocabulary().rows(["a", None, "b", "a"]).tolist()
+        [0, -1, 1, 0]
+        """
+        get = cast("Callable[[str | None, int], int]", self._rows.get)
+        found = np.fromiter(map(get, ids, repeat(_NEW)), np.int32, len(ids))
+        for place in np.flatnonzero(found == _NEW).tolist():
+            id = ids[place]
+            found[place] = NO_ROW if id is None else self.row(id)
+        return found
 
     def find(self, id: str) -> int:
         """The row of ``id``, ``NO_ROW`` when it has none. Never adds it."""
@@ -73,6 +90,7 @@ class Vocabulary:
         for row in gone.tolist():
             del self._rows[self._ids[row]]
             self._ids[row] = ""
+        self._used[gone] = False
         free = np.sort(np.concatenate([self._free[: self._n_free], gone]))
         self._free, self._n_free = free[::-1].astype(np.int32), len(free)
 
@@ -83,7 +101,9 @@ class Vocabulary:
     def load(self, state: State) -> None:
         self._ids = unpack_strings(state["text"], state["offsets"])
         self._free, self._n_free = state["free"].copy(), len(state["free"])
-        used = np.flatnonzero(self.in_use()).tolist()
+        self._used = np.ones(len(self._ids), np.bool_)
+        self._used[self._free] = False
+        used = np.flatnonzero(self._used).tolist()
         self._rows = {self._ids[row]: row for row in used}
         if len(self._rows) != len(used):
             raise ValueError("a vocabulary holds an id twice")
@@ -93,6 +113,10 @@ class Vocabulary:
             self._n_free -= 1
             row = int(self._free[self._n_free])
             self._ids[row] = id
-            return row
-        self._ids.append(id)
-        return len(self._ids) - 1
+        else:
+            row = len(self._ids)
+            self._ids.append(id)
+            if row >= len(self._used):
+                self._used = np.pad(self._used, (0, max(len(self._used), 1024)))
+        self._used[row] = True
+        return row

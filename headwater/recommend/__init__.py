@@ -50,7 +50,7 @@ class Recommender:
             n: wanted length of the lists; the experts propose at least as many.
         """
         model = self.model
-        if withheld.all():
+        if withheld.all() or not len(contexts):
             nothing = np.full((len(contexts), 1), NO_ROW, np.int32)
             return Ranking(
                 rows=nothing,

@@ -19,9 +19,30 @@ from headwater.model import Examples, Model, Step, gap_buckets, single_threaded
 from headwater.train._imbalance import log_keep, replay_chances, resampled, uniforms
 from headwater.train._passes import ListPasses, Pasts, SequencePasses, is_judge
 from headwater.train._replay import Replay
-from headwater.types import NO_ROW, Batch, Doubles, Flags, Floats, Ints, Labels, Ranking, State
+from headwater.types import (
+    NO_ROW,
+    Batch,
+    Doubles,
+    Flags,
+    Floats,
+    Ints,
+    Labels,
+    Longs,
+    Ranking,
+    State,
+)
 
-__all__ = ["Lesson", "ListPasses", "Pasts", "Replay", "SequencePasses", "Trainer", "is_judge"]
+__all__ = [
+    "Lesson",
+    "ListPasses",
+    "Pasts",
+    "Replay",
+    "Sample",
+    "SequencePasses",
+    "Trainer",
+    "is_judge",
+    "uniforms",
+]
 
 _LIST_LENGTH = 64
 """Candidates of a list that the mixture learns from: its own best ones, the hard negatives."""
@@ -38,6 +59,15 @@ class Lesson:
     mixture_loss: float
     sequence_examples: int
     mixture_examples: int
+
+
+@dataclass(slots=True)
+class Sample:
+    """What a step takes of a batch of B events; the counting experts take all of it."""
+
+    gradient: Flags  # (B,) those that the sequence expert learns from
+    ranked: Longs  # (Q,) ascending places of those that there are lists of
+    replay: bool  # whether earlier examples are learned again
 
 
 _NOTHING = Lesson(float("nan"), float("nan"), 0, 0)
@@ -127,12 +157,14 @@ class Trainer:
         known: Flags | None = None,
         gradient: bool = True,
         fit: Callable[[Lesson], bool] = lambda _: True,
+        sample: Sample | None = None,
     ) -> Lesson:
         """Learns one micro-batch whose lists were ranked before it.
 
         Args:
             batch: the events.
-            ranking: a list for each of them, made before this call.
+            ranking: a list for each of them, or for those that ``sample`` names, made before
+                this call.
             rates: factors on the learning rates of ``sequence`` and ``mixture``.
             labels: takes what feedback says of items that were shown. It rides on the sequence
                 expert's step, so it is asked only where the batch gives one.
@@ -141,16 +173,23 @@ class Trainer:
             gradient: False to count the events only.
             fit: is shown the losses before the steps are taken; when it says False, the
                 events are counted only.
+            sample: what is learned from, beside counting; ``None`` for everything.
         """
+        if sample is None:
+            everything = np.arange(len(batch))
+            sample = Sample(np.ones(len(batch), np.bool_), everything, True)
         if not gradient:
             self.model.count(batch)
             return _NOTHING
         random = np.random.Generator(np.random.Philox(key=[self.config.seed, batch.end]))
         taught = batch.targets & (batch.weights > 0)
         kept = taught[:, None] & self._kept(batch)
-        lists, drawn_lists = self._sampled_lists(batch, ranking, kept, random)
+        lists, drawn_lists = self._sampled_lists(batch, ranking, kept, sample, random)
         chances = self._chances(self._histories, "targets")
-        examples, drawn, new = self._sampled_histories(batch, kept[:, 0], chances, random)
+        wanted = kept[:, 0] & sample.gradient
+        examples, drawn, new = self._sampled_histories(
+            batch, wanted, sample.replay, chances, random
+        )
         keep = np.exp(self._log_keep(batch.items[taught]))
         mean_keep = float(keep.sum()) / max(len(keep), 1)
         positives = _Positives(examples.weights > 0, new, mean_keep, chances)
@@ -258,12 +297,17 @@ class Trainer:
         }
 
     def _sampled_histories(
-        self, batch: Batch, kept: Flags, chances: Doubles | None, random: np.random.Generator
+        self,
+        batch: Batch,
+        kept: Flags,
+        replay: bool,
+        chances: Doubles | None,
+        random: np.random.Generator,
     ) -> tuple[Examples, _Drawn, Flags]:
         """New and replayed examples, where they were drawn, and which are new."""
         fresh = self._fresh(batch, kept)
         settings = self.config.sequence
-        wanted = round(settings.replay * len(fresh["targets"]))
+        wanted = round(settings.replay * len(fresh["targets"])) if replay else 0
         places = self._histories.sample(wanted, random, chances)
         again = self._histories.take(places)
         both = {name: np.concatenate([fresh[name], again[name]]) for name in fresh}
@@ -339,10 +383,16 @@ class Trainer:
         return self.model.sequence.step(examples, negatives, favour, rate)
 
     def _sampled_lists(
-        self, batch: Batch, ranking: Ranking, kept: Flags, random: np.random.Generator
+        self,
+        batch: Batch,
+        ranking: Ranking,
+        kept: Flags,
+        sample: Sample,
+        random: np.random.Generator,
     ) -> tuple[dict[str, np.ndarray], _Drawn]:
         """The lists that hold their answer, cut to length, with replayed ones behind them."""
-        hit = (ranking.rows == batch.items[:, None]) & kept.any(axis=1, keepdims=True)
+        items, kept = batch.items[sample.ranked], kept[sample.ranked]
+        hit = (ranking.rows == items[:, None]) & kept.any(axis=1, keepdims=True)
         rows = np.flatnonzero(hit.any(axis=1))
         place = np.argmax(hit[rows], axis=1)
         lengths = (ranking.rows[rows] >= 0).sum(axis=1)
@@ -355,17 +405,18 @@ class Trainer:
         features[:, :length] = ranking.features[rows[:, None], shown]
         correction = np.zeros((len(rows), _LIST_LENGTH), np.float16)
         correction[:, :length] = -self._log_keep(ranking.rows[rows[:, None], shown])
-        kinds = batch.types[rows]
+        kinds = batch.types[sample.ranked[rows]]
+        weights = batch.weights[sample.ranked[rows]]
         fresh = {
             "features": features,
             "lengths": np.minimum(lengths, length).astype(np.int32),
             "correction": correction,
             "targets": np.minimum(place, last).astype(np.int32),
-            "items": batch.items[rows],
+            "items": items[rows],
             "kinds": kinds,
-            "weights": (batch.weights[rows] / self._keep[kinds])[:, None] * kept[rows],
+            "weights": (weights / self._keep[kinds])[:, None] * kept[rows],
         }
-        wanted = round(self.config.mixture.replay * len(rows))
+        wanted = round(self.config.mixture.replay * len(rows)) if sample.replay else 0
         chances = self._chances(self._lists, "items")
         places = self._lists.sample(wanted, random, chances)
         again = self._lists.take(places)

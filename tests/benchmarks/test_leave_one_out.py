@@ -63,7 +63,7 @@ def test_rectools_learns_the_ring(interactions: Interactions) -> None:
     roles = parts(interactions, Config.model_validate({"recommend": {"repeats": False}}))
     assert LEFT_OUT not in roles
     users, items = np.asarray(interactions.user_codes), np.asarray(interactions.item_codes)
-    split = {"users": users, "items": items, "roles": np.asarray(roles)}
+    split: dict[str, np.ndarray] = {"users": users, "items": items, "roles": np.asarray(roles)}
     settings = {"n_factors": 32, "n_blocks": 1, "n_heads": 1, "session_max_len": 20, "seed": 1}
     found = fit_and_test(split, settings, 20.0)
     assert found["n"] == int(np.count_nonzero(roles == TEST))

@@ -30,7 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "replay_buffer": 300,
     },
     "mixture": {"candidates": 20, "hidden": 8, "replay_buffer": 200},
-    "train": {"batch_milliseconds": 0.0},
+    "train": {"batch_milliseconds": 0.0, "pace": "full"},
 }
 """A model so small that a micro-batch takes milliseconds; nothing of it is left out."""
 

@@ -20,7 +20,7 @@ from headwater.log import EventsLog, UpdatesLog
 from headwater.log.memory import MemoryUpdatesLog
 from headwater.loop import Learner
 from headwater.model import EXPERTS
-from headwater.types import Batch, Entry, Event, Held, Ints, Item, ItemRemoval, Record
+from headwater.types import Batch, Entry, Event, Held, Ints, Item, ItemRemoval, Pace, Record
 from tests.loop.streams import events_log, learn_all, small, views
 
 BATCH = 50
@@ -29,7 +29,9 @@ BATCH = 50
 class LearnsFirst(Learner):
     """Broken: what is predicted has been learned already."""
 
-    def learn(self, records: Sequence[Record], *, held: Held | None = None) -> None:
+    def learn(
+        self, records: Sequence[Record], *, held: Held | None = None, pace: Pace | None = None
+    ) -> None:
         batch, _ = self.fold.batch(records)
         untaught = self.fold.recommender.rank(batch.contexts, self.fold.withheld())
         self._trainer.learn(batch, untaught, {"sequence": 1.0, "mixture": 1.0})

@@ -14,7 +14,7 @@ from headwater.errors import Fenced, GuardTripped
 from headwater.log import StoredUpdate
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
-from headwater.types import Held, Item, ItemRemoval, Record, SettingChange
+from headwater.types import Held, Item, ItemRemoval, Pace, Record, SettingChange
 from tests.loop.streams import (
     all_updates,
     assert_equal,
@@ -296,8 +296,10 @@ def test_a_new_epoch_takes_no_settings_of_the_old_one_along(tmp_path: Path) -> N
     learn_all(Learner(config, events, updates, tmp_path))
 
     class Changing(Learner):
-        def learn(self, records: Sequence[Record], *, held: Held | None = None) -> None:
-            super().learn(records, held=held)
+        def learn(
+            self, records: Sequence[Record], *, held: Held | None = None, pace: Pace | None = None
+        ) -> None:
+            super().learn(records, held=held, pace=pace)
             self._settings.append(SettingChange(self.trained_through, "rate", 1.0, 2.0, {}))
 
     opened = Changing(config, events, updates, tmp_path)
@@ -328,9 +330,11 @@ def test_a_second_learner_fences_off_the_first(tmp_path: Path) -> None:
 class Skips(Learner):
     """Broken: says that it trained through every other batch that it only counted."""
 
-    def learn(self, records: Sequence[Record], *, held: Held | None = None) -> None:
+    def learn(
+        self, records: Sequence[Record], *, held: Held | None = None, pace: Pace | None = None
+    ) -> None:
         odd = self._pending or self.sequence % 2
-        super().learn(records, held=Held(0, "step", "") if odd else held)
+        super().learn(records, held=Held(0, "step", "") if odd else held, pace=pace)
         self._held.clear()
 
 
@@ -353,8 +357,10 @@ class Spoiled(Learner):
 
     poison = float("nan")
 
-    def learn(self, records: Sequence[Record], *, held: Held | None = None) -> None:
-        super().learn(records, held=held)
+    def learn(
+        self, records: Sequence[Record], *, held: Held | None = None, pace: Pace | None = None
+    ) -> None:
+        super().learn(records, held=held, pace=pace)
         if held is None and self.trained_through == 300:
             rows = self.fold.model.sequence.tower.items
             rows.values[7] = self.poison

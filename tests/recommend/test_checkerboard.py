@@ -99,8 +99,8 @@ class Shuffled(Learner):
 class WithoutGradient(Learner):
     """Counts, and takes no gradient step."""
 
-    def learn(self, records, *, held=None):
-        super().learn(records, held=Held(0, "step", "never"))
+    def learn(self, records, *, held=None, pace=None):
+        super().learn(records, held=Held(0, "step", "never"), pace=pace)
 
 
 class WithoutCounts(Learner):
