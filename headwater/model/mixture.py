@@ -13,22 +13,22 @@ start as popularity, which is what a first list must not be worse than. With sev
 networks that are trained on other draws of the same lists, the score is their mean.
 
 An expert's contribution to a score is its exact Shapley value (Lundberg and Lee,
-NeurIPS 2017): with E experts, 2 ** E evaluations in which the experts outside of a
-coalition say nothing.
+NeurIPS 2017): with n experts that speak of an item, 2 ** n evaluations in which those
+outside of a coalition say nothing.
 """
 
 from __future__ import annotations
 
-from itertools import combinations
 from math import factorial
 
 import numpy as np
 import torch
+from numba import njit
 from torch import Tensor, nn
 
 from headwater.config import Mixture as Settings
 from headwater.model._dense import DenseWeights, Step
-from headwater.types import Flags, Floats, Ints, State
+from headwater.types import Flags, Floats, Ints, Longs, State
 
 
 class Network(nn.Module):
@@ -139,33 +139,41 @@ class Mixture:
         The shares of an item add up to its score less the score that it would have with
         every expert silent.
         """
-        # An expert that says nothing of any item has no share, and would double the work.
-        names = [
-            name
-            for name, columns in self.groups.items()
-            if (features[..., columns] != self.silence[columns]).any()
-        ]
-        coalitions = [
-            frozenset(coalition)
-            for size in range(len(names) + 1)
-            for coalition in combinations(names, size)
-        ]
-        said = np.repeat(features[None], len(coalitions), axis=0)
-        for number, coalition in enumerate(coalitions):
-            for name in set(names) - coalition:
-                columns = self.groups[name]
-                said[number][..., columns] = self.silence[columns]
-        value = dict(zip(coalitions, self.scores(said), strict=True))
-        shares = {name: np.zeros(features.shape[:-1], np.float32) for name in self.groups}
-        for name in names:
-            share = shares[name]
-            for others, score in value.items():
-                if name in others:
-                    continue
-                size = len(others)
-                weight = factorial(size) * factorial(len(names) - size - 1) / factorial(len(names))
-                share += weight * (value[others | {name}] - score)
-        return shares
+        flat = np.ascontiguousarray(features.reshape(-1, features.shape[-1]), np.float32)
+        speaking = np.stack(
+            [
+                (flat[:, columns] != self.silence[columns]).any(axis=1)
+                for columns in self.groups.values()
+            ],
+            axis=1,
+        )
+        # Only coalitions of those who speak: the others have no share, and would double the work.
+        sizes = np.left_shift(1, speaking.sum(axis=1))
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        owners = np.full(flat.shape[1], -1, np.int32)
+        for number, columns in enumerate(self.groups.values()):
+            owners[columns] = number
+        values = np.zeros(starts[-1], np.float32)
+        for member in self.members:
+            weights = {name: w.detach().numpy() for name, w in member.named_parameters()}
+            hidden, linear = _coalitions(
+                flat,
+                speaking,
+                starts,
+                owners,
+                self.silence,
+                np.ascontiguousarray(weights["first.weight"].T),
+                weights["first.bias"],
+                weights["linear"],
+            )
+            hidden = np.maximum(hidden @ weights["second.weight"].T + weights["second.bias"], 0)
+            values += linear + hidden @ weights["last.weight"][0]
+        shares = np.zeros(speaking.shape, np.float32)
+        _shares(values / len(self.members), speaking, starts, _orders(len(self.groups)), shares)
+        shape = features.shape[:-1]
+        return {
+            name: shares[:, number].reshape(shape) for number, name in enumerate(self.groups)
+        }
 
     def _loss(
         self,
@@ -196,3 +204,103 @@ class Mixture:
 
     def load(self, state: State) -> None:
         self.dense.load(state)
+
+
+def _orders(experts: int) -> Floats:
+    """(E + 1, E) for n of them that speak, the share of the orders of joining in which a given one
+    comes behind s given others.
+    """
+    orders = np.zeros((experts + 1, experts), np.float32)
+    for n in range(1, experts + 1):
+        orders[n, :n] = [factorial(s) * factorial(n - s - 1) / factorial(n) for s in range(n)]
+    return orders
+
+
+@njit(cache=True, nogil=True)
+def _coalitions(
+    features: Floats,
+    speaking: Flags,
+    starts: Longs,
+    owners: Ints,
+    silence: Floats,
+    weights: Floats,
+    bias: Floats,
+    linear: Floats,
+) -> tuple[Floats, Floats]:
+    """The first hidden layer and the linear part for every coalition of each item's speakers.
+
+    Both are linear in what an expert says, so a coalition is another one and what one expert
+    adds. Coalition c of item r is row ``starts[r] + c``; bit p of c is its p-th speaker.
+
+    Args:
+        owners: (F,) number of the expert of a feature, -1 for none.
+        weights: (F, hidden).
+    """
+    n_features, width = weights.shape
+    experts = speaking.shape[1]
+    hidden = np.empty((starts[-1], width), np.float32)
+    scores = np.empty(starts[-1], np.float32)
+    added = np.empty((experts + 1, width), np.float32)
+    added_scores = np.empty(experts + 1, np.float32)
+    place = np.empty(experts, np.int64)
+    for r in range(len(features)):
+        n = 0
+        for e in range(experts):
+            place[e] = n
+            n += speaking[r, e]
+        added[:n] = 0
+        added_scores[:n] = 0
+        added[n] = bias
+        added_scores[n] = 0
+        for f in range(n_features):
+            owner = owners[f]
+            into, value = n, features[r, f]
+            if owner >= 0 and speaking[r, owner]:
+                into = place[owner]
+                value -= silence[f]
+                for h in range(width):
+                    added[n, h] += silence[f] * weights[f, h]
+                added_scores[n] += silence[f] * linear[f]
+            if value != 0:
+                for h in range(width):
+                    added[into, h] += value * weights[f, h]
+                added_scores[into] += value * linear[f]
+        first = starts[r]
+        hidden[first] = added[n]
+        scores[first] = added_scores[n]
+        for p in range(n):
+            half = 1 << p
+            for c in range(half):
+                scores[first + half + c] = scores[first + c] + added_scores[p]
+                for h in range(width):
+                    hidden[first + half + c, h] = hidden[first + c, h] + added[p, h]
+        for row in range(first, starts[r + 1]):
+            for h in range(width):
+                hidden[row, h] = max(hidden[row, h], np.float32(0))
+    return hidden, scores
+
+
+@njit(cache=True, nogil=True)
+def _shares(
+    values: Floats, speaking: Flags, starts: Longs, orders: Floats, shares: Floats
+) -> None:
+    """Shapley shares from the value of every coalition, laid out as ``_coalitions`` does."""
+    for r in range(len(speaking)):
+        n = 0
+        for e in range(speaking.shape[1]):
+            n += speaking[r, e]
+        p = 0
+        for e in range(speaking.shape[1]):
+            if not speaking[r, e]:
+                continue
+            share = 0.0
+            for others in range(1 << n):
+                if (others >> p) & 1:
+                    continue
+                size = 0
+                for q in range(n):
+                    size += (others >> q) & 1
+                gain = values[starts[r] + (others | (1 << p))] - values[starts[r] + others]
+                share += orders[n, size] * gain
+            shares[r, e] = share
+            p += 1
