@@ -223,6 +223,9 @@ class Sequence(_Section):
     """Row-wise Adagrad's, for the rows of items and of their tokens."""
     negatives: int = Field(default=1024, ge=1)
     """Uniform negatives of one step, shared by its examples, beside the in-batch ones."""
+    exact_items: int = Field(default=20_000, ge=1)
+    """Items up to which every one is scored for every request. Of more, the best of a first look
+    in bytes are."""
     earlier_positions: int = Field(default=2, ge=0)
     """Earlier positions of a history that are predicted beside the last one, at half weight."""
     replay: float = Field(default=1.0, ge=0, le=10)

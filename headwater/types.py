@@ -11,8 +11,9 @@ for candidates per list, ``K`` for the length of one expert's own list and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -261,6 +262,14 @@ class Labels:
         return len(self.items)
 
 
+class Sourced(Protocol):
+    """What an expert said of a batch of contexts, as far as it tells where that comes from."""
+
+    def sources(self, rows: Ints) -> Ints:
+        """(B, C) for each given item, the history item that it comes from most, or ``NO_ROW``."""
+        ...
+
+
 @dataclass(slots=True)
 class Ranking:
     """B served lists, best first, and what they were made from.
@@ -273,6 +282,7 @@ class Ranking:
     scores: Floats  # (B, C) mixture scores, -inf past the end
     features: Floats  # (B, C, F)
     expert_rows: dict[str, Ints]  # name -> (B, K), each expert's own list
+    opinions: Mapping[str, Sourced] = field(default_factory=dict)  # of experts that know why
 
 
 # --- what was learned: entries of the updates log ------------------------------------------------
@@ -428,7 +438,7 @@ class Status(msgspec.Struct, frozen=True):
 # --- what a client gets --------------------------------------------------------------------------
 
 
-class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
+class Reason(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why an item is in the list.
 
     ``contribution`` is the expert's exact Shapley share of the item's score;
@@ -440,7 +450,7 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     because_of: str | None = None
 
 
-class RecommendedItem(msgspec.Struct, frozen=True, omit_defaults=True):
+class RecommendedItem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     item_id: str
     score: float
     reasons: list[Reason]

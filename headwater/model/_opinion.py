@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numba import njit
@@ -25,6 +25,26 @@ class Opinion(Protocol):
         """(B, C) scores of given items; 0 for those that it knows nothing of."""
         ...
 
+    def sources(self, rows: Ints) -> Ints:
+        """(B, C) for each given item, the history item that its score comes from most; ``NO_ROW``
+        where none leads to it.
+        """
+        ...
+
+
+class Scratch:
+    """What a walk over items notes of each: kept, for a request must not cost more as the
+    catalogue grows. Everything is 0 again behind each use.
+    """
+
+    def __init__(self, n_items: int = 0) -> None:
+        self.totals = np.zeros(n_items, np.float32)
+        self.parts = np.zeros(n_items, np.float32)
+        self.most = np.zeros(n_items, np.float32)
+        self.sources = np.zeros(n_items, np.int32)
+        self.touched = np.zeros(2 * n_items, np.int32)  # of all, and behind them of a part
+        self.marks = np.zeros(n_items, np.bool_)
+
 
 class SparseOpinion:
     """An opinion of few items: context b has a score for ``rows[starts[b]:starts[b + 1]]``.
@@ -34,13 +54,25 @@ class SparseOpinion:
         starts: (B + 1,).
         rows: distinct within a context.
         values: their scores, all positive.
+        sources: the history items that they come from most.
+        scratch: has room for every row.
     """
 
-    def __init__(self, contexts: Contexts, starts: Longs, rows: Ints, values: Floats) -> None:
+    def __init__(
+        self,
+        contexts: Contexts,
+        starts: Longs,
+        rows: Ints,
+        values: Floats,
+        sources: Ints,
+        scratch: Scratch,
+    ) -> None:
         self._contexts = contexts
         self._starts = starts
         self._rows = rows
         self._values = values
+        self._sources = sources
+        self._scratch = scratch
 
     def best(self, withheld: Flags, k: int) -> tuple[Ints, Floats]:
         rows = np.full((len(self._contexts), k), NO_ROW, np.int32)
@@ -52,6 +84,7 @@ class SparseOpinion:
             self._contexts.excluded_starts,
             self._contexts.excluded,
             withheld,
+            self._scratch.marks,
             rows,
             scores,
         )
@@ -59,9 +92,15 @@ class SparseOpinion:
 
     def scores(self, rows: Ints) -> Floats:
         out = np.zeros(rows.shape, np.float32)
-        highest = max(int(rows.max(initial=0)), int(self._rows.max(initial=0)))
-        _look_up(self._starts, self._rows, self._values, rows, highest + 1, out)
+        _look_up(self._starts, self._rows, self._values, rows, self._scratch.totals, out)
         return out
+
+    def sources(self, rows: Ints) -> Ints:
+        out = np.zeros(rows.shape, np.int32)
+        # One more than a source: a row that has none finds 0.
+        found = self._sources + np.int32(1)
+        _look_up(self._starts, self._rows, found, rows, self._scratch.sources, out)
+        return out - np.int32(1)
 
 
 @njit(cache=True, nogil=True)
@@ -72,20 +111,27 @@ def _best(
     excluded_starts: Longs,
     excluded: Ints,
     withheld: Flags,
+    barred: Flags,
     rows: Ints,
     scores: Floats,
 ) -> None:
     n_items = len(withheld)
-    barred = np.full(n_items, -1, np.int32)
     for b in range(len(rows)):
-        for e in range(excluded_starts[b], excluded_starts[b + 1]):
-            if excluded[e] < n_items:
-                barred[excluded[e]] = b
+        mark(barred, excluded[excluded_starts[b] : excluded_starts[b + 1]], True)
         filled = 0
         for place in range(starts[b], starts[b + 1]):
             item = of_rows[place]
-            if item < n_items and not withheld[item] and barred[item] != b:
+            if item < n_items and not withheld[item] and not barred[item]:
                 filled = keep_best(rows[b], scores[b], filled, item, values[place])
+        mark(barred, excluded[excluded_starts[b] : excluded_starts[b + 1]], False)
+
+
+@njit(cache=True, nogil=True)
+def mark(marks: Flags, rows: Ints, as_what: bool) -> None:
+    """Sets the marks of the rows that there are marks of."""
+    for row in rows:
+        if row < len(marks):
+            marks[row] = as_what
 
 
 @njit(cache=True, nogil=True)
@@ -110,15 +156,12 @@ def _before(score: float, row: int, other_score: float, other_row: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _look_up(
-    starts: Longs, of_rows: Ints, values: Floats, rows: Ints, n_items: int, out: Floats
-) -> None:
-    found = np.zeros(n_items, np.float32)
+def _look_up(starts: Longs, of_rows: Ints, values: Any, rows: Ints, found: Any, out: Any) -> None:
     for b in range(len(rows)):
         for place in range(starts[b], starts[b + 1]):
             found[of_rows[place]] = values[place]
         for c in range(rows.shape[1]):
-            if rows[b, c] >= 0:
+            if 0 <= rows[b, c] < len(found):
                 out[b, c] = found[rows[b, c]]
         for place in range(starts[b], starts[b + 1]):
             found[of_rows[place]] = 0
@@ -126,20 +169,33 @@ def _look_up(
 
 @njit(cache=True, nogil=True)
 def emptied(
-    totals: Floats, touched: Ints, n_touched: int, rows: Ints, values: Floats, filled: int
-) -> tuple[Ints, Floats, int]:
-    """Moves the positive ones of ``totals`` behind the ``filled`` ones, and sets them to 0.
+    totals: Floats,
+    most: Floats,
+    of_source: Ints,
+    touched: Ints,
+    n_touched: int,
+    rows: Ints,
+    values: Floats,
+    sources: Ints,
+    filled: int,
+) -> tuple[Ints, Floats, Ints, int]:
+    """Moves the ``totals`` of what was touched, and its sources, behind the ``filled`` ones.
 
-    Returns the two arrays, larger ones where they were too small, and how many they hold now.
+    Sets them, and ``most``, to 0. Returns the three arrays, larger ones where they were too small,
+    and how many they hold now.
     """
     if filled + n_touched > len(rows):
         size = 2 * (filled + n_touched)
         more_rows, more_values = np.empty(size, np.int32), np.empty(size, np.float32)
+        more_sources = np.empty(size, np.int32)
         more_rows[:filled], more_values[:filled] = rows[:filled], values[:filled]
-        rows, values = more_rows, more_values
+        more_sources[:filled] = sources[:filled]
+        rows, values, sources = more_rows, more_values, more_sources
     for t in range(n_touched):
         item = touched[t]
-        rows[filled], values[filled] = item, totals[item]
+        rows[filled], values[filled], sources[filled] = item, totals[item], of_source[item]
         totals[item] = 0
+        most[item] = 0
+        of_source[item] = 0
         filled += 1
-    return rows, values, filled
+    return rows, values, sources, filled

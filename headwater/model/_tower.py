@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from headwater.model._scan import Scan
 from headwater.model.content import Content
 from headwater.model.tables import Table
 from headwater.types import Flags, Floats, Ints, State, TableRows
@@ -20,19 +21,35 @@ from headwater.types import Flags, Floats, Ints, State, TableRows
 _ROW_SCALE = 0.05
 """Standard deviation of a new row."""
 
+_SWEPT = 4_096
+"""Items whose bytes follow a step that changed tokens: 1 to 2 ms, less than a tenth of the step."""
+
+_STEPS = 4
+"""Steps that an update stands for: it is published at most four times a second."""
+
 _NOTHING = np.zeros(0, np.int32)
 
 
 class Tower:
     """Rows of items and of tokens, and the vectors that they add up to.
 
+    With more than ``exact_items`` a first look at all of them is taken in bytes. Those of an item
+    follow each change of its own row at once. Where tokens change, and with them nearly every
+    item a little, those of the next few thousand follow, so that a step costs no more because the
+    catalogue grew; what is found is scored by the vectors as they are
+    ([decision 17](../../docs/decisions/0017-a-first-look-in-bytes.md)).
+
     Args:
         dim: D; a row has D + 1 values.
         content: knows the tokens of every item.
+        exact_items: up to so many, every one is scored exactly.
         seed: of the initial rows.
     """
 
-    def __init__(self, dim: int, content: Content, seed: int) -> None:
+    def __init__(self, dim: int, content: Content, exact_items: int, seed: int) -> None:
+        self.exact_items = exact_items
+        self.scan = Scan(dim)
+        self._swept = np.zeros(1, np.int64)  # the first row whose turn it is
         self.items = Table("sequence.items", dim + 1, _ROW_SCALE, seed)
         self.tokens = Table("sequence.tokens", dim + 1, _ROW_SCALE, seed + 1)
         self.content = content
@@ -49,6 +66,10 @@ class Tower:
             grown = np.ones(max(n_items, 2 * len(self._stale)), np.bool_)
             grown[: len(self._stale)] = self._stale
             self._stale = grown
+        known = self.scan.n_items
+        if n_items > max(self.exact_items, known):
+            self.scan.grow(n_items)
+            self._look_at(np.arange(known, n_items, dtype=np.int32))
 
     def describe(self, rows: Ints) -> None:
         """Items' tokens have changed: what nothing was learned of begins anew.
@@ -58,6 +79,7 @@ class Tower:
         self.tokens.grow(self.content.n_tokens)
         self.items.restart(rows, self.content.item_tokens[rows, 0] >= 0)
         self._stale[rows] = True
+        self._look_at(rows)
 
     def vectors(self) -> Floats:
         """(N, D + 1) of every item, not to be written to.
@@ -105,11 +127,15 @@ class Tower:
         if len(tokens):
             self.tokens.descend(tokens, sums, learning_rate)
             self._note(tokens)
+        self._look_at(rows)
+        if len(tokens):
+            self._sweep(_SWEPT)
 
     def forget(self, items: Ints) -> None:
         """Clears the rows of items that are gone."""
         self.items.clear(items)
         self._stale[items] = True
+        self._look_at(items)
 
     def forget_tokens(self, tokens: Ints) -> None:
         """Clears the rows of tokens that no item has."""
@@ -136,19 +162,29 @@ class Tower:
         cleared = tombstones.get(self.items.name, _NOTHING)
         # An item that was put again behind its removal begins as it did then.
         self.describe(cleared)
+        retokened, names = False, (self.items.name, self.tokens.name)
         for found in (tombstones, {name: table.rows for name, table in tables.items()}):
-            self._stale[found.get(self.items.name, _NOTHING)] = True
-            self._note(found.get(self.tokens.name, _NOTHING))
+            rows, tokens = (found.get(table, _NOTHING) for table in names)
+            self._stale[rows] = True
+            self._look_at(rows)
+            self._note(tokens)
+            retokened |= bool(len(tokens))
+        if retokened:
+            self._sweep(_STEPS * _SWEPT)
 
     def state(self) -> State:
         return {
             **{f"rows.{name}": value for name, value in self.items.state().items()},
             **{f"tokens.{name}": value for name, value in self.tokens.state().items()},
+            **{f"scan.{name}": value for name, value in self.scan.state().items()},
+            "swept": self._swept,
         }
 
     def load(self, state: State) -> None:
         self.items.load({k[5:]: v for k, v in state.items() if k.startswith("rows.")})
         self.tokens.load({k[7:]: v for k, v in state.items() if k.startswith("tokens.")})
+        self.scan.load({k[5:]: v for k, v in state.items() if k.startswith("scan.")})
+        self._swept = state["swept"].copy()
         self.grow(len(self.items))
         self._stale[:] = True
 
@@ -159,6 +195,20 @@ class Tower:
             grown[: len(self._changed)] = self._changed
             self._changed = grown
         self._changed[tokens] = True
+
+    def _look_at(self, rows: Ints) -> None:
+        """Their bytes are those of their vectors now."""
+        if self.scan.n_items and len(rows):
+            self.scan.put(rows, self.vectors_of(rows))
+
+    def _sweep(self, n: int) -> None:
+        """Looks at the next n items, all of them in turn."""
+        known = self.scan.n_items
+        if known:
+            n = min(n, known)
+            rows = (int(self._swept[0]) + np.arange(n)) % known
+            self._swept[0] = (int(self._swept[0]) + n) % known
+            self._look_at(rows.astype(np.int32))
 
 
 @njit(cache=True, nogil=True)

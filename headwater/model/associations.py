@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from headwater.model._opinion import SparseOpinion, emptied
+from headwater.model._opinion import Scratch, SparseOpinion, emptied
 from headwater.types import (
     NO_ROW,
     Batch,
@@ -80,7 +80,7 @@ class Associations:
         self._sums = np.zeros(0, np.float32)
         self._events = np.zeros(0, np.float32)
         self._clock = np.zeros(2, np.float64)  # landmark of the weights, newest event
-        self._scratch(0)
+        self._scratch = Scratch()
 
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
@@ -95,7 +95,7 @@ class Associations:
             events[: len(self._sums)] = self._events
             self._events = events
             self._successors, self._weights, self._sums = successors, weights, sums
-            self._scratch(size)
+            self._scratch = Scratch(size)
         self.n_items = max(self.n_items, n_items)
 
     def learn(self, batch: Batch) -> None:
@@ -120,7 +120,8 @@ class Associations:
 
     def weigh(self, contexts: Contexts) -> SparseOpinion:
         """The scores s(i) of every item that is associated with one of a history."""
-        starts, rows, values = _weigh(
+        scratch = self._scratch
+        found = _weigh(
             contexts.history_items,
             self._reach,
             self._units(),
@@ -129,28 +130,12 @@ class Associations:
             self._weights,
             self._sums,
             self._events,
-            self._totals,
-            self._touched,
+            scratch.totals,
+            scratch.most,
+            scratch.sources,
+            scratch.touched,
         )
-        return SparseOpinion(contexts, starts, rows, values)
-
-    def sources(self, contexts: Contexts, rows: Ints) -> Ints:
-        """(B, C) for each candidate, the history item that its score comes from most;
-        ``NO_ROW`` where none of them leads to it.
-        """
-        history = contexts.history_items[:, ::-1][:, : self.window]  # (B, W), newest first
-        roots = np.sqrt(self._sums[history] / self._units() + SMOOTHING)
-        shares = np.where(history >= 0, self._reach[: history.shape[1]] / roots, 0.0)
-        sources = np.full(rows.shape, NO_ROW, np.int32)
-        best = np.zeros(rows.shape)
-        for distance in range(history.shape[1]):
-            before = history[:, distance]
-            hit = self._successors[before][:, None, :] == rows[:, :, None]  # (B, C, width)
-            weight = np.where(hit, self._weights[before][:, None, :], 0.0).max(axis=2)
-            weight = weight * shares[:, distance, None]
-            sources = np.where(weight > best, before[:, None], sources)
-            best = np.maximum(best, weight)
-        return sources.astype(np.int32)
+        return SparseOpinion(contexts, *found, scratch)
 
     def forget(self, rows: Ints) -> None:
         """Clears the rows of items and every association with them."""
@@ -173,12 +158,7 @@ class Associations:
         for name, value in state.items():
             setattr(self, "_" + name, value.copy())
         self.n_items = len(self._sums)
-        self._scratch(self.n_items)
-
-    def _scratch(self, size: int) -> None:
-        """Of a walk; kept, because a request must not cost more as the catalogue grows."""
-        self._totals = np.zeros(size, np.float32)
-        self._touched = np.zeros(size, np.int32)
+        self._scratch = Scratch(self.n_items)
 
     def _units(self) -> float:
         """How large a weight of 1 is now: weights grow with stream time instead of decaying."""
@@ -285,9 +265,14 @@ def _accumulate(
     sums: Floats,
     events: Floats,
     totals: Floats,
+    most: Floats,
+    of_source: Ints,
     touched: Ints,
 ) -> int:
-    """Adds up s(i) in ``totals``; returns how many rows it wrote, listed in ``touched``."""
+    """Adds up s(i) in ``totals``, and notes the history item that adds most to each.
+
+    Returns how many rows it wrote, listed in ``touched``.
+    """
     length = len(history)
     n_touched = 0
     for distance in range(1, min(len(reach), length) + 1):
@@ -306,6 +291,9 @@ def _accumulate(
                     touched[n_touched] = item
                     n_touched += 1
                 totals[item] += gain
+                if gain > most[item]:
+                    most[item] = gain
+                    of_source[item] = before
     if popularity_power > 0:
         for t in range(n_touched):
             totals[touched[t]] /= (events[touched[t]] + RARE) ** popularity_power
@@ -323,11 +311,14 @@ def _weigh(
     sums: Floats,
     events: Floats,
     totals: Floats,
+    most: Floats,
+    of_source: Ints,
     touched: Ints,
-) -> tuple[Longs, Ints, Floats]:
+) -> tuple[Longs, Ints, Floats, Ints]:
     batch = len(history_items)
     starts = np.zeros(batch + 1, np.int64)
     rows, values = np.empty(64 * batch, np.int32), np.empty(64 * batch, np.float32)
+    sources = np.empty(64 * batch, np.int32)
     filled = 0
     for b in range(batch):
         n_touched = _accumulate(
@@ -340,8 +331,12 @@ def _weigh(
             sums,
             events,
             totals,
+            most,
+            of_source,
             touched,
         )
-        rows, values, filled = emptied(totals, touched, n_touched, rows, values, filled)
+        rows, values, sources, filled = emptied(
+            totals, most, of_source, touched, n_touched, rows, values, sources, filled
+        )
         starts[b + 1] = filled
-    return starts, rows[:filled], values[:filled]
+    return starts, rows[:filled], values[:filled], sources[:filled]

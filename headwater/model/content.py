@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from headwater.config import Content as Settings
-from headwater.model._opinion import keep_best
+from headwater.model._opinion import Scratch, keep_best, mark
 from headwater.types import NO_ROW, Contexts, Flags, Floats, Ints, Longs, State
 
 
@@ -34,6 +34,8 @@ class Content:
         self._frequencies = np.zeros(0, np.int64)
         self._postings = np.full((0, settings.postings), NO_ROW, np.int32)
         self._posted = np.zeros(0, np.int64)
+        self._idf: Floats | None = None
+        self._scratch = Scratch()
 
     @property
     def n_described(self) -> int:
@@ -52,6 +54,7 @@ class Content:
             tokens = np.full((size, self._tokens.shape[1]), NO_ROW, np.int32)
             tokens[: len(self._tokens)] = self._tokens
             self._tokens = tokens
+            self._scratch = Scratch(size)
         self.n_items = max(self.n_items, n_items)
 
     def describe(self, rows: Ints, tokens: Ints) -> None:
@@ -62,6 +65,7 @@ class Content:
             tokens: (P, T) distinct token rows each, ``NO_ROW`` past the end.
         """
         self._grow_tokens(int(tokens.max(initial=NO_ROW)) + 1)
+        self._idf = None
         kept = tokens[:, : self._tokens.shape[1]]
         _describe(
             rows,
@@ -79,16 +83,9 @@ class Content:
 
     def weigh(self, contexts: Contexts) -> Tastes:
         """How like the tastes of histories items are."""
-        return Tastes(contexts, self.window, self._weights(), self._tokens, self._postings)
-
-    def sources(self, contexts: Contexts, rows: Ints) -> Ints:
-        """(B, C) for each candidate, the history item that is most like it; ``NO_ROW`` where
-        none shares a token.
-        """
-        out = np.full(rows.shape, NO_ROW, np.int32)
-        if self.n_tokens:
-            _sources(contexts.history_items, rows, self.window, self._weights(), self._tokens, out)
-        return out
+        return Tastes(
+            contexts, self.window, self._weights(), self._tokens, self._postings, self._scratch
+        )
 
     def forget(self, rows: Ints) -> None:
         """Clears items' tokens and postings."""
@@ -115,12 +112,15 @@ class Content:
         for name, value in state.items():
             setattr(self, "_" + name, value.copy())
         self.n_items, self.n_tokens = len(self._tokens), len(self._frequencies)
+        self._idf = None
+        self._scratch = Scratch(self.n_items)
 
     def _weights(self) -> Floats:
         """(V,) idf of every token."""
-        frequencies = np.maximum(self._frequencies[: self.n_tokens], 1)
-        weights: Floats = np.log1p(self._described[0] / frequencies).astype(np.float32)
-        return weights
+        if self._idf is None:
+            frequencies = np.maximum(self._frequencies[: self.n_tokens], 1)
+            self._idf = np.log1p(self._described[0] / frequencies).astype(np.float32)
+        return self._idf
 
     def _grow_tokens(self, n_tokens: int) -> None:
         if n_tokens > len(self._frequencies):
@@ -144,16 +144,24 @@ class Tastes:
         weights: (V,) of the tokens.
         tokens: (N, T) of items.
         postings: (V, P) newest items of each token.
+        scratch: has room for every item.
     """
 
     def __init__(
-        self, contexts: Contexts, window: int, weights: Floats, tokens: Ints, postings: Ints
+        self,
+        contexts: Contexts,
+        window: int,
+        weights: Floats,
+        tokens: Ints,
+        postings: Ints,
+        scratch: Scratch,
     ) -> None:
         self._contexts = contexts
         self._window = window
         self._weights = weights
         self._tokens = tokens
         self._postings = postings
+        self._scratch = scratch
 
     def best(self, withheld: Flags, k: int) -> tuple[Ints, Floats]:
         rows = np.full((len(self._contexts), k), NO_ROW, np.int32)
@@ -168,6 +176,8 @@ class Tastes:
                 self._weights,
                 self._tokens,
                 self._postings,
+                self._scratch.marks,
+                self._scratch.touched,
                 rows,
                 scores,
             )
@@ -178,6 +188,13 @@ class Tastes:
         if len(self._weights):
             history = self._contexts.history_items
             _score(history, rows, self._window, self._weights, self._tokens, out)
+        return out
+
+    def sources(self, rows: Ints) -> Ints:
+        out = np.full(rows.shape, NO_ROW, np.int32)
+        if len(self._weights):
+            history = self._contexts.history_items
+            _sources(history, rows, self._window, self._weights, self._tokens, out)
         return out
 
 
@@ -272,7 +289,8 @@ def _profile(
 
 
 @njit(cache=True, nogil=True)
-def _likeness(row: int, weights: Floats, tokens: Ints, profile: Floats) -> float:
+def _product(row: int, weights: Floats, tokens: Ints, profile: Floats) -> tuple[float, float]:
+    """Of an item's tokens and a profile, and the square of the item's length."""
     total = 0.0
     norm = 0.0
     for t in range(tokens.shape[1]):
@@ -281,6 +299,12 @@ def _likeness(row: int, weights: Floats, tokens: Ints, profile: Floats) -> float
             break
         total += weights[token] * profile[token]
         norm += weights[token] ** 2
+    return total, norm
+
+
+@njit(cache=True, nogil=True)
+def _likeness(row: int, weights: Floats, tokens: Ints, profile: Floats) -> float:
+    total, norm = _product(row, weights, tokens, profile)
     return float(total / np.sqrt(norm)) if norm > 0 else 0.0
 
 
@@ -294,30 +318,40 @@ def _best(
     weights: Floats,
     tokens: Ints,
     postings: Ints,
+    seen: Flags,
+    touched: Ints,
     rows: Ints,
     scores: Floats,
 ) -> None:
     n_items = len(withheld)
     profile = np.zeros(len(weights), np.float32)
     used = np.zeros(min(window, history_items.shape[1]) * tokens.shape[1], np.int32)
-    seen = np.full(n_items, -1, np.int32)
     for b in range(len(history_items)):
         n_used = _profile(history_items[b], window, weights, tokens, profile, used)
-        for e in range(excluded_starts[b], excluded_starts[b + 1]):
-            if excluded[e] < n_items:
-                seen[excluded[e]] = b
+        barred = excluded[excluded_starts[b] : excluded_starts[b + 1]]
+        mark(seen, barred, True)
         filled = 0
+        n_touched = 0
         for u in range(n_used):
             for p in range(postings.shape[1]):
                 item = postings[used[u], p]
                 if item < 0:
                     break
-                if item >= n_items or seen[item] == b:
+                if item >= n_items or seen[item]:
                     continue
-                seen[item] = b
-                score = np.float32(_likeness(item, weights, tokens, profile))
-                if not withheld[item] and score > 0:
+                seen[item] = True
+                touched[n_touched] = item
+                n_touched += 1
+                total, norm = _product(item, weights, tokens, profile)
+                # Spares most of them the root; a little lower, for it is rounded otherwise.
+                floor = scores[b, -1] * 0.999
+                if withheld[item] or total * total <= floor * floor * norm:
+                    continue
+                score = np.float32(total / np.sqrt(norm))
+                if score > 0:
                     filled = keep_best(rows[b], scores[b], filled, item, float(score))
+        mark(seen, touched[:n_touched], False)
+        mark(seen, barred, False)
         for u in range(n_used):
             profile[used[u]] = 0
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from headwater.model._opinion import SparseOpinion, emptied
+from headwater.model._opinion import Scratch, SparseOpinion
 from headwater.types import NO_ROW, Batch, Contexts, Floats, Ints, Longs, State
 
 _RETURNS, _EVENTS, _HISTORIES = 1.0, 10.0, 100.0
@@ -35,7 +35,7 @@ class Habits:
         self.n_items = 0
         self._distances = np.zeros((length, 2), np.int64)  # returns, histories that reach so far
         self._counts = np.zeros((0, 2), np.float32)  # returns, events
-        self._scratch(0)
+        self._scratch = Scratch()
 
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
@@ -44,7 +44,7 @@ class Habits:
             counts = np.zeros((size, 2), np.float32)
             counts[: len(self._counts)] = self._counts
             self._counts = counts
-            self._scratch(size)
+            self._scratch = Scratch(size)
         self.n_items = max(self.n_items, n_items)
 
     def learn(self, batch: Batch) -> None:
@@ -64,13 +64,11 @@ class Habits:
         rates = (counts[:, 0] + _RETURNS) / (counts[:, 1] + _EVENTS)
         returns, reached = self._distances.T
         chances = (returns + _RETURNS) / (reached + _HISTORIES)
-        found = _weigh(contexts.history_items, chances, rates, self._totals, self._touched)
-        return SparseOpinion(contexts, *found)
-
-    def sources(self, contexts: Contexts, rows: Ints) -> Ints:
-        """(B, C) the candidates themselves, where the history has them; else ``NO_ROW``."""
-        has = (contexts.history_items[:, None, :] == rows[:, :, None]).any(axis=2)
-        return np.where(has, rows, NO_ROW).astype(np.int32)
+        scratch = self._scratch
+        starts, rows, values = _weigh(
+            contexts.history_items, chances, rates, scratch.totals, scratch.touched
+        )
+        return SparseOpinion(contexts, starts, rows, values, rows, scratch)
 
     def forget(self, rows: Ints) -> None:
         """Clears what was counted of items."""
@@ -82,11 +80,7 @@ class Habits:
     def load(self, state: State) -> None:
         self._counts, self._distances = state["counts"].copy(), state["distances"].copy()
         self.n_items = len(self._counts)
-        self._scratch(self.n_items)
-
-    def _scratch(self, size: int) -> None:
-        self._totals = np.zeros(size, np.float32)
-        self._touched = np.zeros(size, np.int32)
+        self._scratch = Scratch(self.n_items)
 
 
 @njit(cache=True, nogil=True)
@@ -116,7 +110,7 @@ def _weigh(
 ) -> tuple[Longs, Ints, Floats]:
     batch, length = history_items.shape
     starts = np.zeros(batch + 1, np.int64)
-    rows, values = np.empty(16 * batch, np.int32), np.empty(16 * batch, np.float32)
+    rows, values = np.empty(batch * length, np.int32), np.empty(batch * length, np.float32)
     filled = 0
     for b in range(batch):
         n_touched = 0
@@ -128,6 +122,9 @@ def _weigh(
                 touched[n_touched] = item
                 n_touched += 1
             totals[item] += chances[distance - 1] * rates[item]
-        rows, values, filled = emptied(totals, touched, n_touched, rows, values, filled)
+        for t in range(n_touched):
+            rows[filled], values[filled] = touched[t], totals[touched[t]]
+            totals[touched[t]] = 0
+            filled += 1
         starts[b + 1] = filled
     return starts, rows[:filled], values[:filled]

@@ -171,9 +171,7 @@ class Mixture:
         shares = np.zeros(speaking.shape, np.float32)
         _shares(values / len(self.members), speaking, starts, _orders(len(self.groups)), shares)
         shape = features.shape[:-1]
-        return {
-            name: shares[:, number].reshape(shape) for number, name in enumerate(self.groups)
-        }
+        return {name: shares[:, number].reshape(shape) for number, name in enumerate(self.groups)}
 
     def _loss(
         self,
@@ -281,9 +279,7 @@ def _coalitions(
 
 
 @njit(cache=True, nogil=True)
-def _shares(
-    values: Floats, speaking: Flags, starts: Longs, orders: Floats, shares: Floats
-) -> None:
+def _shares(values: Floats, speaking: Flags, starts: Longs, orders: Floats, shares: Floats) -> None:
     """Shapley shares from the value of every coalition, laid out as ``_coalitions`` does."""
     for r in range(len(speaking)):
         n = 0

@@ -21,14 +21,12 @@ and to the event before it on the same item, so that nothing is ever searched.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
 from headwater.config import Precedents as Settings
-from headwater.model._opinion import SparseOpinion, emptied
-from headwater.types import NO_ROW, Batch, Contexts, Floats, Ints, Longs, State
+from headwater.model._opinion import Scratch, SparseOpinion, emptied
+from headwater.types import NO_ROW, Batch, Contexts, Doubles, Floats, Ints, Longs, State
 
 _NEWER = 0.75
 """a: an event of the history weighs so much of the one after it."""
@@ -63,9 +61,7 @@ class Precedents:
         self._newest_of_item = np.full(0, _NONE, np.int64)
         self._events_of_item = np.zeros(0, np.float32)
         self._newest_of_user = np.full(0, _NONE, np.int64)
-        # Scratch of a walk, kept because a request must not cost more as users and items do.
-        self._totals = np.zeros(0, np.float32)
-        self._touched = np.zeros(0, np.int32)
+        self._scratch = Scratch()
         self._likeness = np.zeros(0, np.float32)
 
     def grow(self, n_items: int) -> None:
@@ -74,8 +70,7 @@ class Precedents:
             size = max(n_items, 2 * len(self._events_of_item), 1024)
             self._newest_of_item = _grown(self._newest_of_item, size, _NONE)
             self._events_of_item = _grown(self._events_of_item, size, 0)
-            self._totals = np.zeros(size, np.float32)
-            self._touched = np.zeros(size, np.int32)
+            self._scratch = Scratch(size)
         self.n_items = max(self.n_items, n_items)
 
     def learn(self, batch: Batch) -> None:
@@ -98,15 +93,27 @@ class Precedents:
 
     def weigh(self, contexts: Contexts) -> SparseOpinion:
         """The scores s(i) of every item that some precedent proposes."""
-        return SparseOpinion(contexts, *_weigh(*self._asked(contexts)))
-
-    def sources(self, contexts: Contexts, rows: Ints) -> Ints:
-        """(B, C) for each candidate, the history item whose precedents it comes from most;
-        ``NO_ROW`` where none of them leads to it.
-        """
-        out = np.full(rows.shape, NO_ROW, np.int32)
-        _source(rows, out, *self._asked(contexts))
-        return out
+        settings, scratch = self.settings, self._scratch
+        found = _weigh(
+            contexts.users,
+            contexts.history_items,
+            min(settings.window, contexts.history_items.shape[1]),
+            settings.occurrences,
+            settings.reach,
+            self._counted,
+            self._item,
+            self._user,
+            self._chains,
+            self._newest_of_item,
+            self._events_of_item,
+            self._likeness,
+            scratch.totals,
+            scratch.parts,
+            scratch.most,
+            scratch.sources,
+            scratch.touched,
+        )
+        return SparseOpinion(contexts, *found, scratch)
 
     def forget(self, rows: Ints) -> None:
         """Clears the events of items, and what they led to."""
@@ -139,8 +146,7 @@ class Precedents:
             setattr(self, "_" + name, value.copy())
         n = self.n_items = len(self._newest_of_item)
         self._n_users = len(self._newest_of_user)
-        self._totals = np.zeros(n, np.float32)
-        self._touched = np.zeros(n, np.int32)
+        self._scratch = Scratch(n)
         self._likeness = np.zeros(self._n_users, np.float32)
 
     def _room_for(self, n_users: int, events: int) -> None:
@@ -156,26 +162,6 @@ class Precedents:
             self._item = _grown(self._item, size, NO_ROW)
             self._user = _grown(self._user, size, NO_ROW)
             self._chains = _grown(self._chains, size, _NONE)
-
-    def _asked(self, contexts: Contexts) -> Any:
-        """What every kernel is given, in the order of its first arguments."""
-        settings = self.settings
-        return (
-            contexts.users,
-            contexts.history_items,
-            min(settings.window, contexts.history_items.shape[1]),
-            settings.occurrences,
-            settings.reach,
-            self._counted,
-            self._item,
-            self._user,
-            self._chains,
-            self._newest_of_item,
-            self._events_of_item,
-            self._likeness,
-            self._totals,
-            self._touched,
-        )
 
 
 def _grown(array: np.ndarray, size: int, fill: int) -> np.ndarray:
@@ -225,86 +211,98 @@ def _weight(distance: int, events: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _liken(
+def _find(
     user: int,
     history: Ints,
-    window: int,
+    weights: Doubles,
     occurrences: int,
     counted: Longs,
     ring_user: Ints,
     chains: Longs,
     newest_of_item: Longs,
-    events_of_item: Floats,
     likeness: Floats,
-    clear: bool,
+    found: Longs,
+    n_found: Longs,
 ) -> None:
-    """Adds up sim(v) in ``likeness``, or clears what an earlier call added."""
-    length, size = len(history), len(ring_user)
+    """Lists the places of the precedents of each event, and adds up sim(v) in ``likeness``.
+
+    The chains are followed side by side: each step waits for memory, and so they wait together.
+
+    Args:
+        weights: (W,) of each event of the history, the newest first.
+        found: (W, occurrences).
+        n_found: (W,).
+    """
+    window, size = len(weights), len(ring_user)
     oldest = counted[0] - size
-    for distance in range(1, window + 1):
-        item = history[length - distance]
-        if item < 0:
-            break
-        weight = np.float32(_weight(distance, events_of_item[item]))
-        number = newest_of_item[item]
-        for _ in range(occurrences):
+    # The place of a number that is still in the ring; a division each would take longest of all.
+    newer = counted[0] - counted[0] % size
+    numbers = np.empty(window, np.int64)
+    for d in range(window):
+        numbers[d] = newest_of_item[history[len(history) - 1 - d]]
+        n_found[d] = 0
+    for _ in range(occurrences):
+        for d in range(window):
+            number = numbers[d]
             if number < 0 or number < oldest:
-                break
-            other = ring_user[number % size]
+                continue
+            place = number - newer if number >= newer else number - newer + size
+            other = ring_user[place]
             if other >= 0 and other != user:
-                likeness[other] = 0 if clear else likeness[other] + weight
-            number = chains[number % size, _SAME_ITEM]
+                likeness[other] += np.float32(weights[d])
+                found[d, n_found[d]] = place
+                n_found[d] += 1
+            numbers[d] = chains[place, _SAME_ITEM]
 
 
 @njit(cache=True, nogil=True)
 def _propose(
-    distance: int,
-    user: int,
-    history: Ints,
-    occurrences: int,
+    weight: float,
+    found: Longs,
     reach: int,
     counted: Longs,
     ring_item: Ints,
     ring_user: Ints,
     chains: Longs,
-    newest_of_item: Longs,
-    events_of_item: Floats,
     likeness: Floats,
     totals: Floats,
     touched: Ints,
-    n_touched: int,
+    walks: Longs,
+    shares: Doubles,
 ) -> int:
     """Adds to ``totals`` what the precedents of one event of the history propose.
 
-    Returns how many items have a total now, listed in ``touched``.
+    Returns how many items have a total now, listed in ``touched``. All precedents are walked away
+    from side by side, as in ``_find``.
     """
     size = len(ring_item)
     oldest = counted[0] - size
-    item = history[len(history) - distance]
-    weight = _weight(distance, events_of_item[item])
-    number = newest_of_item[item]
-    for _ in range(occurrences):
-        if number < 0 or number < oldest:
-            break
-        place = number % size
-        other = ring_user[place]
-        if other >= 0 and other != user:
-            for way in (_AFTER, _BEFORE):
-                share = likeness[other] * weight * (1.0 if way == _AFTER else _BACKWARD)
-                neighbour = chains[place, way]
-                for _ in range(reach):
-                    if neighbour < 0 or neighbour < oldest:
-                        break
-                    proposed = ring_item[neighbour % size]
-                    gain = np.float32(share)
-                    if proposed >= 0 and gain > 0:
-                        if totals[proposed] == 0:
-                            touched[n_touched] = proposed
-                            n_touched += 1
-                        totals[proposed] += gain
-                    share *= _NEARER
-                    neighbour = chains[neighbour % size, way]
-        number = chains[place, _SAME_ITEM]
+    newer = counted[0] - counted[0] % size
+    n_touched = 0
+    for way in (_AFTER, _BEFORE):
+        n_walks = len(found)
+        for k in range(n_walks):
+            share = likeness[ring_user[found[k]]] * weight
+            shares[k] = share * (1.0 if way == _AFTER else _BACKWARD)
+            walks[k] = found[k]
+        for _ in range(reach):
+            left = 0
+            for k in range(n_walks):
+                number = chains[walks[k], way]
+                if number < 0 or number < oldest:
+                    continue
+                place = number - newer if number >= newer else number - newer + size
+                share = shares[k]
+                proposed = ring_item[place]
+                gain = np.float32(share)
+                if proposed >= 0 and gain > 0:
+                    if totals[proposed] == 0:
+                        touched[n_touched] = proposed
+                        n_touched += 1
+                    totals[proposed] += gain
+                walks[left], shares[left] = place, share * _NEARER
+                left += 1
+            n_walks = left
     return n_touched
 
 
@@ -323,141 +321,73 @@ def _weigh(
     events_of_item: Floats,
     likeness: Floats,
     totals: Floats,
+    parts: Floats,
+    most: Floats,
+    of_source: Ints,
     touched: Ints,
-) -> tuple[Longs, Ints, Floats]:
+) -> tuple[Longs, Ints, Floats, Ints]:
     batch, length = history_items.shape
     starts = np.zeros(batch + 1, np.int64)
     rows, values = np.empty(64 * batch, np.int32), np.empty(64 * batch, np.float32)
+    sources = np.empty(64 * batch, np.int32)
+    found = np.empty((window, occurrences), np.int64)
+    n_found = np.zeros(window, np.int64)
+    weights = np.empty(window, np.float64)
+    walks, shares = np.empty(occurrences, np.int64), np.empty(occurrences, np.float64)
     filled = 0
     for b in range(batch):
         if not len(ring_item):
             break
-        _liken(
+        history = history_items[b]
+        n = 0
+        while n < window and history[length - 1 - n] >= 0:
+            weights[n] = _weight(n + 1, events_of_item[history[length - 1 - n]])
+            n += 1
+        _find(
             users[b],
-            history_items[b],
-            window,
+            history,
+            weights[:n],
             occurrences,
             counted,
             ring_user,
             chains,
             newest_of_item,
-            events_of_item,
             likeness,
-            False,
+            found,
+            n_found,
         )
         n_touched = 0
-        for distance in range(1, window + 1):
-            if history_items[b, length - distance] < 0:
-                break
-            n_touched = _propose(
-                distance,
-                users[b],
-                history_items[b],
-                occurrences,
+        for d in range(n):
+            n_parts = _propose(
+                weights[d],
+                found[d, : n_found[d]],
                 reach,
                 counted,
                 ring_item,
                 ring_user,
                 chains,
-                newest_of_item,
-                events_of_item,
                 likeness,
-                totals,
-                touched,
-                n_touched,
+                parts,
+                touched[n_touched:],
+                walks,
+                shares,
             )
-        _liken(
-            users[b],
-            history_items[b],
-            window,
-            occurrences,
-            counted,
-            ring_user,
-            chains,
-            newest_of_item,
-            events_of_item,
-            likeness,
-            True,
+            n_before = n_touched
+            for t in range(n_before, n_before + n_parts):
+                item = touched[t]
+                if totals[item] == 0:
+                    touched[n_touched] = item
+                    n_touched += 1
+                totals[item] += parts[item]
+                if parts[item] > most[item]:
+                    most[item] = parts[item]
+                    of_source[item] = history[length - 1 - d]
+                parts[item] = 0
+        for d in range(n):
+            for k in range(n_found[d]):
+                likeness[ring_user[found[d, k]]] = 0
+        rows, values, sources, filled = emptied(
+            totals, most, of_source, touched, n_touched, rows, values, sources, filled
         )
-        rows, values, filled = emptied(totals, touched, n_touched, rows, values, filled)
         starts[b + 1] = filled
-    return starts, rows[:filled], values[:filled]
-
-
-@njit(cache=True, nogil=True)
-def _source(
-    rows: Ints,
-    out: Ints,
-    users: Ints,
-    history_items: Ints,
-    window: int,
-    occurrences: int,
-    reach: int,
-    counted: Longs,
-    ring_item: Ints,
-    ring_user: Ints,
-    chains: Longs,
-    newest_of_item: Longs,
-    events_of_item: Floats,
-    likeness: Floats,
-    totals: Floats,
-    touched: Ints,
-) -> None:
-    batch, length = history_items.shape
-    most = np.zeros(rows.shape[1], np.float32)
-    for b in range(batch):
-        if not len(ring_item):
-            break
-        most[:] = 0
-        _liken(
-            users[b],
-            history_items[b],
-            window,
-            occurrences,
-            counted,
-            ring_user,
-            chains,
-            newest_of_item,
-            events_of_item,
-            likeness,
-            False,
-        )
-        for distance in range(1, window + 1):
-            if history_items[b, length - distance] < 0:
-                break
-            n_touched = _propose(
-                distance,
-                users[b],
-                history_items[b],
-                occurrences,
-                reach,
-                counted,
-                ring_item,
-                ring_user,
-                chains,
-                newest_of_item,
-                events_of_item,
-                likeness,
-                totals,
-                touched,
-                0,
-            )
-            for c in range(rows.shape[1]):
-                if rows[b, c] >= 0 and totals[rows[b, c]] > most[c]:
-                    most[c] = totals[rows[b, c]]
-                    out[b, c] = history_items[b, length - distance]
-            for t in range(n_touched):
-                totals[touched[t]] = 0
-        _liken(
-            users[b],
-            history_items[b],
-            window,
-            occurrences,
-            counted,
-            ring_user,
-            chains,
-            newest_of_item,
-            events_of_item,
-            likeness,
-            True,
-        )
+    return starts, rows[:filled], values[:filled], sources[:filled]

@@ -38,6 +38,9 @@ from headwater.types import (
 _LENGTH_EDGES = np.array([12, 50, 200, 1000])
 """Histories up to each length are encoded together."""
 
+_DEPTH = 100
+"""Items scored exactly beyond those that are wanted, where a first look chose them. """
+
 
 @dataclass(slots=True)
 class Examples:
@@ -81,7 +84,7 @@ class SequenceExpert:
         self.settings = settings
         self.length = length
         self._consuming = consuming_types
-        self.tower = Tower(settings.dim, content, seed)
+        self.tower = Tower(settings.dim, content, settings.exact_items, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.encoder = Encoder(
@@ -96,13 +99,14 @@ class SequenceExpert:
         """(B, D + 1) user vectors; the last column is 1, for the bias."""
         at = np.full((len(contexts), 1), self.length - 1, np.int32)
         gaps = gap_buckets(contexts.history_times, contexts.history_items, contexts.times)
+        rows, place = self._of_histories(contexts)
         with torch.inference_mode():
             users = self._forward(
-                contexts.history_items,
+                place,
                 contexts.history_types,
                 gaps,
                 at,
-                torch.from_numpy(self.tower.vectors()[:, :-1]),
+                torch.from_numpy(self.tower.vectors_of(rows)[:, :-1]),
                 contexts.history_items,
             )
         ones = np.ones((len(contexts), 1), np.float32)
@@ -111,24 +115,39 @@ class SequenceExpert:
     def candidates(
         self, users: Floats, contexts: Contexts, withheld: Flags, k: int
     ) -> tuple[Ints, Floats]:
-        """The best k items of an exact scan, best first: rows and scores (B, k).
+        """The best k items, best first: rows and scores (B, k).
 
-        Where fewer may be proposed, the end of a list is ``NO_ROW`` with a score of -inf.
+        Of up to ``exact_items`` every one is scored; of more, those that seemed best at a first
+        look in bytes (``headwater.model._scan``). Where fewer may be proposed, the end of a list
+        is ``NO_ROW`` with a score of -inf.
         """
         n = len(withheld)
-        scores = users @ self.tower.vectors()[:n].T
-        scores[:, withheld] = -np.inf
-        _mask(scores, contexts.excluded_starts, contexts.excluded)
-        best, places = torch.from_numpy(scores).topk(min(k, n))
+        looked = n > self.tower.exact_items
+        if looked:
+            seeming = self.tower.scan.best(users, contexts, withheld, _DEPTH + k)
+            # In the order of rows, in which equal scores stay.
+            seeming.sort(axis=1)
+            scores = self.scores(users, np.maximum(seeming, 0))
+            scores[seeming == NO_ROW] = -np.inf
+        else:
+            scores = users @ self.tower.vectors()[:n].T
+            scores[:, withheld] = -np.inf
+            _mask(scores, contexts.excluded_starts, contexts.excluded)
+        most = min(k, scores.shape[1])
+        best, columns = torch.from_numpy(scores).topk(most)
+        places = columns.numpy()
+        if looked:
+            places = np.take_along_axis(seeming, places, axis=1)
         rows = np.full((len(users), k), NO_ROW, np.int32)
         found = np.full((len(users), k), -np.inf, np.float32)
-        found[:, : min(k, n)] = best.numpy()
-        rows[:, : min(k, n)] = np.where(np.isfinite(best.numpy()), places.numpy(), NO_ROW)
+        found[:, :most] = best.numpy()
+        rows[:, :most] = np.where(np.isfinite(best.numpy()), places, NO_ROW)
         return rows, found
 
     def scores(self, users: Floats, rows: Ints) -> Floats:
         """(B, C) scores of given candidates; those of ``NO_ROW`` mean nothing."""
-        scores: Floats = np.einsum("bd,bcd->bc", users, self.tower.vectors()[rows], optimize=True)
+        vectors = self.tower.vectors_of(rows.ravel()).reshape(*rows.shape, -1)
+        scores: Floats = np.einsum("bd,bcd->bc", users, vectors, optimize=True)
         return scores
 
     def history_weights(self, contexts: Contexts) -> Floats:
@@ -146,9 +165,12 @@ class SequenceExpert:
         ``NO_ROW`` where there is no history.
         """
         history = contexts.history_items
-        vectors = self.tower.vectors()[:, :-1]
-        weighted = self.history_weights(contexts)[:, :, None] * vectors[history]
-        products = np.einsum("bcd,bld->bcl", vectors[rows], weighted, optimize=True)
+        known, place = self._of_histories(contexts)
+        vectors = self.tower.vectors_of(known)[:, :-1]
+        weighted = self.history_weights(contexts)[:, :, None] * vectors[np.maximum(place, 0)]
+        of_rows = self.tower.vectors_of(np.maximum(rows, 0).ravel())[:, :-1]
+        of_rows = of_rows.reshape(*rows.shape, -1)
+        products = np.einsum("bcd,bld->bcl", of_rows, weighted, optimize=True)
         products[np.broadcast_to((history < 0)[:, None], products.shape)] = -np.inf
         nearest: Ints = np.take_along_axis(history, np.argmax(products, axis=2), axis=1)
         return nearest
@@ -246,6 +268,15 @@ class SequenceExpert:
     def load(self, state: State) -> None:
         self.tower.load({k: v for k, v in state.items() if not k.startswith("dense.")})
         self.dense.load({k[6:]: v for k, v in state.items() if k.startswith("dense.")})
+
+    def _of_histories(self, contexts: Contexts) -> tuple[Ints, Ints]:
+        """The distinct items of histories (at least one row), and the place of each column's
+        among them; -1 where it has none.
+        """
+        history = contexts.history_items
+        rows = np.unique(np.maximum(history, 0))
+        place = np.where(history >= 0, np.searchsorted(rows, history), NO_ROW)
+        return rows.astype(np.int32), place.astype(np.int32)
 
     def _forward(
         self,

@@ -69,6 +69,7 @@ class Recommender:
             scores=np.take_along_axis(scores, order, axis=1),
             features=np.take_along_axis(features, order[:, :, None], axis=1),
             expert_rows=candidates.lists,
+            opinions=candidates.opinions,
         )
 
     def popular(self, n: int, withheld: Flags) -> tuple[list[int], list[float]]:
@@ -104,7 +105,9 @@ class Recommender:
     def reasons(
         self, contexts: Contexts, ranking: Ranking, n: int, item_id: Callable[[int], str]
     ) -> list[list[list[Reason]]]:
-        """Why each of the first n items of each list is in it: all experts, largest share first.
+        """Why each of the first n items of each list is in it, largest share first.
+
+        An expert whose share is nothing is left out.
 
         Args:
             contexts: B requests.
@@ -115,22 +118,39 @@ class Recommender:
         rows = ranking.rows[:, :n]
         if not (rows != NO_ROW).any():
             return [[] for _ in rows]  # before the first item there are no tables to look into
-        shares = self.model.mixture.contributions(ranking.features[:, :n])
-        sources = {
-            name: expert.sources(contexts, rows) for name, expert in self.model.from_history.items()
+        found = self.model.mixture.contributions(ranking.features[:, :n])
+        shares = np.stack([found[expert] for expert in EXPERTS], axis=2)  # (B, n, E)
+        sources = np.full(shares.shape, NO_ROW, np.int32)
+        for number, expert in enumerate(EXPERTS):
+            if expert in ranking.opinions:
+                sources[:, :, number] = ranking.opinions[expert].sources(rows)
+            elif expert == "sequence":
+                sources[:, :, number] = self.model.sequence.sources(contexts, rows)
+        shares = np.round(shares.astype(np.float64), 6)
+        order = np.argsort(-shares, axis=2, kind="stable")
+        ids: dict[int, str | None] = {
+            row: item_id(row) for row in np.unique(sources).tolist() if row != NO_ROW
         }
-        sources["sequence"] = self.model.sequence.sources(contexts, rows)
-
-        def of_item(b: int, place: int) -> list[Reason]:
-            found = []
-            for expert in EXPERTS:
-                source = int(sources[expert][b, place]) if expert in sources else NO_ROW
-                share = round(float(shares[expert][b, place]), 6)
-                found.append(Reason(expert, share, None if source == NO_ROW else item_id(source)))
-            return sorted(found, key=lambda reason: -reason.contribution)
-
+        ids[NO_ROW] = None
         lengths = (rows != NO_ROW).sum(axis=1).tolist()
-        return [[of_item(b, place) for place in range(k)] for b, k in enumerate(lengths)]
+        columns = zip(
+            lengths,
+            order.tolist(),
+            np.take_along_axis(shares, order, axis=2).tolist(),
+            np.take_along_axis(sources, order, axis=2).tolist(),
+            strict=True,
+        )
+        return [
+            [
+                [
+                    Reason(EXPERTS[expert], share, ids[source])
+                    for expert, share, source in zip(*of_item, strict=True)
+                    if share
+                ]
+                for of_item in zip(*(part[:length] for part in parts), strict=True)
+            ]
+            for length, *parts in columns
+        ]
 
     def effects(self, ranking: Ranking, n: int) -> list[list[list[FeatureEffect]]]:
         """For each of the first n items of each list, the features that move its score most."""

@@ -154,7 +154,7 @@ def test_asking_changes_nothing():
     asked = contexts(HISTORIES, excluded=[[0]] * 5)
     expert.weigh(asked).best(np.zeros(len(items), np.bool_), 5)
     expert.weigh(asked).scores(np.zeros((5, 3), np.int32))
-    expert.sources(asked, np.zeros((5, 3), np.int32))
+    expert.weigh(asked).sources(np.zeros((5, 3), np.int32))
     assert state_digest(expert.state()) == before
 
 
@@ -196,7 +196,7 @@ def test_a_source_is_the_history_item_that_most_of_the_score_comes_from(kind):
     history = [2, 7, 1]
     asked = contexts([[5], history])
     every = np.tile(np.arange(len(items), dtype=np.int32), (2, 1))
-    for row, source in enumerate(expert.sources(asked, every)[1].tolist()):
+    for row, source in enumerate(expert.weigh(asked).sources(every)[1].tolist()):
         shares = {
             j: plain.score([items[j], *["nothing"] * back], items[row])
             for back, j in enumerate(reversed(history))
@@ -208,7 +208,7 @@ def test_a_source_is_the_history_item_that_most_of_the_score_comes_from(kind):
 def test_there_is_no_source_in_an_empty_history_nor_for_what_never_followed():
     expert, items = taught([("u", "a", 1e9), ("u", "b", 1e9), ("v", "c", 1e9)])
     rows = np.array([[items.index("b"), items.index("c"), -1]] * 2, np.int32)
-    assert expert.sources(contexts([[], [0]]), rows).tolist() == [[-1, -1, -1], [0, -1, -1]]
+    assert expert.weigh(contexts([[], [0]])).sources(rows).tolist() == [[-1, -1, -1], [0, -1, -1]]
 
 
 # --- the state -----------------------------------------------------------------------------------

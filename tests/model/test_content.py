@@ -139,7 +139,7 @@ def test_a_source_is_the_history_item_that_most_of_the_score_comes_from():
     items = random_items(20)
     found, plain = described(items), Plain(items)
     history = [2, 7, 1]
-    sources = found.sources(contexts([[], history]), every(20)[:2])
+    sources = found.weigh(contexts([[], history])).sources(every(20)[:2])
     assert (sources[0] == -1).all()
     for row, source in enumerate(sources[1].tolist()):
         shares = {
@@ -155,7 +155,7 @@ def test_without_descriptions_nothing_is_like_anything():
     rows, _ = found.weigh(asked).best(np.zeros(5, np.bool_), 3)
     assert (rows == -1).all()
     assert not found.weigh(asked).scores(every(5)[:2]).any()
-    assert (found.sources(asked, every(5)[:2]) == -1).all()
+    assert (found.weigh(asked).sources(every(5)[:2]) == -1).all()
 
 
 def test_asking_changes_nothing():
@@ -164,7 +164,7 @@ def test_asking_changes_nothing():
     asked = contexts(HISTORIES, excluded=[[0]] * 5)
     found.weigh(asked).best(np.zeros(20, np.bool_), 5)
     found.weigh(asked).scores(every(20))
-    found.sources(asked, every(20))
+    found.weigh(asked).sources(every(20))
     assert state_digest(found.state()) == before
 
 

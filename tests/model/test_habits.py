@@ -63,7 +63,7 @@ def test_only_what_the_user_had_is_proposed_and_is_its_own_reason():
     assert {*rows[0].tolist()} == {0, 1, NO_ROW}
     assert (rows[1] == NO_ROW).all()
     every = np.tile(np.arange(3, dtype=np.int32), (2, 1))
-    assert expert.sources(asked, every).tolist() == [[0, 1, NO_ROW], [NO_ROW] * 3]
+    assert expert.weigh(asked).sources(every).tolist() == [[0, 1, NO_ROW], [NO_ROW] * 3]
 
 
 def test_going_back_and_forth_is_learned_as_a_distance_of_two():

@@ -111,7 +111,7 @@ def test_sources_are_the_items_whose_precedents_say_most():
     history = [0, 4, 7]
     asked = contexts([[items.index(str(i)) for i in history]])
     every = np.arange(len(items), dtype=np.int32)[None]
-    found = expert.sources(asked, every)[0]
+    found = expert.weigh(asked).sources(every)[0]
     _, parts = plain(rows, settings, user_rows(rows)[0], history)
     for row, item in enumerate(items):
         best = max(parts[int(item)], key=lambda source: parts[int(item)][source])
@@ -147,7 +147,7 @@ def test_nothing_learned_says_nothing():
     asked = contexts([[0], []])
     rows, _ = expert.weigh(asked).best(np.zeros(3, np.bool_), 2)
     assert rows.tolist() == [[NO_ROW] * 2] * 2
-    assert (expert.sources(asked, np.zeros((2, 1), np.int32)) == NO_ROW).all()
+    assert (expert.weigh(asked).sources(np.zeros((2, 1), np.int32)) == NO_ROW).all()
 
 
 def test_a_history_longer_than_the_window_counts_no_further():
