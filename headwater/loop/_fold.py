@@ -50,6 +50,9 @@ class Fold:
         self.rolled_back = 0
         self._passed_over = np.zeros((0, 2), np.int64)
         self._is_category = np.zeros(0, np.bool_)
+        self._withheld = np.zeros(0, np.bool_)
+        self._withheld_of = 0  # rows that are up to date, but for those that are in doubt
+        self._in_doubt: list[Ints] = []
 
     @property
     def n_items(self) -> int:
@@ -63,8 +66,24 @@ class Fold:
         return eligible & ~self.preprocess.catalogue.withheld(self.n_items)
 
     def withheld(self) -> Flags:
-        """(N,) items that may not be recommended to anyone."""
-        return ~self.eligible()
+        """(N,) items that may not be recommended to anyone.
+
+        Only what batches have touched since the last call is looked at; it must have been counted.
+        """
+        n = self.n_items
+        if n > len(self._withheld):
+            grown = np.ones(max(n, 2 * len(self._withheld)), np.bool_)
+            grown[: len(self._withheld)] = self._withheld
+            self._withheld = grown
+        fresh = np.arange(self._withheld_of, n, dtype=np.int32)
+        rows = np.unique(np.concatenate([fresh, *self._in_doubt]))
+        known = self.preprocess.catalogue
+        eligible = self.model.popularity.events[rows] > 0
+        if self.config.recommend.catalogue == "all":
+            eligible |= known.lists(rows)
+        self._withheld[rows] = ~eligible | known.holds_back(rows)
+        self._withheld_of, self._in_doubt = n, []
+        return self._withheld[:n].copy()
 
     @property
     def shape(self) -> dict[str, str | int | float | bool]:
@@ -128,6 +147,8 @@ class Fold:
         self.model.describe(changes.described, changes.tokens)
         self._mark_categories(np.unique(changes.tokens[changes.tokens != NO_ROW]))
         self.offset = batch.end
+        named = batch.items[batch.items != NO_ROW]
+        self._in_doubt += [named, changes.described, changes.removed]
         return batch, changes.removed
 
     def forget(self, records: Sequence[Record], removed: Ints) -> Gone:
@@ -142,6 +163,7 @@ class Fold:
         gone.items = np.union1d(gone.items, removed)
         if len(gone.items):
             self.model.forget(gone.items)
+            self._in_doubt.append(gone.items)
         if swept is not None:
             self.model.forget_users(gone.users)
             gone.tokens = self.model.forget_unused_tokens()
@@ -169,6 +191,7 @@ class Fold:
         self.offset = offset
         self._passed_over = state["rollbacks.passed_over"].copy()
         self.rolled_back = int(state["rollbacks.through"])
+        self._withheld_of, self._in_doubt = 0, []
         self._is_category = np.zeros(0, np.bool_)
         self._mark_categories(np.arange(len(self.preprocess.tokens), dtype=np.int32))
 

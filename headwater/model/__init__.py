@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from headwater.config import Config
 from headwater.model._dense import Step
-from headwater.model._opinion import Opinion
+from headwater.model._opinion import Opinion, Scratch, mark
 from headwater.model.content import Content
 from headwater.model.habits import Habits
 from headwater.model.mixture import Mixture
@@ -47,6 +47,7 @@ __all__ = [
     "Transitions",
     "gap_buckets",
     "many_threads",
+    "mark",
     "single_threaded",
 ]
 
@@ -131,9 +132,12 @@ class Model:
             config.seed,
         )
         self.mixture = mixture
+        self.scratch = Scratch()
 
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
+        if n_items > len(self.scratch.marks):
+            self.scratch = Scratch(max(n_items, 2 * len(self.scratch.marks)))
         self.popularity.grow(n_items)
         for expert in self.from_history.values():
             expert.grow(n_items)

@@ -57,6 +57,7 @@ class Tower:
         self._stale = np.zeros(0, np.bool_)
         self._changed = np.zeros(0, np.bool_)  # tokens, since items were last added up
         self._slots = np.zeros(0, np.int32)  # a step's scratch: -1 between steps
+        self._places = np.zeros(0, np.int32)  # a product's: 0 between them
 
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
@@ -110,6 +111,15 @@ class Tower:
         places = np.arange(len(rows), dtype=np.int32)
         tokens = self.content.item_tokens
         _compose(rows, self.items.values, tokens, self.tokens.values, out, places)
+        return out
+
+    def products(self, users: Floats, rows: Ints) -> Floats:
+        """(B, C) of (B, D + 1) users with given items' vectors, each item's added up once."""
+        if len(self.items) > len(self._places):
+            self._places = np.zeros(2 * len(self.items), np.int32)
+        distinct, places = _distinct(rows, self._places)
+        out = np.empty(rows.shape, np.float32)
+        _multiply(users, self.vectors_of(distinct), places, out)
         return out
 
     def descend(self, rows: Ints, gradients: Floats, learning_rate: float) -> None:
@@ -243,6 +253,42 @@ def _compose(
         scale = np.float32(1.0 / np.sqrt(n))
         for d in range(dim):
             vector[d] += scale * total[d]
+
+
+@njit(cache=True, nogil=True)
+def _distinct(rows: Ints, places: Ints) -> tuple[Ints, Ints]:
+    """The distinct ones of (B, C) rows, and the place of each among them.
+
+    Args:
+        places: (N,) all 0, before and after.
+    """
+    found = np.empty(rows.size, np.int32)
+    at = np.empty(rows.shape, np.int32)
+    n = 0
+    for b in range(rows.shape[0]):
+        for c in range(rows.shape[1]):
+            row = rows[b, c]
+            if places[row] == 0:
+                found[n] = row
+                n += 1
+                places[row] = n
+            at[b, c] = places[row] - 1
+    places[found[:n]] = 0
+    return found[:n], at
+
+
+# Sums in any order, so that they are done 16 at a time; the order is always the same one.
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _multiply(users: Floats, vectors: Floats, places: Ints, out: Floats) -> None:
+    dim = users.shape[1]
+    for b in range(len(out)):
+        user = users[b]
+        for c in range(out.shape[1]):
+            vector = vectors[places[b, c]]
+            total = np.float32(0)
+            for d in range(dim):
+                total += user[d] * vector[d]
+            out[b, c] = total
 
 
 @njit(cache=True, nogil=True)

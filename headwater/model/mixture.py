@@ -30,6 +30,9 @@ from headwater.config import Mixture as Settings
 from headwater.model._dense import DenseWeights, Step
 from headwater.types import Flags, Floats, Ints, Longs, State
 
+_CHUNK = 2_048
+"""Coalitions taken through the second layer at a time, so that it finds them in the cache."""
+
 
 class Network(nn.Module):
     """(..., F) features to scores (...): a linear part plus two hidden layers.
@@ -166,8 +169,12 @@ class Mixture:
                 weights["first.bias"],
                 weights["linear"],
             )
-            hidden = np.maximum(hidden @ weights["second.weight"].T + weights["second.bias"], 0)
-            values += linear + hidden @ weights["last.weight"][0]
+            for first in range(0, len(hidden), _CHUNK):
+                part = slice(first, first + _CHUNK)
+                second = hidden[part] @ weights["second.weight"].T
+                second += weights["second.bias"]
+                np.maximum(second, 0, out=second)
+                values[part] += linear[part] + second @ weights["last.weight"][0]
         shares = np.zeros(speaking.shape, np.float32)
         _shares(values / len(self.members), speaking, starts, _orders(len(self.groups)), shares)
         shape = features.shape[:-1]

@@ -28,6 +28,9 @@ _RESPONSIBILITY_RATE = 0.002
 """Step of the online EM, a memory of about 500 events, so that one burst doesn't swing the
 mixture. A first guess: no other value was tried."""
 
+_LEADERS = 1_024
+"""Items of the highest counts at each half-life that are kept in view."""
+
 
 class Popularity:
     """Decayed counts per item; a pure fold of the events."""
@@ -46,6 +49,11 @@ class Popularity:
         self._counted = np.zeros(2, np.int64)  # events of all items, items that have any
         self._first_times = np.zeros(0, np.float64)
         self._last_times = np.zeros(0, np.float64)
+        # Those among whom the most popular are; they follow from the counts.
+        self._pool = np.zeros(0, np.int32)
+        self._n_pool = 0
+        self._in_pool = np.zeros(0, np.bool_)
+        self._bounds: Doubles | None = None
 
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
@@ -56,6 +64,9 @@ class Popularity:
                 grown = np.zeros((size, *old.shape[1:]), old.dtype)
                 grown[: len(old)] = old
                 setattr(self, name, grown)
+            in_pool = np.zeros(size, np.bool_)
+            in_pool[: len(self._in_pool)] = self._in_pool
+            self._in_pool = in_pool
         self.n_items = max(self.n_items, n_items)
 
     @property
@@ -100,9 +111,30 @@ class Popularity:
         """(N,) the served popularity of every item; sums to 1 once there are events."""
         return self._counts[: self.n_items] @ (self._mix / np.maximum(self._totals, 1e-300))
 
+    def leaders(self) -> tuple[Ints, Doubles, bool]:
+        """The rows that are first by ``scores()``, with those, and whether no other row has any.
+
+        They are exactly the first ones, of equal ones those of lower row, but how many isn't
+        known before: a few thousand. No more rows are looked at (the threshold algorithm of
+        Fagin, Lotem and Naor, PODS 2001): those that lead at some half-life, and those that
+        events have named since. All others have at each half-life at most what the last of its
+        leaders had, so a higher score than of such counts can't be beaten by them.
+        """
+        if self._bounds is None or self._n_pool > 4 * _LEADERS * len(self.half_lives):
+            self._lead()
+        assert self._bounds is not None
+        weights = self._mix / np.maximum(self._totals, 1e-300)
+        pool = self._pool[: self._n_pool]
+        scores = self._counts[pool] @ weights
+        leading = scores > self._bounds @ weights
+        pool, scores = pool[leading], scores[leading]
+        order = np.lexsort((pool, -scores))
+        return pool[order], scores[order], not self._bounds.any()
+
     def learn(self, batch: Batch) -> None:
         """Counts the wanted events of a batch, in order."""
         wanted = (batch.items != NO_ROW) & (batch.polarities > 0) & (batch.weights > 0)
+        landmarks = self._landmarks.copy()
         _count(
             batch.items[wanted],
             batch.weights[wanted].astype(np.float64),
@@ -117,6 +149,16 @@ class Popularity:
             self._first_times,
             self._last_times,
         )
+        if (self._landmarks != landmarks).any():
+            self._bounds = None  # they are counted in other units
+        if self._bounds is not None:
+            named = np.unique(batch.items[wanted])
+            new = named[~self._in_pool[named]]
+            if self._n_pool + len(new) > len(self._pool):
+                self._pool = np.concatenate([self._pool, new, np.zeros(_LEADERS, np.int32)])
+            self._pool[self._n_pool : self._n_pool + len(new)] = new
+            self._n_pool += len(new)
+            self._in_pool[new] = True
 
     def forget(self, rows: Ints) -> None:
         """Clears items, as if no event had named them."""
@@ -144,6 +186,23 @@ class Popularity:
         for name, value in state.items():
             setattr(self, "_" + name, value.copy())
         self.n_items = len(self._events)
+        self._in_pool = np.zeros(self.n_items, np.bool_)
+        self._bounds = None
+
+    def _lead(self) -> None:
+        """Looks at all items for those that lead at some half-life."""
+        counts = self._counts[: self.n_items]
+        self._in_pool[:] = False
+        self._bounds = np.zeros(len(self.half_lives))
+        for h, of_items in enumerate(counts.T):
+            if len(of_items) > _LEADERS:
+                leaders = np.argpartition(-of_items, _LEADERS - 1)[:_LEADERS]
+                self._in_pool[leaders] = True
+                self._bounds[h] = of_items[leaders].min()
+            else:
+                self._in_pool[: len(of_items)] = True
+        self._pool = np.flatnonzero(self._in_pool).astype(np.int32)
+        self._n_pool = len(self._pool)
 
 
 @njit(cache=True, nogil=True)

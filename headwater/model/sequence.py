@@ -127,7 +127,7 @@ class SequenceExpert:
             seeming = self.tower.scan.best(users, contexts, withheld, _DEPTH + k)
             # In the order of rows, in which equal scores stay.
             seeming.sort(axis=1)
-            scores = self.scores(users, np.maximum(seeming, 0))
+            scores = self.scores(users, seeming)
             scores[seeming == NO_ROW] = -np.inf
         else:
             scores = users @ self.tower.vectors()[:n].T
@@ -146,9 +146,7 @@ class SequenceExpert:
 
     def scores(self, users: Floats, rows: Ints) -> Floats:
         """(B, C) scores of given candidates; those of ``NO_ROW`` mean nothing."""
-        vectors = self.tower.vectors_of(rows.ravel()).reshape(*rows.shape, -1)
-        scores: Floats = np.einsum("bd,bcd->bc", users, vectors, optimize=True)
-        return scores
+        return self.tower.products(users, np.maximum(rows, 0))
 
     def history_weights(self, contexts: Contexts) -> Floats:
         """(B, L) weight of each behaviour in the linear path; sums to 1 over a history."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Generic, TypeVar
 
 import msgspec
 import numpy as np
 
 from headwater.packing import pack_strings, unpack_strings
-from headwater.types import Flags, Item, State, User
+from headwater.types import Flags, Ints, Item, State, User
 
 _Described = TypeVar("_Described", Item, User)
 
@@ -37,6 +37,10 @@ class _Newest(Generic[_Described]):
         if self._newest:
             flags[np.fromiter(self._newest, np.int64)] = True
         return flags
+
+    def lists(self, rows: Ints) -> Flags:
+        """(R,) True for the rows that there is a description of."""
+        return _among(rows, self._newest)
 
     def get(self, row: int) -> _Described | None:
         return self._newest.get(row)
@@ -123,9 +127,17 @@ class Catalogue(_Newest[Item]):
             flags[np.fromiter(self._withheld, np.int64)] = True
         return flags
 
+    def holds_back(self, rows: Ints) -> Flags:
+        """(R,) likewise of given rows."""
+        return _among(rows, self._withheld)
+
     def state(self) -> State:
         return {**super().state(), "withheld": np.array(sorted(self._withheld), np.int64)}
 
     def load(self, state: State) -> None:
         super().load(state)
         self._withheld = {int(row) for row in state["withheld"]}
+
+
+def _among(rows: Ints, known: Container[int]) -> Flags:
+    return np.fromiter((row in known for row in rows.tolist()), np.bool_, len(rows))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from headwater.model import Model, Opinion
-from headwater.types import NO_ROW, Contexts, Flags, Floats, Ints, Longs
+from headwater.model import Model, Opinion, mark
+from headwater.types import NO_ROW, Contexts, Doubles, Flags, Floats, Ints, Longs
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ def propose(model: Model, users: Floats, contexts: Contexts, withheld: Flags, k:
         users, contexts, withheld, k
     )
     stacked = np.stack(list(lists.values()))
-    rows, places, longest = _unite(stacked, len(withheld))
+    rows, places, longest = _unite(stacked, model.scratch.sources)
     return Candidates(
         rows=rows[:, :longest],
         lists=lists,
@@ -54,54 +54,71 @@ def propose(model: Model, users: Floats, contexts: Contexts, withheld: Flags, k:
 
 
 def _popular(model: Model, contexts: Contexts, withheld: Flags, k: int) -> tuple[Ints, Floats]:
-    """One order of all items serves every context: each takes the first k that it may."""
-    scores = model.popularity.scores()
-    scores[withheld] = -1.0
-    longest = int(np.diff(contexts.excluded_starts).max(initial=0))
-    depth = min(k + longest, len(scores))
-    top = np.arange(len(scores))
-    if depth < len(scores):
-        top = np.argpartition(-scores, depth - 1)[:depth]
-    top = top[np.lexsort((top, -scores[top]))]
-    order: Ints = top[scores[top] > 0].astype(np.int32)
+    """One order of items serves every context: each takes the first k that it may."""
+    first, shares, all_of_them = model.popularity.leaders()
+    barred = model.scratch.marks
+    rows, scores = _first(first, shares, contexts, withheld, barred, k)
+    if not all_of_them and (rows == NO_ROW).any():
+        # So much is excluded that the first ones don't do: all items are put in order.
+        shares = model.popularity.scores()
+        first = np.lexsort((np.arange(len(shares)), -shares)).astype(np.int32)
+        rows, scores = _first(first, shares[first], contexts, withheld, barred, k)
+    return rows, scores
+
+
+def _first(
+    order: Ints, shares: Doubles, contexts: Contexts, withheld: Flags, barred: Flags, k: int
+) -> tuple[Ints, Floats]:
+    may = order < len(withheld)
+    may[may] = ~withheld[order[may]]
+    may &= shares > 0
     rows = np.full((len(contexts), k), NO_ROW, np.int32)
-    _take(order, contexts.excluded_starts, contexts.excluded, len(scores), rows)
-    return rows, np.where(rows >= 0, scores[rows], 0).astype(np.float32)
+    scores = np.zeros((len(contexts), k), np.float32)
+    _take(
+        order[may],
+        shares[may],
+        contexts.excluded_starts,
+        contexts.excluded,
+        barred,
+        rows,
+        scores,
+    )
+    return rows, scores
 
 
 @njit(cache=True, nogil=True)
 def _take(
     order: Ints,
+    shares: Doubles,
     excluded_starts: Longs,
     excluded: Ints,
-    n_items: int,
+    barred: Flags,
     rows: Ints,
+    scores: Floats,
 ) -> None:
-    mark = np.full(n_items, -1, np.int32)
     k = rows.shape[1]
     for b in range(len(rows)):
-        for e in range(excluded_starts[b], excluded_starts[b + 1]):
-            if excluded[e] < n_items:
-                mark[excluded[e]] = b
+        mark(barred, excluded[excluded_starts[b] : excluded_starts[b + 1]], True)
         filled = 0
-        for item in order:
+        for place in range(len(order)):
             if filled == k:
                 break
-            if mark[item] != b:
-                rows[b, filled] = item
+            if not barred[order[place]]:
+                rows[b, filled], scores[b, filled] = order[place], shares[place]
                 filled += 1
+        mark(barred, excluded[excluded_starts[b] : excluded_starts[b + 1]], False)
 
 
 @njit(cache=True, nogil=True)
-def _unite(
-    lists: Ints,
-    n_items: int,
-) -> tuple[Ints, Ints, int]:
-    """(E, B, K) lists to their unions (B, E * K), the places (E, B, E * K), the longest union."""
+def _unite(lists: Ints, column: Ints) -> tuple[Ints, Ints, int]:
+    """(E, B, K) lists to their unions (B, E * K), the places (E, B, E * K), the longest union.
+
+    Args:
+        column: (N,) all 0, before and after.
+    """
     experts, batch, k = lists.shape
     rows = np.full((batch, experts * k), -1, np.int32)
     places = np.full((experts, batch, experts * k), -1, np.int32)
-    column = np.full(n_items, -1, np.int32)
     longest = 1
     for b in range(batch):
         filled = 0
@@ -110,12 +127,12 @@ def _unite(
                 item = lists[e, b, place]
                 if item < 0:
                     break
-                if column[item] < 0:
-                    column[item] = filled
+                if column[item] == 0:
                     rows[b, filled] = item
                     filled += 1
-                places[e, b, column[item]] = place
+                    column[item] = filled
+                places[e, b, column[item] - 1] = place
         for c in range(filled):
-            column[rows[b, c]] = -1
+            column[rows[b, c]] = 0
         longest = max(longest, filled)
     return rows, places, longest

@@ -5,17 +5,18 @@ Every feature is a function of the state before the event that it predicts.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numba import njit
 
 from headwater.config import Config
 from headwater.model import EXPERTS, Mixture, Model
 from headwater.recommend._candidates import Candidates
-from headwater.types import NO_ROW, Contexts, Floats
+from headwater.types import NO_ROW, Contexts, Doubles, Floats, Ints, Longs
 
 _FLOOR = -12.0
 """Log share of an item that an expert knows nothing of."""
+
+_SILENT = _FLOOR / 4.0 + 1.5
 
 _HISTORY_BUCKETS = (1, 5, 20)
 
@@ -57,7 +58,7 @@ class Features:
             if owner in groups:
                 groups[owner].append(column)
                 if what.startswith("log_share"):
-                    silence[column] = _scaled(_FLOOR)
+                    silence[column] = _SILENT
                 if what == "log_share" and owner in ("popularity", "transitions"):
                     linear[column] = 1.0
                 if what == "reciprocal_place":
@@ -79,62 +80,114 @@ class Features:
         out = np.empty((batch, n, len(self)), np.float32)
         popularity = model.popularity
         shares = popularity.shares(rows)
-        mixed = shares @ popularity.mix.astype(np.float32)
-        column = 0
-        for expert in EXPERTS:
+        values = np.empty((len(EXPERTS), batch, n), np.float32)  # shares, of "sequence" their logs
+        for number, expert in enumerate(EXPERTS):
             if expert == "popularity":
-                log_share = _log_share(mixed)
+                values[number] = shares @ popularity.mix.astype(np.float32)
             elif expert != "sequence":
-                scores = candidates.opinions[expert].scores(rows)
+                values[number] = candidates.opinions[expert].scores(rows)
                 if expert == "content":
-                    likeness = scores
+                    likeness = values[number].copy()
                 total = candidates.list_scores[expert].sum(axis=1, keepdims=True)
-                log_share = _log_share(scores / np.maximum(total, 1e-9))
+                values[number] /= np.maximum(total, 1e-9)
             else:
-                scores = model.sequence.scores(candidates.users, rows)
-                log_share = scores - _log_sum(candidates.list_scores[expert])
-            place = candidates.places[expert]
-            out[:, :, column] = _scaled(np.clip(log_share, _FLOOR, 0.0))
-            out[:, :, column + 1] = np.where(place >= 0, 1.0 / (1.0 + np.maximum(place, 0)), 0.0)
-            column += 2
-        out[:, :, column : column + self.half_lives] = _scaled(_log_share(shares))
-        column += self.half_lives
-        out[:, :, column] = likeness
-        column += 1
-        now = contexts.times[:, None]
-        out[:, :, column] = np.log1p(popularity.events[rows]) / 4.0 - 1.0
-        out[:, :, column + 1] = _log_time(now - popularity.first_times[rows])
-        out[:, :, column + 2] = _log_time(now - popularity.last_times[rows])
-        column += 3
+                values[number] = model.sequence.scores(candidates.users, rows)
+                values[number] -= _log_sum(candidates.list_scores[expert])
         lengths = contexts.history_lengths
         last = contexts.history_items[:, -1]
         pause = np.where(last != NO_ROW, contexts.times - contexts.history_times[:, -1], 1e8)
-        request = np.stack(
+        bucket = np.searchsorted(_HISTORY_BUCKETS, lengths, side="right")
+        request = np.concatenate(
             [
-                np.log1p(lengths) / 3.0 - 1.0,
-                np.log1p(contexts.session_lengths) / 2.0,
-                _log_time(pause),
+                np.stack(
+                    [
+                        np.log1p(lengths) / 3.0 - 1.0,
+                        np.log1p(contexts.session_lengths) / 2.0,
+                        np.log1p(np.maximum(pause, 0.0)) / 6.0 - 1.5,
+                    ],
+                    axis=1,
+                ),
+                np.eye(len(_HISTORY_BUCKETS) + 1)[bucket],
             ],
             axis=1,
         )
-        out[:, :, column : column + 3] = request[:, None, :]
-        column += 3
-        bucket = np.searchsorted(_HISTORY_BUCKETS, lengths, side="right")
-        out[:, :, column:] = np.eye(len(_HISTORY_BUCKETS) + 1, dtype=np.float32)[bucket][:, None, :]
+        _fill(
+            rows,
+            values,
+            EXPERTS.index("sequence"),
+            np.stack([candidates.places[expert] for expert in EXPERTS]),
+            shares,
+            likeness,
+            popularity.events,
+            popularity.first_times,
+            popularity.last_times,
+            contexts.times,
+            request.astype(np.float32),
+            out,
+        )
         return out
 
 
-def _log_share(shares: Floats) -> Floats:
-    return np.maximum(np.log(np.maximum(shares, 1e-12)), _FLOOR)
+@njit(cache=True, nogil=True)
+def _fill(
+    rows: Ints,
+    values: Floats,
+    in_logs: int,
+    places: Ints,
+    shares: Floats,
+    likeness: Floats,
+    events: Longs,
+    first_times: Doubles,
+    last_times: Doubles,
+    now: Doubles,
+    request: Floats,
+    out: Floats,
+) -> None:
+    """Writes every feature of every candidate, in the order of ``Features``.
+
+    Args:
+        values: (E, B, C) shares of the experts, but logarithms of them for expert ``in_logs``.
+        places: (E, B, C).
+        shares: (B, C, H) at each half-life.
+        request: (B, R) the last R columns.
+    """
+    batch, n = rows.shape
+    for b in range(batch):
+        for c in range(n):
+            row = rows[b, c]
+            column = 0
+            for e in range(len(values)):
+                value = values[e, b, c]
+                log_share = np.float32(min(value, 0.0)) if e == in_logs else _log_share(value)
+                out[b, c, column] = _scaled(min(max(log_share, _FLOOR), 0.0))
+                place = places[e, b, c]
+                out[b, c, column + 1] = 1.0 / (1.0 + place) if place >= 0 else 0.0
+                column += 2
+            for h in range(shares.shape[2]):
+                out[b, c, column] = _scaled(_log_share(shares[b, c, h]))
+                column += 1
+            out[b, c, column] = likeness[b, c]
+            out[b, c, column + 1] = np.log1p(events[row]) / 4.0 - 1.0
+            out[b, c, column + 2] = _log_time(now[b] - first_times[row])
+            out[b, c, column + 3] = _log_time(now[b] - last_times[row])
+            column += 4
+            for r in range(request.shape[1]):
+                out[b, c, column + r] = request[b, r]
 
 
-def _scaled(log_share: np.ndarray | float) -> Any:
+@njit(cache=True, nogil=True)
+def _log_share(share: float) -> float:
+    return float(np.float32(max(np.log(np.float32(max(share, 1e-12))), _FLOOR)))
+
+
+@njit(cache=True, nogil=True)
+def _scaled(log_share: float) -> float:
     return log_share / 4.0 + 1.5
 
 
-def _log_time(seconds: np.ndarray) -> np.ndarray:
-    scaled: np.ndarray = np.log1p(np.maximum(seconds, 0.0)) / 6.0 - 1.5
-    return scaled
+@njit(cache=True, nogil=True)
+def _log_time(seconds: float) -> float:
+    return float(np.log1p(max(seconds, 0.0)) / 6.0 - 1.5)
 
 
 def _log_sum(scores: Floats) -> Floats:

@@ -6,7 +6,7 @@ import pytest
 from headwater.config import Config
 from headwater.config import Popularity as Settings
 from headwater.deploy import state_digest
-from headwater.model import Popularity
+from headwater.model import Popularity, popularity
 from tests.model.arrays import batches, copied, stream
 
 HOURS = (0.01, 1.0, 500.0)
@@ -173,3 +173,57 @@ def test_what_is_left_after_the_loudest_item_is_a_whole_again():
     expert, _ = taught(rows, hours=(1.0,))
     expert.forget(np.array([2], np.int32))
     assert expert.shares(np.array([0, 1, 2])).ravel().tolist() == [0.5, 0.5, 0.0]
+
+
+# --- the leaders ---------------------------------------------------------------------------------
+
+
+def ranked(found):
+    """Every item that has a score, by it."""
+    scores = found.scores()
+    order = np.lexsort((np.arange(len(scores)), -scores))
+    return order[scores[order] > 0].tolist()
+
+
+def many_rows(seed):
+    """A stream over some 60 items, the popular ones others in its second half."""
+    rng = np.random.default_rng(seed)
+    items = (rng.zipf(1.5, 800) % 60 + 20 * (np.arange(800) > 400)).tolist()
+    return [(0, item, 1e9 + 600.0 * n) for n, item in enumerate(items)]
+
+
+def after_each_batch(seed):
+    config = Config()
+    made, items = batches(config, stream(many_rows(seed)), range(20, 800, 20))
+    expert = Popularity(Settings(half_lives_hours=(4.0, 40.0, 500.0)))
+    for batch in made:
+        expert.grow(len(items))
+        expert.learn(batch)
+        yield expert
+
+
+@pytest.mark.parametrize("leaders", [5, 10_000])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_leaders_are_exactly_the_first(monkeypatch, leaders, seed):
+    monkeypatch.setattr(popularity, "_LEADERS", leaders)
+    known = []
+    for n, expert in enumerate(after_each_batch(seed)):
+        if n == 10:
+            expert.forget(np.array(ranked(expert)[:2], np.int32))
+        rows, scores, all_of_them = expert.leaders()
+        order = ranked(expert)
+        assert rows[scores > 0].tolist() == order[: (scores > 0).sum()]
+        np.testing.assert_allclose(scores, expert.scores()[rows], rtol=1e-12)
+        assert not all_of_them or (scores > 0).sum() == len(order)
+        known.append((scores > 0).sum() / len(order))
+    assert np.mean(known) == 1.0 if leaders == 10_000 else 0.1 < np.mean(known) < 1.0
+
+
+def test_leaders_are_found_without_looking_at_every_item_each_time(monkeypatch):
+    monkeypatch.setattr(popularity, "_LEADERS", 5)
+    looked = []
+    honest = Popularity._lead
+    monkeypatch.setattr(Popularity, "_lead", lambda self: [looked.append(1), honest(self)])
+    asked = [len(expert.leaders()[0]) for expert in after_each_batch(0)]
+    assert len(looked) < len(asked)
+    assert min(asked) > 0

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.config import Content as Settings
-from headwater.model import Content
+from headwater.model import Content, _tower
+from headwater.model._scan import Scan
 from headwater.model._tower import Tower
 from tests.model.arrays import copied
 
@@ -16,8 +17,8 @@ DIM, ITEMS, WIDTH = 4, 12, 5
 NOBODY = np.zeros(0, np.int32)
 
 
-def tower(items=ITEMS, seed=0):
-    made = Tower(DIM, Content(Settings(tokens=WIDTH)), seed)
+def tower(items=ITEMS, seed=0, exact_items=1_000):
+    made = Tower(DIM, Content(Settings(tokens=WIDTH)), exact_items, seed)
     made.grow(items)
     return made
 
@@ -177,8 +178,6 @@ def test_whatever_happens_kept_vectors_are_those_of_the_tables_in_both_roles(ste
 
 def test_a_put_costs_one_vector_and_a_step_those_that_share_a_token(monkeypatch):
     found, composed = tower(), []
-    from headwater.model import _tower
-
     honest = _tower._compose
 
     def compose(rows, *rest):
@@ -196,6 +195,59 @@ def test_a_put_costs_one_vector_and_a_step_those_that_share_a_token(monkeypatch)
     descend(found, 5)
     found.vectors()
     assert composed == [ITEMS, 1, 1, 2]
+
+
+# --- the first look in bytes ----------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS)
+def test_bytes_are_those_of_the_vectors_once_all_had_their_turn(steps):
+    learned, served = tower(ITEMS + 6, exact_items=4), tower(ITEMS + 6, exact_items=4)
+    for n, step in enumerate(steps):
+        taken(learned, step, n)
+        if step[0] != "descend":
+            taken(served, step, n)
+        if step[0] == "reload":
+            other = tower(0, exact_items=4)
+            other.content.load(copied(learned.content.state()))
+            other.load(copied(learned.state()))
+            learned = other
+        served.put(*learned.take_changes())
+    every = np.arange(ITEMS + 6, dtype=np.int32)
+    for found in (learned, served):
+        fresh = Scan(DIM)
+        fresh.grow(ITEMS + 6)
+        fresh.put(every, found.vectors())
+        for name, value in fresh.state().items():
+            np.testing.assert_array_equal(found.scan.state()[name], value)
+
+
+def test_a_step_on_tokens_looks_again_at_as_many_items_in_a_large_catalogue(monkeypatch):
+    monkeypatch.setattr(_tower, "_SWEPT", 5)
+    monkeypatch.setattr(_tower, "_STEPS", 1)
+    found, composed = tower(100, exact_items=4), []
+    for item in range(100):
+        describe(found, item, item % 3)
+    honest = _tower._compose
+    monkeypatch.setattr(
+        _tower, "_compose", lambda rows, *rest: [composed.append(rows.copy()), honest(rows, *rest)]
+    )
+    for step in range(3):
+        descend(found, 7, seed=step)
+    assert [rows.tolist() for rows in composed] == [
+        one for first in (0, 5, 10) for one in ([7], list(range(first, first + 5)))
+    ]
+
+
+def test_products_are_those_with_each_vector():
+    found = tower()
+    describe(found, 3, 1, 4)
+    rows = np.array([[3, 0, 3], [5, 3, 1]], np.int32)
+    users = np.random.default_rng(0).normal(size=(2, DIM + 1)).astype(np.float32)
+    expected = np.einsum("bd,bcd->bc", users, found.vectors()[rows])
+    np.testing.assert_allclose(found.products(users, rows), expected, atol=1e-6)
+    np.testing.assert_array_equal(found.products(users, rows), found.products(users, rows))
 
 
 # --- items that are gone --------------------------------------------------------------------------
