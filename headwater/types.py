@@ -413,7 +413,8 @@ class Status(msgspec.Struct, frozen=True):
 
     The log holds the entries after ``start``, through ``end``.
     ``lag`` counts the entries of the log that this process hasn't folded,
-    ``training_lag`` those that the model hasn't learned. ``trainer`` is the
+    ``training_lag`` those that the model hasn't learned. Through ``gradient_through`` the
+    gradient took what it wanted of them: all, or under load a sample. ``trainer`` is the
     newest report that came with an update, without its metrics.
     """
 
@@ -429,6 +430,7 @@ class Status(msgspec.Struct, frozen=True):
     offset: int
     lag: int
     trained_through: int
+    gradient_through: int
     training_lag: int
     dead_letters: int
     clicks: list[ClickThrough]

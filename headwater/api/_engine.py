@@ -77,6 +77,7 @@ class Follows(Protocol):
     version: int
     sequence: int
     trained_through: int
+    gradient_through: int
     report: dict[str, Any]
 
     def catch_up(self) -> None: ...
@@ -103,6 +104,7 @@ class Standing:
     version: int = 0
     sequence: int = 0
     trained_through: int = 0
+    gradient_through: int = 0
     report: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -113,6 +115,7 @@ class Standing:
             version=follower.version,
             sequence=follower.sequence,
             trained_through=follower.trained_through,
+            gradient_through=follower.gradient_through,
             report=follower.report,
         )
 

@@ -118,6 +118,11 @@ class StateCollector(Collector):
             ("events_log_start", "Offset after which the log begins.", service.events.start()),
             ("folded_offset", "Offset that this process has folded.", standing.offset),
             ("trained_through_offset", "Offset learned.", standing.trained_through),
+            (
+                "gradient_through_offset",
+                "Offset through which the gradient took its sample.",
+                standing.gradient_through,
+            ),
             ("lag_events", "Entries that this process hasn't folded.", end - standing.offset),
             ("training_lag_events", "Entries not learned.", end - standing.trained_through),
             ("version", "Structural version of the live model.", standing.version),

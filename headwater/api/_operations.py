@@ -71,6 +71,7 @@ def _status(service: Service) -> Status:
         offset=standing.offset,
         lag=max(0, end - standing.offset),
         trained_through=standing.trained_through,
+        gradient_through=standing.gradient_through,
         training_lag=max(0, end - standing.trained_through),
         dead_letters=service.events.dead_letter_count(),
         clicks=service.feedback.click_through(),

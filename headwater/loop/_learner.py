@@ -269,12 +269,10 @@ class Learner:
         """
         seed = self.config.seed
         targets: Longs = np.flatnonzero(batch.targets)
-        if pace is None:
-            chosen, gradient = targets, np.ones(len(batch), np.bool_)
-        else:
-            chosen = targets[sampled(seed, batch.offsets[targets], pace.evaluated)]
-            gradient = sampled(seed, batch.offsets, pace.gradient)
-        sample = Sample(gradient, chosen, pace is None or pace.replay)
+        of = pace or Pace(batch.end, 1.0, 1.0, True)
+        chosen = targets[sampled(seed, batch.offsets[targets], of.evaluated)]
+        gradient = sampled(seed, batch.offsets, of.gradient)
+        sample = Sample(gradient, of.gradient, chosen, of.replay)
         if self.on_outcomes is None or pace is None:
             return sample, self.fold.recommender.rank(taken(batch, chosen).contexts, withheld)
         tested = taken(batch, targets)

@@ -104,6 +104,12 @@ def _rows(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     report = answer["trainer"]
     if "events_per_second" in report:
         yield "learning", f"{report['events_per_second']:,.0f} events/s"
+    if (pace := report.get("pace")) and pace["gradient"] < 1.0:
+        yield (
+            "sampled under load",
+            f"gradient {pace['gradient']:.0%}, predictions {pace['evaluated']:.0%}, "
+            f"replay {'on' if pace['replay'] else 'off'}",
+        )
     if found := {reason: n for reason, n in report.get("cleaned", {}).items() if n}:
         yield "taught nothing", ", ".join(f"{n:,} {reason}" for reason, n in found.items())
     if "known" in report:

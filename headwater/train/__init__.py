@@ -63,11 +63,16 @@ class Lesson:
 
 @dataclass(slots=True)
 class Sample:
-    """What a step takes of a batch of B events; the counting experts take all of it."""
+    """What a step takes of a batch of B events; the counting experts take all of it.
+
+    A history that is encoded holds the user's events that weren't taken: as many more of its
+    earlier positions are predicted.
+    """
 
     gradient: Flags  # (B,) those that the sequence expert learns from
+    gradient_share: float
     ranked: Longs  # (Q,) ascending places of those that there are lists of
-    replay: bool  # whether earlier examples are learned again
+    replay: bool  # whether earlier histories are learned again; lists are
 
 
 _NOTHING = Lesson(float("nan"), float("nan"), 0, 0)
@@ -177,7 +182,7 @@ class Trainer:
         """
         if sample is None:
             everything = np.arange(len(batch))
-            sample = Sample(np.ones(len(batch), np.bool_), everything, True)
+            sample = Sample(np.ones(len(batch), np.bool_), 1.0, everything, True)
         if not gradient:
             self.model.count(batch)
             return _NOTHING
@@ -187,9 +192,7 @@ class Trainer:
         lists, drawn_lists = self._sampled_lists(batch, ranking, kept, sample, random)
         chances = self._chances(self._histories, "targets")
         wanted = kept[:, 0] & sample.gradient
-        examples, drawn, new = self._sampled_histories(
-            batch, wanted, sample.replay, chances, random
-        )
+        examples, drawn, new = self._sampled_histories(batch, wanted, sample, chances, random)
         keep = np.exp(self._log_keep(batch.items[taught]))
         mean_keep = float(keep.sum()) / max(len(keep), 1)
         positives = _Positives(examples.weights > 0, new, mean_keep, chances)
@@ -300,14 +303,14 @@ class Trainer:
         self,
         batch: Batch,
         kept: Flags,
-        replay: bool,
+        sample: Sample,
         chances: Doubles | None,
         random: np.random.Generator,
     ) -> tuple[Examples, _Drawn, Flags]:
         """New and replayed examples, where they were drawn, and which are new."""
         fresh = self._fresh(batch, kept)
         settings = self.config.sequence
-        wanted = round(settings.replay * len(fresh["targets"])) if replay else 0
+        wanted = round(settings.replay * len(fresh["targets"])) if sample.replay else 0
         places = self._histories.sample(wanted, random, chances)
         again = self._histories.take(places)
         both = {name: np.concatenate([fresh[name], again[name]]) for name in fresh}
@@ -317,7 +320,7 @@ class Trainer:
             both[name] for name in ("items", "types", "cleaned", "targets", "weights")
         )
         n, length = items.shape
-        earlier = settings.earlier_positions
+        earlier = round(settings.earlier_positions / sample.gradient_share)
         at = np.full((n, 1 + earlier), length - 1, np.int32)
         at[:, 1:] = random.integers(0, max(length - 1, 1), (n, earlier))
         # Spread the draws over the filled columns, so that short histories get theirs too.
@@ -333,7 +336,9 @@ class Trainer:
         kind = np.take_along_axis(types, np.minimum(at[:, 1:] + 1, length - 1), axis=1)
         spoilt = np.take_along_axis(cleaned, np.minimum(at[:, 1:] + 1, length - 1), axis=1)
         shown = (filled > 1) & self._taught[kind] & ~spoilt
-        share[:, 1:] = np.where(shown, 0.5 * weights[:, None] / max(earlier, 1), 0.0)
+        share[:, 1:] = np.where(
+            shown, 0.5 * weights[:, None] / max(settings.earlier_positions, 1), 0.0
+        )
         if self.config.imbalance.item_share < 1.0:
             # Kept for their own item's sake, and not for that of the event that brought them.
             share[:, 1:] *= np.exp(-self._log_keep(targets))[:, None]
@@ -416,7 +421,7 @@ class Trainer:
             "kinds": kinds,
             "weights": (weights / self._keep[kinds])[:, None] * kept[rows],
         }
-        wanted = round(self.config.mixture.replay * len(rows)) if sample.replay else 0
+        wanted = round(self.config.mixture.replay * len(rows))
         chances = self._chances(self._lists, "items")
         places = self._lists.sample(wanted, random, chances)
         again = self._lists.take(places)

@@ -56,6 +56,7 @@ class CountingFollower:
     version: int = 1
     sequence: int = 7
     trained_through: int = 0
+    gradient_through: int = 0
     report: dict[str, Any] = field(default_factory=dict)
     caches: dict[str, Any] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)

@@ -36,6 +36,7 @@ VOLATILE = {
     "title",
     "trained_through",
     "trainer",
+    "gradient_through",
     "training_lag",
     "uptime_seconds",
     "version",

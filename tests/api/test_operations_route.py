@@ -100,6 +100,7 @@ def test_status(client: TestClient[Litestar]) -> None:
         "offset": 5,
         "lag": 0,
         "trained_through": 3,
+        "gradient_through": 0,
         "training_lag": 2,
         "dead_letters": 1,
         "clicks": [],
