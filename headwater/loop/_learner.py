@@ -621,11 +621,11 @@ class Learner:
         size = events_of(behind, settings)
         records = self._events.read(self.trained_through, size)
         deadline = time.monotonic() + settings.batch_milliseconds / 1000.0
-        while 0 < len(records) < size:
-            left = deadline - time.monotonic()
-            if left <= 0 or not self._events.wait(records[-1].offset, left):
-                break
-            records += self._events.read(records[-1].offset, size - len(records))
+        while 0 < len(records) < size and (left := deadline - time.monotonic()) > 0:
+            # Not woken to read each commit alone: what is missing is read together.
+            missing = size - len(records)
+            self._events.wait(records[-1].offset + missing - 1, left)
+            records += self._events.read(records[-1].offset, missing)
         return self.fold.until_cut(records), behind
 
     def _through(self, end: int) -> list[Record]:
