@@ -365,6 +365,33 @@ class Metrics(msgspec.Struct, frozen=True):
     values: dict[str, Metric]
 
 
+class Comparison(msgspec.Struct, frozen=True):
+    """Two models' gains for the same n events: sums, sums of squares, and that of products."""
+
+    n: int = 0
+    challenger: float = 0.0
+    live: float = 0.0
+    challenger_squares: float = 0.0
+    live_squares: float = 0.0
+    products: float = 0.0
+
+
+class Lift(msgspec.Struct, frozen=True):
+    """By what share a challenger's gains are above the live model's, over n events of both.
+
+    ``challenger`` and ``live`` are the mean gains, ``value`` is the one over the other less 1.
+    The true lift is within ``low`` and ``high`` at all times, but for a probability of 1 %;
+    ``None`` stands for an end that isn't known yet.
+    """
+
+    n: int
+    challenger: float
+    live: float
+    value: float | None
+    low: float | None
+    high: float | None
+
+
 class Version(msgspec.Struct, frozen=True):
     """A kept state of the model: what it has learned, where it is, whether it is live.
 
