@@ -64,7 +64,9 @@ def measured() -> dict[str, Any]:
 
 def missed(found: dict[str, Any]) -> bool:
     alike, better = found["alike"], found["better"]
-    return alike["promoted"] > WRONG * alike["runs"] or better["promoted"] < FOUND * better["runs"]
+    if alike["promoted"] > WRONG * alike["runs"]:
+        return True
+    return bool(better["promoted"] < FOUND * better["runs"])
 
 
 def sentence(found: dict[str, Any]) -> str:
