@@ -538,7 +538,7 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> C
 
 LEARNING = (
     *("preprocess", "popularity", "transitions", "neighbours", "precedents", "content"),
-    *("sequence", "mixture", "imbalance", "train", "optimize"),
+    *("sequence", "mixture", "imbalance", "optimize"),
 )
 """Sections that decide how is learned: what a challenger may set, and a promotion brings."""
 

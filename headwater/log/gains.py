@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import apsw
+import msgspec
 import numpy as np
 import structlog
 
 from headwater.errors import LogError
 from headwater.log._database import Readers, Schema, abandon, connect, create, explained
-from headwater.types import Doubles, Longs
+from headwater.types import Doubles, Longs, Pace
 
 _GAINS = Schema(
     kind="a log of gains",
@@ -28,6 +29,7 @@ _GAINS = Schema(
             through INTEGER PRIMARY KEY,
             first INTEGER NOT NULL,
             epoch INTEGER NOT NULL,
+            pace BLOB NOT NULL,
             offsets BLOB NOT NULL,
             gains BLOB NOT NULL)""",
     ),
@@ -38,8 +40,8 @@ KEPT = 200_000
 
 
 class Gains(NamedTuple):
-    """A micro-batch that the live model was tested on: its first and its last offset, and what
-    each of its n predictions gained.
+    """A micro-batch that the live model was tested on: its first and its last offset, what each of
+    its n predictions gained, and what it got.
     """
 
     first: int
@@ -47,6 +49,7 @@ class Gains(NamedTuple):
     epoch: int
     offsets: Longs  # (n,)
     values: Doubles  # (n,)
+    pace: Pace | None = None
 
 
 @contextlib.contextmanager
@@ -86,11 +89,12 @@ class GainsLog:
                     (gains.first, gains.through - KEPT),
                 )
                 self._connection.execute(
-                    "INSERT INTO gains VALUES(?, ?, ?, ?, ?)",
+                    "INSERT INTO gains VALUES(?, ?, ?, ?, ?, ?)",
                     (
                         gains.through,
                         gains.first,
                         gains.epoch,
+                        msgspec.json.encode(gains.pace),
                         gains.offsets.astype("<i8").tobytes(),
                         gains.values.astype("<f8").tobytes(),
                     ),
@@ -100,15 +104,20 @@ class GainsLog:
         """The first micro-batch that ends behind ``offset``; ``None`` where there is none yet."""
         with self._readers.connection() as connection:
             row = connection.execute(
-                "SELECT first, through, epoch, offsets, gains FROM gains WHERE through > ?"
+                "SELECT first, through, epoch, pace, offsets, gains FROM gains WHERE through > ?"
                 " ORDER BY through LIMIT 1",
                 (offset,),
             ).fetchone()
         if row is None:
             return None
-        first, through, epoch, offsets, values = row
+        first, through, epoch, pace, offsets, values = row
         return Gains(
-            first, through, epoch, np.frombuffer(offsets, "<i8"), np.frombuffer(values, "<f8")
+            first,
+            through,
+            epoch,
+            np.frombuffer(offsets, "<i8"),
+            np.frombuffer(values, "<f8"),
+            msgspec.json.decode(pace, type=Pace | None),
         )
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ from headwater.errors import Dropped, GuardTripped, UpdateError
 from headwater.evaluate import TOP, Alarm, Evaluator, Outcomes, Satisfaction, compare, ndcg_gains
 from headwater.feedback import Impressions
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
+from headwater.log.gains import Gains
 from headwater.loop._fold import Fold, part_of, shape
 from headwater.loop._pace import events_of, pace_of, sampled
 from headwater.loop._promotion import due, shadowed
@@ -139,6 +140,7 @@ class Learner:
         self.version = 1
         self.lineage = Lineage()
         self.on_outcomes: Callable[[Batch, Outcomes], None] | None = None
+        self.on_gains: Callable[[Gains], None] | None = None
         self.on_alert: Callable[[str, Mapping[str, Any]], None] | None = None
         self._ringing: int | None = None
         self._restore()
@@ -208,6 +210,8 @@ class Learner:
                 tested, ranking, popularity.events, popularity.n_events, popularity.n_eligible
             )
             self._listen(tested, outcomes)
+            if self.on_gains is not None:
+                self.on_gains(_gains(batch, tested, outcomes, self.epoch, pace))
             if self.on_outcomes is not None and pace is None:
                 self.on_outcomes(tested, outcomes)
             shown = ranking.rows[:, :TOP]
@@ -306,8 +310,8 @@ class Learner:
             self._trips.append(held)
             self._alert("guard tripped", msgspec.structs.asdict(held))
 
-    def _alert(self, what: str, numbers: Mapping[str, Any]) -> None:
-        log.error(what, **numbers)
+    def _alert(self, what: str, numbers: Mapping[str, Any], *, bad: bool = True) -> None:
+        (log.error if bad else log.info)(what, **numbers)
         if self.on_alert is not None:
             self.on_alert(what, numbers)
 
@@ -537,10 +541,10 @@ class Learner:
             return
         order = record.entry
         assert isinstance(order, Promotion)
-        started, epoch, observed = time.monotonic(), self.epoch, self.on_outcomes
+        started, epoch, told = time.monotonic(), self.epoch, self.on_gains
         lineage = Lineage(order.settings, record.offset, order.challenger)
         numbers = {**msgspec.to_builtins(order), "offset": record.offset}
-        self.on_outcomes = None
+        self.on_gains = None
         try:
             config = overridden(self._configured, order.settings)
             found = shadowed(self._challengers, order.challenger, shape(config), self._events)
@@ -559,11 +563,12 @@ class Learner:
             self._alert("not promoted", {**numbers, "reason": f"{type(error).__name__}: {error}"})
             return
         finally:
-            self.on_outcomes = observed
+            self.on_gains = told
         self.version = self._next_version()
         self._open_epoch("a promotion")
         seconds = round(time.monotonic() - started, 3)
-        self._alert("promoted", {**numbers, "version": self.version, "seconds": seconds})
+        numbers |= {"version": self.version, "seconds": seconds}
+        self._alert("promoted", numbers, bad=False)
 
     def _next_version(self) -> int:
         history = self._versions(self._snapshots).history() if self._snapshots else []
@@ -779,6 +784,17 @@ class _Speed:
             return 0.0
         span = self._marks[-1][0] - self._marks[0][0]
         return sum(n for _, n in self._marks[1:]) / span if span > 0 else 0.0
+
+
+def _gains(batch: Batch, tested: Batch, outcomes: Outcomes, epoch: int, pace: Pace | None) -> Gains:
+    return Gains(
+        first=int(batch.offsets[0]),
+        through=batch.end,
+        epoch=epoch,
+        offsets=tested.offsets[outcomes.index],
+        values=ndcg_gains(outcomes.ranks[:, 0], 10),
+        pace=pace,
+    )
 
 
 def _losses(lesson: Lesson) -> dict[str, tuple[float, int]]:

@@ -11,13 +11,13 @@ import numpy as np
 
 from headwater.config import Config, overridden
 from headwater.deploy import Manifest, Snapshots, check
-from headwater.evaluate import Outcomes, compared, ndcg_gains
+from headwater.evaluate import compared
 from headwater.log import EventsLog
 from headwater.log.gains import Gains, GainsLog
 from headwater.log.memory import MemoryUpdatesLog
 from headwater.loop._fold import shape
 from headwater.loop._learner import Learner
-from headwater.types import Batch, Comparison, Record, Trial, Update
+from headwater.types import Comparison, Record, Trial, Update
 
 WARM = frozenset(
     {
@@ -76,7 +76,7 @@ class Shadow(Learner):
         self._beside: Gains | None = None
         super().__init__(config, events, MemoryUpdatesLog(), snapshots)
         self._trial = trial
-        self.on_outcomes = self._observed
+        self.on_gains = self._compare
 
     @property
     def trial(self) -> Trial:
@@ -90,12 +90,13 @@ class Shadow(Learner):
             GuardTripped: what was learned would not have gone live.
         """
         self._roll_back()
-        records = self._next()
+        records, beside = self._following()
         if records:
-            self.learn(records)
+            self._beside = beside
+            self.learn(records, pace=beside.pace if beside else None)
         return len(records)
 
-    def publish(self) -> None:
+    def publish(self, *, whole: bool = False) -> None:
         if self._pending:
             update = self._update()
             check(update, self.config.deploy)
@@ -107,35 +108,36 @@ class Shadow(Learner):
     def _refold(self) -> None:
         """There are no updates: what came after the snapshot is learned again as it comes."""
 
-    def _next(self) -> list[Record]:
-        """Cut where the live model cut: no prediction is of an older state than its own."""
-        beside = self._beside = self._live.after(self.trained_through)
+    def _following(self) -> tuple[list[Record], Gains | None]:
+        """The next micro-batch, cut where the live model cut, and what that one gained.
+
+        So no prediction is of an older state than the live model's. What it doesn't tell of any
+        more comes first, with nothing to be compared with.
+        """
+        beside = self._live.after(self.trained_through)
         if beside is None:
-            return []
-        end = beside.through
+            return [], None
         if self.trained_through + 1 < beside.first:
             end = min(beside.first - 1, self.trained_through + self.config.train.batch_events)
-        return self.fold.until_cut(self._through(end))
+            return self.fold.until_cut(self._through(end)), None
+        return self.fold.until_cut(self._through(beside.through)), beside
 
-    def _observed(self, batch: Batch, outcomes: Outcomes) -> None:
+    def _compare(self, own: Gains) -> None:
         if (beside := self._beside) is None:
             return
         trial = self._trial
-        offsets = batch.offsets[outcomes.index]
-        _, own, live = np.intersect1d(
-            offsets, beside.offsets, assume_unique=True, return_indices=True
+        offsets, mine, theirs = np.intersect1d(
+            own.offsets, beside.offsets, assume_unique=True, return_indices=True
         )
-        new = offsets[own] > trial.compared_through
-        own, live = own[new], live[new]
-        if not len(own):
+        new = offsets > trial.compared_through
+        if not new.any():
             return
-        gains = ndcg_gains(outcomes.ranks[own, 0], 10)
         sums = trial.sums if trial.epoch == beside.epoch else Comparison()
         self._trial = msgspec.structs.replace(
             trial,
             epoch=beside.epoch,
-            compared_through=int(offsets[own[-1]]),
-            sums=compared(sums, gains, beside.values[live]),
+            compared_through=int(offsets[-1]),
+            sums=compared(sums, own.values[mine[new]], beside.values[theirs[new]]),
         )
 
 

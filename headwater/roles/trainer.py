@@ -91,11 +91,9 @@ def run(config: Config, data: Path) -> None:
         Fenced: another trainer has taken over.
     """
     from headwater.deploy import CHALLENGERS
-    from headwater.evaluate import Outcomes, ndcg_gains
-    from headwater.log.gains import Gains, GainsLog
+    from headwater.log.gains import GainsLog
     from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
     from headwater.loop import Learner
-    from headwater.types import Batch
 
     with (
         closing(SqliteEventsLog(data / "events.db")) as events,
@@ -105,14 +103,7 @@ def run(config: Config, data: Path) -> None:
         learner = Learner(
             config, events, updates, data / "snapshots", challengers=data / CHALLENGERS
         )
-
-        def observed(batch: Batch, outcomes: Outcomes) -> None:
-            offsets = batch.offsets[outcomes.index]
-            values = ndcg_gains(outcomes.ranks[:, 0], 10)
-            first = int(batch.offsets[0])
-            gains.add(Gains(first, batch.end, learner.epoch, offsets, values))
-
-        learner.on_outcomes = observed
+        learner.on_gains = gains.add
         if config.deploy.webhook_url is not None:
             learner.on_alert = Webhook(config.deploy.webhook_url).send
         trainer = Trainer(learner, events)
