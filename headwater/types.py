@@ -132,7 +132,21 @@ class Resume(msgspec.Struct, frozen=True, tag_field="entry", tag="resume"):
     why: str
 
 
-Entry = Event | Item | ItemRemoval | User | UserRemoval | Blank | Rollback | Resume
+class Promotion(msgspec.Struct, frozen=True, tag_field="entry", tag="promotion"):
+    """From here on the model is that of a challenger, and learns by its settings.
+
+    ``settings`` are those that differ from the configured ones, by dotted name. A rollback
+    that sets this entry aside undoes it.
+    """
+
+    promotion_id: str
+    challenger: int
+    settings: dict[str, Any]
+    by: str
+    why: str
+
+
+Entry = Event | Item | ItemRemoval | User | UserRemoval | Blank | Rollback | Resume | Promotion
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -375,10 +389,93 @@ class Metrics(msgspec.Struct, frozen=True):
     values: dict[str, Metric]
 
 
+class Comparison(msgspec.Struct, frozen=True):
+    """Two models' gains for the same n events: sums, sums of squares, and that of products."""
+
+    n: int = 0
+    challenger: float = 0.0
+    live: float = 0.0
+    challenger_squares: float = 0.0
+    live_squares: float = 0.0
+    products: float = 0.0
+
+
+class Lift(msgspec.Struct, frozen=True):
+    """By what share a challenger's gains are above the live model's, over n events of both.
+
+    ``challenger`` and ``live`` are the mean gains, ``value`` is the one over the other less 1.
+    The true lift is within ``low`` and ``high`` at all times, but for a probability of 1 %;
+    ``None`` stands for an end that isn't known yet.
+    """
+
+    n: int
+    challenger: float
+    live: float
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+Policy = Literal["better", "not-worse"]
+
+TrialState = Literal["waiting", "running", "promoted", "retired"]
+
+
+class Challenger(msgspec.Struct, frozen=True):
+    """Other settings that are to learn in the shadow of the live ones, and when they take over.
+
+    ``settings`` are those that differ from the configured ones, by dotted name. ``better`` asks
+    for a lift that is shown to be above ``delta``, ``not-worse`` for one above minus ``delta``.
+    """
+
+    number: int
+    settings: dict[str, Any]
+    policy: Policy
+    delta: float
+    by: str
+    why: str
+    created_at: float
+    proposed: bool = False
+
+    @property
+    def margin(self) -> float:
+        return self.delta if self.policy == "better" else -self.delta
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """How a challenger does: what it was compared on, and how that ended, if it did.
+
+    The comparison is with the live model of one ``epoch``; it begins anew with the next one.
+    Each event through offset ``compared_through`` counted once.
+    """
+
+    state: TrialState = "waiting"
+    trained_through: int = 0
+    epoch: int = 0
+    compared_through: int = 0
+    sums: Comparison = Comparison()
+    lift: Lift | None = None
+    why: str = ""
+    ended_at: float | None = None
+
+
+class Lineage(msgspec.Struct, frozen=True):
+    """Where a state's settings come from: the newest promotion behind it, by its offset.
+
+    ``settings`` are laid over the configured ones, by dotted name. A state that no challenger
+    was promoted to has none, and a ``promotion`` of 0.
+    """
+
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+    promotion: int = 0
+    challenger: int | None = None
+
+
 class Version(msgspec.Struct, frozen=True):
     """A kept state of the model: what it has learned, where it is, whether it is live.
 
     ``kept`` ones were live and can be returned to, ``dropped`` ones made place for newer ones.
+    ``version`` is what answers call it: states that are learned by the same settings share it.
     """
 
     number: int
@@ -388,6 +485,8 @@ class Version(msgspec.Struct, frozen=True):
     metrics: dict[str, float] = msgspec.field(default_factory=dict)
     offset: int = 0
     created_at: float = 0.0
+    version: int = 1
+    lineage: Lineage = Lineage()
 
 
 # --- what is said of a running system ------------------------------------------------------------

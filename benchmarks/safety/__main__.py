@@ -1,4 +1,4 @@
-"""``python -m benchmarks.safety``: what each poison does, with guards and without."""
+"""``python -m benchmarks.safety``: how often the gate errs, and what each poison does."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from benchmarks import reporting
+from benchmarks.safety import gate
 from benchmarks.safety.measuring import recovery, run
 from benchmarks.safety.trials import TRIALS
 
@@ -22,6 +23,8 @@ def main(
 ) -> None:
     """Measures, and writes results/safety.json; exit status 1 where a goal is missed."""
     console = reporting.console()
+    gated = gate.measured()
+    print(gate.sentence(gated))
     found: dict[str, dict[str, Any]] = {}
     for trial in TRIALS:
         found[trial.name] = {
@@ -36,10 +39,10 @@ def main(
             one["recovered_after"] = recovery(one["stretches"], clean["stretches"])
         console.print(f"{trial.name}: {found[trial.name]['guarded']['left']:.0%} left")
     console.print(_table(found))
-    results = {"before": before, "goal": GOAL, "trials": found}
+    results = {"before": before, "goal": GOAL, "trials": found, "gate": gated}
     reporting.write("safety", results)
     print(_sentence(found))
-    sys.exit(any(_best(one)["left"] < GOAL for one in found.values()))
+    sys.exit(gate.missed(gated) or any(_best(one)["left"] < GOAL for one in found.values()))
 
 
 def _best(one: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from safetensors.numpy import save_file
 from headwater.deploy._sealing import BrokenSeal, dense_array, seal, state_digest, unseal
 from headwater.deploy._versions import sync_folder
 from headwater.errors import SnapshotError
-from headwater.types import State
+from headwater.types import Lineage, State
 
 FORMAT = 1
 """The layout that ``write`` uses; a reader refuses what is newer."""
@@ -47,6 +48,7 @@ class Manifest(msgspec.Struct, frozen=True):
     offset: int
     shape: Shape
     created_at: float
+    lineage: Lineage = Lineage()
     digest: str = ""
     format: int = FORMAT
 
@@ -147,11 +149,12 @@ class Snapshots:
         return state, manifest
 
     def newest(
-        self, shape: Shape | None = None, before: int | None = None
+        self, shape: Callable[[Manifest], Shape] | None = None, before: int | None = None
     ) -> tuple[State, Manifest] | None:
         """The newest snapshot that is whole; ``None`` when there is none.
 
-        With ``before`` it is the newest of those that hold no event from that offset on.
+        ``shape`` says what the reader's settings, and those that a promotion brought to it, demand
+        of one. With ``before`` it is the newest of those that hold no event from that offset on.
 
         A damaged one is passed over with a warning. One of a newer format or of
         another shape is not: what is older than it would undo what it stands for.
@@ -165,7 +168,7 @@ class Snapshots:
                 try:
                     if before is not None and self.manifest(path).offset >= before:
                         continue
-                    return self.load(path, shape)
+                    return self.load(path, shape and shape(self.manifest(path)))
                 except _Gone:
                     continue
                 except _Damaged as error:

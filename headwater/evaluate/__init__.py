@@ -2,13 +2,15 @@
 
 ``Evaluator`` keeps the running metrics of a live system, by segment and in
 bounded memory, ``Satisfaction`` what users seem to think, ``Alarm`` rings when
-what is served has become bad; ``Report`` collects a whole replay. All are handed
-the lists that were ranked: they never rank anything themselves.
+what is served has become bad, ``verdict`` tells which of two models is better;
+``Report`` collects a whole replay. All are handed the lists that were ranked:
+they never rank anything themselves.
 """
 
 from __future__ import annotations
 
 from headwater.evaluate._alarm import Alarm
+from headwater.evaluate._comparison import ALPHA, compared, lift, verdict
 from headwater.evaluate._evaluator import Evaluator
 from headwater.evaluate._metrics import (
     HISTORY_BUCKETS,
@@ -25,6 +27,7 @@ from headwater.evaluate._report import Report
 from headwater.evaluate._satisfaction import Satisfaction, list_diversity
 
 __all__ = [
+    "ALPHA",
     "HISTORY_BUCKETS",
     "ITEM_AGE_BUCKETS",
     "LIST_LENGTH",
@@ -38,9 +41,12 @@ __all__ = [
     "Report",
     "Satisfaction",
     "compare",
+    "compared",
     "gini",
     "hits",
+    "lift",
     "list_diversity",
     "ndcg_gains",
     "reciprocal_ranks",
+    "verdict",
 ]

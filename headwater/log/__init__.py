@@ -47,7 +47,8 @@ class EventsLog(Protocol):
 
     Offsets start at 1 and increase by append order; offset 0 stands for "before
     everything". An ``Event`` is unique by (source, event_id): appended again, it
-    is answered with the offset it has and ``duplicate=True``; so is a ``Rollback``, by its id.
+    is answered with the offset it has and ``duplicate=True``; so are a ``Rollback`` and
+    a ``Promotion``, by their ids.
 
     The oldest entries can be dropped. Their ids are gone with them, so from then on an event
     that isn't in the log is refused (``Appended.older_than``) where its timestamp is not more
@@ -103,6 +104,9 @@ class EventsLog(Protocol):
 
     def rollbacks(self, after: int) -> list[Record]:
         """Every ``Rollback`` with offset > ``after``, in order; found without reading the rest."""
+
+    def promotions(self, after: int) -> list[Record]:
+        """Every ``Promotion``, likewise."""
 
     def wait(self, after: int, timeout: float) -> bool:
         """Blocks until an offset > ``after`` exists (True) or ``timeout`` seconds passed."""

@@ -10,7 +10,7 @@ import apsw
 import msgspec
 
 from headwater.log import MAX_AHEAD
-from headwater.log._entries import DEAD_LETTERS_KEPT, Row
+from headwater.log._entries import DEAD_LETTERS_KEPT, ORDERS, Row
 from headwater.log._ids import Ids, insert
 from headwater.log._newest import Stored
 from headwater.types import Appended, DeadLetter
@@ -78,7 +78,7 @@ def _insert(
                 if place >= oldest:
                     answer.append(Appended(place, True))
                     continue
-                if own_time <= horizon:
+                if own_time <= horizon and source not in ORDERS:
                     answer.append(Appended(0, False, horizon))
                     continue
                 known[id] = offset + 1

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from headwater.errors import LogError
-from headwater.types import Blank, Entry, Event, Item, Rollback, User
+from headwater.types import Blank, Entry, Event, Item, Promotion, Rollback, User
 
 MAX_NESTING = 64
 """Deepest nesting of an event's context. Decoding recurses, and how deep it may depends on the
@@ -34,7 +34,10 @@ goes in before its history would turn all of that history into now."""
 
 
 ROLLBACKS = "headwater/rollback"
-"""Source under which rollbacks stand in the index of event ids."""
+PROMOTIONS = "headwater/promotion"
+"""Sources under which rollbacks and promotions stand in the index of event ids."""
+
+ORDERS = frozenset({ROLLBACKS, PROMOTIONS})
 
 
 def check(entries: Sequence[Entry], received_at: float) -> None:
@@ -78,6 +81,9 @@ def encode(entries: Sequence[Entry], received_at: float) -> list[Row]:
             elif type(entry) is Rollback:
                 id = entry_id(ROLLBACKS, entry.rollback_id)
                 rows.append((id, ROLLBACKS, entry.rollback_id, received_at, NO_TIME, payload))
+            elif type(entry) is Promotion:
+                id = entry_id(PROMOTIONS, entry.promotion_id)
+                rows.append((id, PROMOTIONS, entry.promotion_id, received_at, NO_TIME, payload))
             else:
                 rows.append((None, None, None, received_at, NO_TIME, payload))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:

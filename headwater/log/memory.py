@@ -12,8 +12,15 @@ import msgspec
 
 from headwater.errors import Dropped, Fenced, LogError
 from headwater.log import MAX_AHEAD, StoredUpdate
-from headwater.log._entries import DEAD_LETTERS_KEPT, NO_TIME, ROLLBACKS, check, erased_id
-from headwater.types import Appended, Blank, DeadLetter, Entry, Event, Record, Rollback
+from headwater.log._entries import (
+    DEAD_LETTERS_KEPT,
+    NO_TIME,
+    PROMOTIONS,
+    ROLLBACKS,
+    check,
+    erased_id,
+)
+from headwater.types import Appended, Blank, DeadLetter, Entry, Event, Promotion, Record, Rollback
 
 
 class _Waiting:
@@ -48,7 +55,7 @@ class MemoryEventsLog(_Waiting):
     def __init__(self) -> None:
         super().__init__()
         self._records: list[Record] = []
-        self._rollbacks: list[Record] = []
+        self._orders: list[Record] = []
         # The id alone where there is no source: a string instead of a tuple saves 56 bytes an
         # event, and can't be equal to a tuple.
         self._offsets: dict[str | tuple[str, str], int] = {}
@@ -88,16 +95,16 @@ class MemoryEventsLog(_Waiting):
                         answers.append(Appended(known, True))
                         continue
                     own = min(entry.timestamp, received_at)
-                elif type(entry) is Rollback:
-                    known = offsets.setdefault((ROLLBACKS, entry.rollback_id), offset)
+                elif (order := _order(entry)) is not None:
+                    known = offsets.setdefault(order, offset)
                     if known != offset:
                         answers.append(Appended(known, True))
                         continue
                 if own > newest:
                     newest = own
                 records.append(Record(offset, received_at, newest, entry))
-                if type(entry) is Rollback:
-                    self._rollbacks.append(records[-1])
+                if type(entry) is Rollback or type(entry) is Promotion:
+                    self._orders.append(records[-1])
                 answers.append(Appended(offset, False))
                 offset += 1
             self._end = offset - 1
@@ -152,7 +159,14 @@ class MemoryEventsLog(_Waiting):
                 self._records[offset - self._start - 1] = blanked
 
     def rollbacks(self, after: int) -> list[Record]:
-        return [r for r in self._rollbacks if r.offset > max(after, self._start)]
+        return self._orders_of(Rollback, after)
+
+    def promotions(self, after: int) -> list[Record]:
+        return self._orders_of(Promotion, after)
+
+    def _orders_of(self, kind: type[Entry], after: int) -> list[Record]:
+        behind = max(after, self._start)
+        return [r for r in self._orders if r.offset > behind and isinstance(r.entry, kind)]
 
     def wait(self, after: int, timeout: float) -> bool:
         return self._wait(lambda: self._end > after, timeout)
@@ -189,6 +203,12 @@ class MemoryEventsLog(_Waiting):
 
 def _key(event: Event) -> str | tuple[str, str]:
     return (event.source, event.event_id) if event.source else event.event_id
+
+
+def _order(entry: Entry) -> tuple[str, str] | None:
+    if type(entry) is Rollback:
+        return ROLLBACKS, entry.rollback_id
+    return (PROMOTIONS, entry.promotion_id) if type(entry) is Promotion else None
 
 
 class MemoryUpdatesLog(_Waiting):

@@ -29,12 +29,12 @@ from headwater.log._database import (
     create,
     explained,
 )
-from headwater.log._entries import ROLLBACKS, Row, decode, encode
+from headwater.log._entries import PROMOTIONS, ROLLBACKS, Row, decode, encode
 from headwater.log._ids import Ids
 from headwater.log._newest import Newest
 from headwater.log._removal import blank, drop
 from headwater.log._wake import Wake
-from headwater.types import Appended, DeadLetter, Entry, Record, Rollback
+from headwater.types import Appended, DeadLetter, Entry, Promotion, Record, Rollback
 
 _EVENTS = Schema(
     kind="an events log",
@@ -70,6 +70,11 @@ _EVENTS = Schema(
             "INSERT INTO indexed VALUES(0)",
             f"""CREATE INDEX rollbacks ON events(offset)
                 WHERE source = '{ROLLBACKS}' AND event_id IS NOT NULL""",
+        ),
+        # Format 4 may hold promotions.
+        (
+            f"""CREATE INDEX promotions ON events(offset)
+                WHERE source = '{PROMOTIONS}' AND event_id IS NOT NULL""",
         ),
     ),
 )
@@ -142,12 +147,10 @@ class SqliteEventsLog:
         return records
 
     def rollbacks(self, after: int) -> list[Record]:
-        found = self._records(
-            f"WHERE source = '{ROLLBACKS}' AND event_id IS NOT NULL AND offset > ? ORDER BY offset",
-            (after,),
-        )
-        # A client may name its source as it likes.
-        return [record for record in found if isinstance(record.entry, Rollback)]
+        return self._orders(ROLLBACKS, Rollback, after)
+
+    def promotions(self, after: int) -> list[Record]:
+        return self._orders(PROMOTIONS, Promotion, after)
 
     def start(self) -> int:
         with self._readers.connection() as connection:
@@ -208,6 +211,14 @@ class SqliteEventsLog:
             Record(offset, received_at, stream_time, decode(offset, payload))
             for offset, received_at, stream_time, payload in rows
         ]
+
+    def _orders(self, source: str, kind: type[Entry], after: int) -> list[Record]:
+        found = self._records(
+            f"WHERE source = '{source}' AND event_id IS NOT NULL AND offset > ? ORDER BY offset",
+            (after,),
+        )
+        # A client may name its source as it likes.
+        return [record for record in found if isinstance(record.entry, kind)]
 
     def _letters(self, which: str, bindings: tuple[int | None, ...]) -> list[DeadLetter]:
         with self._readers.connection() as connection:

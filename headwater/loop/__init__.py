@@ -13,6 +13,7 @@ from headwater.loop._fold import Fold
 from headwater.loop._follower import Follower
 from headwater.loop._learner import Learner
 from headwater.loop._pace import events_of, pace_of
+from headwater.loop._shadow import Shadow, seed
 
 __all__ = [
     "Backfill",
@@ -21,7 +22,9 @@ __all__ = [
     "Follower",
     "Learner",
     "Progress",
+    "Shadow",
     "events_of",
     "pace_of",
     "relearn",
+    "seed",
 ]

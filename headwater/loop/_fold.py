@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from headwater.config import Config
+from headwater.deploy import Shape
 from headwater.model import Model
 from headwater.preprocess import CATEGORY, Preprocessor
 from headwater.recommend import Features, Recommender, UserVectors
@@ -27,6 +28,28 @@ LAYOUT = 4
 """What the arrays of a snapshot are; those of another layout can't be read."""
 
 NOTHING = np.zeros(0, np.int32)
+
+
+def shape(config: Config) -> Shape:
+    """What a snapshot must have been made with to be loaded."""
+    sequence = config.sequence
+    return {
+        "sequence.dim": sequence.dim,
+        "sequence.layers": sequence.layers,
+        "sequence.heads": sequence.heads,
+        "state.layout": LAYOUT,
+        "preprocess.history_length": config.preprocess.history_length,
+        "preprocess.cleaning.remembered": config.preprocess.cleaning.remembered,
+        "transitions.width": config.transitions.width,
+        "neighbours.width": config.neighbours.width,
+        "content.tokens": config.content.tokens,
+        "content.postings": config.content.postings,
+        "popularity.half_lives": len(config.popularity.half_lives_hours),
+        "mixture.hidden": config.mixture.hidden,
+        "mixture.members": config.mixture.members,
+        "mixture.features": len(Features(config)),
+        "event_types": 1 + len(config.event_types),
+    }
 
 
 class Fold:
@@ -86,26 +109,8 @@ class Fold:
         return self._withheld[:n].copy()
 
     @property
-    def shape(self) -> dict[str, str | int | float | bool]:
-        """What a snapshot must have been made with to be loaded."""
-        sequence = self.config.sequence
-        return {
-            "sequence.dim": sequence.dim,
-            "sequence.layers": sequence.layers,
-            "sequence.heads": sequence.heads,
-            "state.layout": LAYOUT,
-            "preprocess.history_length": self.config.preprocess.history_length,
-            "preprocess.cleaning.remembered": self.config.preprocess.cleaning.remembered,
-            "transitions.width": self.config.transitions.width,
-            "neighbours.width": self.config.neighbours.width,
-            "content.tokens": self.config.content.tokens,
-            "content.postings": self.config.content.postings,
-            "popularity.half_lives": len(self.config.popularity.half_lives_hours),
-            "mixture.hidden": self.config.mixture.hidden,
-            "mixture.members": self.config.mixture.members,
-            "mixture.features": self.n_features,
-            "event_types": len(self.preprocess.type_names),
-        }
+    def shape(self) -> Shape:
+        return shape(self.config)
 
     def categories(self, rows: Ints) -> Ints:
         """(..., T) the categories of items among their tokens, ``NO_ROW`` past the end."""
@@ -133,7 +138,7 @@ class Fold:
         return [
             record
             for record in records
-            if not isinstance(record.entry, Event) or not self._set_aside(record.offset)
+            if not isinstance(record.entry, Event) or not self.is_set_aside(record.offset)
         ]
 
     def batch(self, records: Sequence[Record]) -> tuple[Batch, Ints]:
@@ -210,7 +215,8 @@ class Fold:
                     return records[: k + 1]
         return records
 
-    def _set_aside(self, offset: int) -> bool:
+    def is_set_aside(self, offset: int) -> bool:
+        """Whether a rollback that this state knows of passes over what stands there."""
         first, through = self._passed_over.T
         return bool(((first <= offset) & (offset <= through)).any())
 

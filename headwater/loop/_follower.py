@@ -11,11 +11,11 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from headwater.config import Config
-from headwater.deploy import Manifest, Snapshots, decode
+from headwater.config import Config, overridden
+from headwater.deploy import Manifest, Shape, Snapshots, decode
 from headwater.errors import Dropped, UpdateError
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
-from headwater.loop._fold import Fold
+from headwater.loop._fold import Fold, shape
 from headwater.loop._forgotten import Forgotten
 from headwater.preprocess import Preprocessor
 from headwater.recommend import UserVectors
@@ -55,7 +55,7 @@ class Follower:
     def __init__(
         self, config: Config, events: EventsLog, updates: UpdatesLog, snapshots: Path | None
     ) -> None:
-        self.config = config
+        self.config = self._configured = config
         self._events = events
         self._updates = updates
         self._snapshots = Snapshots(snapshots, config.deploy.snapshots_kept) if snapshots else None
@@ -64,7 +64,6 @@ class Follower:
         self._failed = False
         self._vectors = UserVectors(config.serve.user_vectors_cached)
         self.caches = {"user_vectors": self._vectors}
-        self.fold = Fold(config)
         self._start(self._newest())
 
     @property
@@ -230,11 +229,16 @@ class Follower:
         )
 
     def _newest(self) -> tuple[State, Manifest] | None:
-        return self._snapshots.newest(self.fold.shape) if self._snapshots else None
+        return self._snapshots.newest(self._shape) if self._snapshots else None
+
+    def _shape(self, manifest: Manifest) -> Shape:
+        return shape(overridden(self._configured, manifest.lineage.settings))
 
     def _start(self, found: tuple[State, Manifest] | None) -> None:
-        """Empty, or as a snapshot has it."""
+        """Empty, or as a snapshot has it, with the settings that it was learned by."""
         self._vectors.clear()
+        settings = found[1].lineage.settings if found else {}
+        self.config = overridden(self._configured, settings)
         self.fold = Fold(self.config, vectors=self._vectors)
         tower = self.fold.model.sequence.tower
         self._forgotten_items, self._forgotten_tokens = Forgotten(), Forgotten()

@@ -12,11 +12,12 @@ import msgspec
 import numpy as np
 import structlog
 
-from headwater.config import Config
+from headwater.config import Config, overridden
 from headwater.deploy import (
     PAUSED,
     VERSIONS,
     Manifest,
+    Shape,
     Snapshots,
     Versions,
     Watch,
@@ -30,8 +31,10 @@ from headwater.errors import Dropped, GuardTripped, UpdateError
 from headwater.evaluate import TOP, Alarm, Evaluator, Outcomes, Satisfaction, compare, ndcg_gains
 from headwater.feedback import Impressions
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
-from headwater.loop._fold import Fold, part_of
+from headwater.log.gains import Gains
+from headwater.loop._fold import Fold, part_of, shape
 from headwater.loop._pace import events_of, pace_of, sampled
+from headwater.loop._promotion import due, shadowed
 from headwater.loop._retention import Retention
 from headwater.model import EXPERTS
 from headwater.optimize import Optimizer
@@ -45,8 +48,10 @@ from headwater.types import (
     Gone,
     Held,
     Labels,
+    Lineage,
     Longs,
     Pace,
+    Promotion,
     Ranking,
     Record,
     Resume,
@@ -100,6 +105,7 @@ class Learner:
         grouped: see ``Preprocessor``.
         anew: start with nothing, whatever snapshots and updates hold; what is learned goes live
             with ``begin_epoch`` only.
+        challengers: the folder of those that may be promoted; ``None`` for none.
 
     Raises:
         Dropped: there is no snapshot for what the events log no longer holds, or none is taken.
@@ -114,13 +120,15 @@ class Learner:
         *,
         grouped: bool = False,
         anew: bool = False,
+        challengers: Path | None = None,
     ) -> None:
-        self.config = config
+        self.config = self._configured = config
         self._events = events
         self._updates = updates
         self._snapshots = Snapshots(snapshots, config.deploy.snapshots_kept) if snapshots else None
         self._grouped = grouped
         self._anew = anew
+        self._challengers = challengers
         self._token = updates.acquire()
         self._retention = Retention(config, events)
         self._speed = _Speed()
@@ -130,7 +138,9 @@ class Learner:
         self._pace: Pace | None = None
         self.epoch = 1
         self.version = 1
+        self.lineage = Lineage()
         self.on_outcomes: Callable[[Batch, Outcomes], None] | None = None
+        self.on_gains: Callable[[Gains], None] | None = None
         self.on_alert: Callable[[str, Mapping[str, Any]], None] | None = None
         self._ringing: int | None = None
         self._restore()
@@ -147,13 +157,14 @@ class Learner:
     def step(self) -> int:
         """Learns the next micro-batch, if the log holds any; returns the records read.
 
-        What a rollback wants is done first. A batch whose learning raises an error is counted
-        only, as with a guard; where that raises one too, it is set aside for good.
+        What a rollback or a promotion wants is done first. A batch whose learning raises an error
+        is counted only, as with a guard; where that raises one too, it is set aside for good.
         """
         if self._ringing is not None:
             self._answer_alarm(self._ringing)
             self._ringing = None
         self._roll_back()
+        self._promote()
         records, behind = self._next()
         if records:
             pace = pace_of(records[-1].offset, behind, self.config.train)
@@ -199,6 +210,8 @@ class Learner:
                 tested, ranking, popularity.events, popularity.n_events, popularity.n_eligible
             )
             self._listen(tested, outcomes)
+            if self.on_gains is not None:
+                self.on_gains(_gains(batch, tested, outcomes, self.epoch, pace))
             if self.on_outcomes is not None and pace is None:
                 self.on_outcomes(tested, outcomes)
             shown = ranking.rows[:, :TOP]
@@ -295,8 +308,8 @@ class Learner:
             self._trips.append(held)
             self._alert("guard tripped", msgspec.structs.asdict(held))
 
-    def _alert(self, what: str, numbers: Mapping[str, Any]) -> None:
-        log.error(what, **numbers)
+    def _alert(self, what: str, numbers: Mapping[str, Any], *, bad: bool = True) -> None:
+        (log.error if bad else log.info)(what, **numbers)
         if self.on_alert is not None:
             self.on_alert(what, numbers)
 
@@ -434,6 +447,7 @@ class Learner:
             offset=self.trained_through,
             shape=self.fold.shape,
             created_at=time.time(),
+            lineage=self.lineage,
         )
         path = snapshots.write(self.state(), manifest)
         newest = self._evaluator.metrics("newest")
@@ -447,6 +461,8 @@ class Learner:
                 metrics={name: newest[0].values[name].value for name in _VERSION_METRICS if newest},
                 offset=manifest.offset,
                 created_at=manifest.created_at,
+                version=self.version,
+                lineage=self.lineage,
             )
         )
         return path
@@ -509,6 +525,53 @@ class Learner:
         self._alert("rolled back", {**numbers, "seconds": round(time.monotonic() - started, 3)})
         return True
 
+    def _promote(self) -> None:
+        """Goes on as the challenger that the newest promotion names, in a new epoch.
+
+        What the challenger lacks, up to the promotion, it learns before anything is published:
+        no version from here on stands for less than those before. Where its state can't be
+        taken over, or raises an error, the live model stays.
+        """
+        if self._challengers is None:
+            return
+        record = due(self._events, self.fold, self.lineage.promotion)
+        if record is None:
+            return
+        order = record.entry
+        assert isinstance(order, Promotion)
+        started, epoch, told = time.monotonic(), self.epoch, self.on_gains
+        lineage = Lineage(order.settings, record.offset, order.challenger)
+        numbers = {**msgspec.to_builtins(order), "offset": record.offset}
+        self.on_gains = None
+        try:
+            config = overridden(self._configured, order.settings)
+            found = shadowed(self._challengers, order.challenger, shape(config), self._events)
+            self._begin(found, lineage)
+            self.epoch = epoch
+            self.fold.pass_over(self._events.rollbacks(self.fold.rolled_back))
+            while self.trained_through < record.offset:
+                left = min(record.offset - self.trained_through, self.config.train.batch_events)
+                self.learn(self.fold.until_cut(self._through(self.trained_through + left)))
+        except Exception as error:
+            log.exception("a promotion failed", **numbers)
+            self.epoch = epoch
+            self._restore()
+            self._refold()
+            self.lineage = msgspec.structs.replace(self.lineage, promotion=record.offset)
+            self._alert("not promoted", {**numbers, "reason": f"{type(error).__name__}: {error}"})
+            return
+        finally:
+            self.on_gains = told
+        self.version = self._next_version()
+        self._open_epoch("a promotion")
+        seconds = round(time.monotonic() - started, 3)
+        numbers |= {"version": self.version, "seconds": seconds}
+        self._alert("promoted", numbers, bad=False)
+
+    def _next_version(self) -> int:
+        history = self._versions(self._snapshots).history() if self._snapshots else []
+        return max([self.version, *(version.version for version in history)]) + 1
+
     def state(self) -> State:
         """Everything that the next step depends on."""
         return {
@@ -529,6 +592,25 @@ class Learner:
 
     def _restore(self, before: int | None = None) -> None:
         """Empty, or as the newest snapshot has it; if told so, the newest before an offset."""
+        kept = None if self._anew else self._snapshots
+        found = kept.newest(self._shape, before) if kept else None
+        live = self._versions(self._snapshots).live() if self._snapshots else None
+        if found:
+            self.version, lineage = found[1].version, found[1].lineage
+        elif live and before is None:
+            # The snapshots are lost, or what they hold is to be learned anew: the settings stay.
+            self.version, lineage = live.version, live.lineage
+        else:
+            self.version, lineage = 1, Lineage()
+        self._begin(found, lineage)
+
+    def _shape(self, manifest: Manifest) -> Shape:
+        return shape(overridden(self._configured, manifest.lineage.settings))
+
+    def _begin(self, found: tuple[State, Manifest] | None, lineage: Lineage) -> None:
+        """Empty, or as a snapshot has it, with the settings of a lineage."""
+        self.lineage = lineage
+        self.config = overridden(self._configured, lineage.settings)
         self.fold = Fold(self.config, grouped=self._grouped)
         self._trainer = Trainer(self.config, self.fold.model, self.fold.n_features)
         self._evaluator = Evaluator(self.config, EXPERTS)
@@ -545,8 +627,6 @@ class Learner:
         self._published_at = self._dense_at = self._reported_at = self._time = 0.0
         self._dense_waits = False
         self.sequence = self.gradient_through = self._kept = 0
-        kept = None if self._anew else self._snapshots
-        found = kept.newest(self.fold.shape, before) if kept else None
         if found:
             state, manifest = found
             self.fold.load(state, manifest.offset)
@@ -558,7 +638,7 @@ class Learner:
             self._watch.load(part_of(state, "watch."))
             self._alarm.load(part_of(state, "alarm."))
             self.gradient_through = int(state["gradient_through"])
-            self.epoch, self.version = manifest.epoch, manifest.version
+            self.epoch = manifest.epoch
             self.sequence, self._kept = manifest.sequence, manifest.offset
         if self.trained_through < self._events.start():
             raise Dropped(self._events.start())
@@ -702,6 +782,17 @@ class _Speed:
             return 0.0
         span = self._marks[-1][0] - self._marks[0][0]
         return sum(n for _, n in self._marks[1:]) / span if span > 0 else 0.0
+
+
+def _gains(batch: Batch, tested: Batch, outcomes: Outcomes, epoch: int, pace: Pace | None) -> Gains:
+    return Gains(
+        first=int(batch.offsets[0]),
+        through=batch.end,
+        epoch=epoch,
+        offsets=tested.offsets[outcomes.index],
+        values=ndcg_gains(outcomes.ranks[:, 0], 10),
+        pace=pace,
+    )
 
 
 def _losses(lesson: Lesson) -> dict[str, tuple[float, int]]:

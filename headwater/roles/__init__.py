@@ -1,8 +1,9 @@
 """The processes of a running system.
 
 ``headwater serve`` is a supervisor with two children, the ``api`` role and the
-``trainer`` role; each can also run alone, on its own. Roles talk only through
-the two logs in the data folder, so any of them may die and come back.
+``trainer`` role, and a third while there are challengers; each can also run alone,
+on its own. Roles talk only through what is in the data folder, so any of them may
+die and come back.
 
 Processes are spawned, never forked: torch and numba don't survive a fork.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 from enum import IntEnum
 
-ROLES = ("trainer", "api")
+ROLES = ("trainer", "api", "challenger")
 """In order of start; they are stopped the other way round."""
 
 

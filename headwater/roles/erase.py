@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headwater.config import Config
-from headwater.deploy import Snapshots
+from headwater.deploy import CHALLENGERS, Challengers, Snapshots
 from headwater.ingest import ANONYMOUS
 from headwater.log import EventsLog
 from headwater.log.erasing import claim, scrub
@@ -57,6 +57,8 @@ def erase(
 ) -> Erased:
     """Erases users from logs, snapshots and dead letters, and learns again without them.
 
+    Challengers begin anew.
+
     Nothing is half done after a crash: the state always follows from the log, and the command
     can be given again. What is in backups stays there.
 
@@ -78,6 +80,9 @@ def erase(
             with closing(ServedLog(data / _SERVED)) as served:
                 lists = served.erase(user_ids)
         _scrub(logs, progress)
+        challengers = Challengers(data / CHALLENGERS)
+        for challenger, _ in challengers.listed():
+            challengers.clear(challenger.number)
         start, trained_through, epoch = _learn(user_ids, data, config, progress)
         # Again: only now that there are snapshots of the new epoch are the older updates gone.
         _scrub([data / _UPDATES], progress)

@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +18,12 @@ from headwater.errors import ConfigError, Dropped, Fenced
 from headwater.keys import KeyRing
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.roles import ROLES, Exit, _folder, _lifeline, compute_on_one_thread, logs
+from headwater.roles.challenger import wanted
 from headwater.roles.supervisor import Role, Supervisor
 
-RoleName = Literal["all", "api", "trainer"]
+RoleName = Literal["all", "api", "trainer", "challenger"]
 
-STOP_SECONDS = {"api": 15.0, "trainer": 30.0}
+STOP_SECONDS = {"api": 15.0, "trainer": 30.0, "challenger": 15.0}
 """Longest that a role may take to drain, or to learn the rest and snapshot, before SIGKILL."""
 
 
@@ -68,13 +70,17 @@ def serve(
     return Exit.STOPPED
 
 
-def _run_role(role: Literal["api", "trainer"], config: Config, data: Path) -> None:
+def _run_role(role: Literal["api", "trainer", "challenger"], config: Config, data: Path) -> None:
     data.mkdir(parents=True, exist_ok=True)
     compute_on_one_thread()
     if role == "trainer":
         from headwater.roles import trainer
 
         trainer.run(config, data)
+    elif role == "challenger":
+        from headwater.roles import challenger
+
+        challenger.run(config, data)
     else:
         from headwater import api
 
@@ -88,7 +94,12 @@ def _supervise(config: Config, data: Path, config_file: Path | None) -> Exit:
         check_address(config.serve, data)
         _make_logs(data)
         roles = [
-            Role(name, _command(name, config.serve, data, config_file), STOP_SECONDS[name])
+            Role(
+                name,
+                _command(name, config.serve, data, config_file),
+                STOP_SECONDS[name],
+                partial(wanted, data) if name == "challenger" else None,
+            )
             for name in ROLES
         ]
         return Supervisor(roles, keep_open=(roles_lock,)).run()

@@ -17,14 +17,22 @@ import structlog
 from headwater.errors import ConfigError
 from headwater.roles import Exit
 
+WANTED_SECONDS = 1.0
+"""From one look whether there is something to do for a role to the next."""
+
 
 @dataclass(frozen=True)
 class Role:
-    """A child process: its name, its command, and how long it may take to stop in order."""
+    """A child process: its name, its command, and how long it may take to stop in order.
+
+    One with ``wanted`` runs only while there is something to do for it: it is started when that
+    says so, and may end by itself.
+    """
 
     name: str
     command: Sequence[str]
     stop_seconds: float = 30.0
+    wanted: Callable[[], bool] | None = None
 
 
 @dataclass
@@ -34,6 +42,23 @@ class _Child:
     started_at: float = 0.0
     failures: int = 0
     restart_at: float | None = None
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it runs, or is to, whatever there is to do."""
+        return self.role.wanted is None and (self.process or self.restart_at) is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for something to do."""
+        waits = self.process is None and self.restart_at is None
+        return waits and self.role.wanted is not None
+
+    def due(self, now: float) -> bool:
+        """Whether it is to be started."""
+        if self.restart_at is not None:
+            return self.restart_at <= now
+        return self.idle and self.role.wanted is not None and self.role.wanted()
 
     def forget(self) -> None:
         """Lets go of a process that has ended."""
@@ -97,7 +122,8 @@ class Supervisor:
         with _handled(lambda number: self._news.put(_Signalled(number))):
             try:
                 for child in self._children.values():
-                    self._start(child)
+                    if child.role.wanted is None:
+                        self._start(child)
                 self._supervise()
                 return self._stop()
             finally:
@@ -105,8 +131,8 @@ class Supervisor:
 
     def _supervise(self) -> None:
         """Returns when it is time to stop."""
-        while any(child.process or child.restart_at for child in self._children.values()):
-            news = self._next(self._until_restart())
+        while any(child.lasting for child in self._children.values()):
+            news = self._next(self._until_turn())
             now = time.monotonic()
             if isinstance(news, _Signalled):
                 self._log.info("stopping", signal=signal.Signals(news.number).name)
@@ -114,7 +140,7 @@ class Supervisor:
             if isinstance(news, _Ended):
                 self._ended(self._children[news.name], news.code, now)
             for child in self._children.values():
-                if child.restart_at is not None and child.restart_at <= now:
+                if child.due(now):
                     self._start(child)
 
     def _ended(self, child: _Child, code: int, now: float) -> None:
@@ -127,6 +153,9 @@ class Supervisor:
             self._log.warning(
                 "role stays down: another one has taken over its work", child=name, code=code
             )
+            return
+        if code == Exit.STOPPED and child.role.wanted is not None:
+            self._log.info("role ended: nothing is left to do", child=name)
             return
         lived = now - child.started_at
         child.failures = 1 if lived >= self.steady_seconds else child.failures + 1
@@ -200,9 +229,13 @@ class Supervisor:
                 child.process.wait()
                 child.forget()
 
-    def _until_restart(self) -> float | None:
-        due = [c.restart_at for c in self._children.values() if c.restart_at is not None]
-        return min(due) - time.monotonic() if due else None
+    def _until_turn(self) -> float | None:
+        """Seconds until a role is to be restarted, or asked whether there is something to do."""
+        children = self._children.values()
+        due = [c.restart_at - time.monotonic() for c in children if c.restart_at is not None]
+        if any(child.idle for child in children):
+            due.append(WANTED_SECONDS)
+        return min(due, default=None)
 
     def _next(self, timeout: float | None) -> _Ended | _Signalled | None:
         """What happened next; ``None`` after ``timeout`` seconds of nothing."""

@@ -90,14 +90,20 @@ def run(config: Config, data: Path) -> None:
     Raises:
         Fenced: another trainer has taken over.
     """
+    from headwater.deploy import CHALLENGERS
+    from headwater.log.gains import GainsLog
     from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
     from headwater.loop import Learner
 
     with (
         closing(SqliteEventsLog(data / "events.db")) as events,
         closing(SqliteUpdatesLog(data / "updates.db")) as updates,
+        closing(GainsLog(data / "gains.db")) as gains,
     ):
-        learner = Learner(config, events, updates, data / "snapshots")
+        learner = Learner(
+            config, events, updates, data / "snapshots", challengers=data / CHALLENGERS
+        )
+        learner.on_gains = gains.add
         if config.deploy.webhook_url is not None:
             learner.on_alert = Webhook(config.deploy.webhook_url).send
         trainer = Trainer(learner, events)

@@ -21,6 +21,7 @@ from headwater.types import (
     Event,
     Item,
     ItemRemoval,
+    Promotion,
     Record,
     Rollback,
     User,
@@ -175,6 +176,28 @@ class EventsLogContract:
             assert log.rollbacks(2) == found[1:]
             assert log.read(1, 1) == found[:1]
             assert found[0].stream_time == 100.0, "it doesn't move the stream time"
+
+    def test_promotions_are_found_likewise_and_apart(self, tmp_path: Path) -> None:
+        with contextlib.closing(self.open(tmp_path)) as log:
+            promotion = Promotion("p1", 3, {"sequence.layers": 2}, "ops", "why")
+            rollback = Rollback("p1", 1, 2, 3, "ops", "why")
+            log.append([rollback, promotion], 200.0)
+            (again,) = log.append([promotion], 200.0)
+            assert (again.offset, again.duplicate) == (2, True)
+            assert [record.entry for record in log.promotions(0)] == [promotion]
+            assert [record.entry for record in log.rollbacks(0)] == [rollback]
+            assert log.promotions(2) == []
+
+    def test_orders_are_taken_where_the_oldest_entries_were_dropped(self, tmp_path: Path) -> None:
+        with contextlib.closing(self.open(tmp_path)) as log:
+            log.append([_event("a", 100.0), _event("b", 200.0)], 300.0)
+            log.drop(1)
+            promotion = Promotion("p1", 3, {}, "ops", "why")
+            rollback = Rollback("r1", 1, 2, 3, "ops", "why")
+            answers = log.append([rollback, promotion], 400.0)
+            assert [answer.offset for answer in answers] == [3, 4]
+            assert log.rollbacks(0)[0].entry == rollback
+            assert log.promotions(0)[0].entry == promotion
 
     def test_acknowledged_is_readable_at_once(self, tmp_path: Path) -> None:
         with contextlib.closing(self.open(tmp_path)) as log:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.safety import measuring, trials
+from benchmarks.safety import gate, measuring, trials
 from benchmarks.safety.measuring import recovery, run
 from benchmarks.safety.trials import FAKE, TRIALS
 from headwater.types import Event
@@ -48,3 +48,24 @@ def test_a_run_counts_what_tripped_and_what_is_left(
     assert found["failed"] == ""
     assert found["tripped"] == ({"finite": 1} if guarded else {})
     assert (found["ndcg@10"] > 0.0) >= guarded
+
+
+@pytest.mark.parametrize("lift", [0.0, 0.05])
+def test_drawn_gains_have_the_lift_that_is_asked_for(lift: float) -> None:
+    random = np.random.default_rng(0)
+    one = random.random(5_000) * (random.random(5_000) < 0.3)
+    other = np.where(random.random(5_000) < 0.2, random.random(5_000), one)
+    draws = [gate.drawn(one, other, lift, random) for _ in range(50)]
+    means = [challenger.mean() / live.mean() - 1.0 for challenger, live in draws]
+    assert np.mean(means) == pytest.approx(lift, abs=0.004)
+    assert all(((a + b) > 0).any() and a.shape == (gate.EVENTS,) for a, b in draws)
+
+
+def test_the_gate_finds_what_is_much_better_and_not_what_is_the_same() -> None:
+    live = np.tile([0.0, 0.0, 1.0, 0.5], gate.EVENTS // 4)
+    assert gate.promoted(live, live) is None
+    better = np.tile([1.0, 0.0, 1.0, 0.5], gate.EVENTS // 4)
+    found = gate.promoted(better, live)
+    assert found is not None
+    assert found % 100 == 0
+    assert gate.missed({"alike": {"runs": 100, "promoted": 2}, "better": {}})

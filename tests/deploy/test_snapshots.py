@@ -107,7 +107,7 @@ def test_reading_makes_no_folder(snapshots):
 def test_the_newest_is_of_the_highest_epoch_then_sequence(snapshots):
     for epoch, sequence in ((1, 999_999_999_999), (2, 3), (1, 10**12), (2, 20)):
         snapshots.write(state(), manifest(sequence, epoch))
-    found = snapshots.newest(SHAPE)
+    found = snapshots.newest(lambda _: SHAPE)
     assert found is not None
     assert (found[1].epoch, found[1].sequence) == (2, 20)
     assert [snapshots.manifest(path).sequence for path in snapshots.paths()] == [
@@ -149,7 +149,7 @@ def test_a_truncated_file_is_damaged_and_the_one_before_is_used(snapshots):
     for length in (0, 1, 8, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         with capture_logs() as logs:
-            found = snapshots.newest(SHAPE)
+            found = snapshots.newest(lambda _: SHAPE)
         assert found is not None
         assert found[1].sequence == 1
         assert [(entry["log_level"], entry["event"]) for entry in logs] == [
@@ -180,7 +180,7 @@ def test_a_newer_format_is_refused_not_passed_over(snapshots):
 def test_another_shape_is_refused_not_passed_over(snapshots):
     path = snapshots.write(state(), manifest(1))
     with pytest.raises(SnapshotError) as caught:
-        snapshots.newest({**SHAPE, "sequence.dim": 128, "layers": 2})
+        snapshots.newest(lambda _: {**SHAPE, "sequence.dim": 128, "layers": 2})
     message = str(caught.value)
     assert str(path) in message
     assert "sequence.dim is 64 there and 128 in the settings" in message

@@ -1,0 +1,124 @@
+"""How often the gate errs: comparisons of models that are alike, and of one that is better.
+
+The gains are those of two learners on the stream that ships with the software. Which of the two
+an event counts for is drawn, so that on average neither is better (A/A), or one is by ``LIFT``
+(A/B): how large the gains are, and how alike in the two, stays as it was.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from headwater import data
+from headwater.config import Config
+from headwater.evaluate import Outcomes, compared, lift, ndcg_gains, verdict
+from headwater.ingest import read_interactions
+from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
+from headwater.loop import Learner
+from headwater.types import Batch, Comparison, Doubles
+
+PAIR = (
+    {"seed": 0},
+    {"seed": 1, "sequence": {"layers": 0}, "mixture": {"learning_rate": 0.002}},
+)
+"""Settings of the two learners."""
+STREAM = 8_000
+"""Events that both learn."""
+COLD = 2_000
+"""The first of them, whose gains aren't used."""
+LIFT = 0.05
+EVENTS = 20_000
+"""Of one comparison, and how many there are of each kind."""
+ALIKE, BETTER = 1_000, 200
+_BLOCK = 100
+"""Events that are drawn together, in their order, and after which the gate looks."""
+
+WRONG, FOUND = 0.01, 0.9
+"""Goals: wrong promotions at most, right ones at least."""
+
+
+def measured() -> dict[str, Any]:
+    """Shares of comparisons that were promoted, and after how many events."""
+    one, other = (gains(settings) for settings in PAIR)
+    random = np.random.default_rng(0)
+    alike = [promoted(*drawn(one, other, 0.0, random)) for _ in range(ALIKE)]
+    better = [promoted(*drawn(one, other, LIFT, random)) for _ in range(BETTER)]
+    needed = sorted(n for n in better if n is not None)
+    sums = compared(Comparison(), *drawn(one, other, LIFT, random))
+    found = lift(sums)
+    return {
+        "ndcg@10": [float(one.mean()), float(other.mean())],
+        "correlation": float(np.corrcoef(one, other)[0, 1]),
+        "alike": {"runs": ALIKE, "promoted": sum(n is not None for n in alike)},
+        "better": {
+            "runs": BETTER,
+            "promoted": len(needed),
+            "lift": LIFT,
+            "median_events": needed[len(needed) // 2] if needed else None,
+            "interval": [found.low, found.high],
+        },
+    }
+
+
+def missed(found: dict[str, Any]) -> bool:
+    alike, better = found["alike"], found["better"]
+    if alike["promoted"] > WRONG * alike["runs"]:
+        return True
+    return bool(better["promoted"] < FOUND * better["runs"])
+
+
+def sentence(found: dict[str, Any]) -> str:
+    alike, better = found["alike"], found["better"]
+    return (
+        f"Of {alike['runs']:,} challengers that are no better the gate promotes "
+        f"{alike['promoted']} within {EVENTS:,} events (goal: at most {WRONG:.0%}), of "
+        f"{better['runs']} that are better by {LIFT:.0%} it promotes {better['promoted']} "
+        f"(goal: {FOUND:.0%}), half of them within {better['median_events']:,} events."
+    )
+
+
+def gains(settings: dict[str, Any]) -> Doubles:
+    """NDCG@10 of the mixture for every event, once it is warm."""
+    stream = read_interactions(
+        data.path("movietweetings-100k") / "interactions.parquet", limit=STREAM
+    )
+    events = MemoryEventsLog()
+    events.append(stream.events(0, STREAM), 2e9)
+    learner = Learner(Config.model_validate(settings), events, MemoryUpdatesLog(), None)
+    found: list[Doubles] = []
+
+    def observed(_: Batch, outcomes: Outcomes) -> None:
+        found.append(ndcg_gains(outcomes.ranks[:, 0], 10))
+
+    learner.on_outcomes = observed
+    while learner.step():
+        learner.publish_due()
+    return np.concatenate(found)[COLD:]
+
+
+def drawn(
+    one: Doubles, other: Doubles, lift: float, random: np.random.Generator
+) -> tuple[Doubles, Doubles]:
+    """Gains of a challenger, and of a live model that it is better than by ``lift``."""
+    starts = random.integers(0, len(one) - _BLOCK, EVENTS // _BLOCK)
+    places = (starts[:, None] + np.arange(_BLOCK)).ravel()
+    high, low = np.maximum(one, other)[places], np.minimum(one, other)[places]
+    # With a share p of the higher gains the challenger's mean is p high + (1 - p) low.
+    share = (1.0 + lift) / (2.0 + lift) * (one + other).mean()
+    apart = np.abs(one - other).mean()
+    p = (share - np.minimum(one, other).mean()) / apart
+    wins = random.random(EVENTS) < p
+    return np.where(wins, high, low), np.where(wins, low, high)
+
+
+def promoted(challenger: Doubles, live: Doubles) -> int | None:
+    """Events after which the gate promotes, looking after every block; ``None`` if it doesn't."""
+    sums = Comparison()
+    for end in range(_BLOCK, EVENTS + 1, _BLOCK):
+        block = slice(end - _BLOCK, end)
+        sums = compared(sums, challenger[block], live[block])
+        if verdict(sums, 0.0) == "better":
+            return end
+    return None

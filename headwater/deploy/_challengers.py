@@ -1,0 +1,186 @@
+"""The challengers of a data folder: what they are to be, how they do, what became of them.
+
+Each has a folder of its number. Every file in it has one writer: who adds the challenger, who
+retires it, or the role that runs it; so any process may do its part at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from math import isfinite
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from headwater.deploy._snapshots import Snapshots
+from headwater.deploy._versions import sync_folder
+from headwater.errors import InvalidInput, SnapshotError
+from headwater.types import Challenger, Policy, Promotion, Trial
+
+CHALLENGERS = "challengers"
+"""The folder's name, in the data folder."""
+
+KEPT = 200
+"""Challengers that are listed; the oldest of those that have ended make place."""
+
+MAX_DELTA = 1.0
+
+_CHALLENGER, _TRIAL, _RETIREMENT = "challenger.json", "trial.json", "retirement.json"
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Retirement(msgspec.Struct, frozen=True):
+    """Somebody's wish that a challenger ends."""
+
+    by: str
+    why: str
+
+
+class Challengers:
+    """The challengers in a folder, which needn't be there. Reading never writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        policy: Policy,
+        delta: float,
+        by: str,
+        why: str,
+        proposed: bool = False,
+    ) -> Challenger:
+        """A new one, which waits for its turn; its settings are allowed ones.
+
+        Raises:
+            InvalidInput: ``delta`` isn't from 0 to 1, or nothing would be different.
+        """
+        if not (isfinite(delta) and 0.0 <= delta <= MAX_DELTA):
+            raise InvalidInput("delta", f"must be from 0 to {MAX_DELTA:g}, a share of NDCG@10")
+        if not settings:
+            raise InvalidInput("settings", "is empty; a challenger differs in one at least")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            number = max(self._numbers(), default=0) + 1
+            with suppress(FileExistsError):
+                self._of(number).mkdir()
+                break
+        challenger = Challenger(
+            number, dict(settings), policy, delta, by, why, time.time(), proposed
+        )
+        self._write(number, _CHALLENGER, challenger)
+        self._forget_oldest()
+        return challenger
+
+    def listed(self) -> list[tuple[Challenger, Trial]]:
+        """All of them in order, each with how it does."""
+        found = []
+        for number in self._numbers():
+            challenger = self._read(number, _CHALLENGER, Challenger)
+            if challenger is not None:
+                found.append((challenger, self._trial(number)))
+        return found
+
+    def active(self) -> tuple[Challenger, Trial] | None:
+        """The one that runs, or is to: the first that hasn't ended."""
+        going = (one for one in self.listed() if one[1].ended_at is None)
+        return next(going, None)
+
+    def get(self, number: int) -> tuple[Challenger, Trial]:
+        """One that hasn't ended.
+
+        Raises:
+            InvalidInput: there is none of that number, or it has ended.
+        """
+        challenger = self._read(number, _CHALLENGER, Challenger)
+        if challenger is None:
+            raise InvalidInput("challenger", f"is {number}, and there is none of that number")
+        trial = self._trial(number)
+        if trial.ended_at is not None:
+            raise InvalidInput("challenger", f"is {number}, which was {trial.state}")
+        return challenger, trial
+
+    def record(self, number: int, trial: Trial) -> None:
+        """Writes down how a challenger does; for the role that runs it."""
+        self._write(number, _TRIAL, trial)
+
+    def retire(self, number: int, by: str, why: str) -> None:
+        """Wants a challenger to end without being promoted.
+
+        Raises:
+            InvalidInput: as ``get``.
+        """
+        self.get(number)
+        self._write(number, _RETIREMENT, Retirement(by, why))
+
+    def retirement(self, number: int) -> Retirement | None:
+        """What ``retire`` was given, if it was."""
+        return self._read(number, _RETIREMENT, Retirement)
+
+    def snapshots(self, number: int) -> Path:
+        """Where a challenger keeps its states."""
+        return self._of(number) / "snapshots"
+
+    def clear(self, number: int) -> None:
+        """Deletes a challenger's states; it would begin anew."""
+        shutil.rmtree(self.snapshots(number), ignore_errors=True)
+
+    def promotion(self, number: int, by: str, why: str) -> Promotion:
+        """The order to promote a challenger; given again, it is the same one.
+
+        Raises:
+            InvalidInput: as ``get``, or it has no state yet.
+        """
+        challenger, _ = self.get(number)
+        snapshots = Snapshots(self.snapshots(number), keep=1)
+        with suppress(SnapshotError):
+            if any(snapshots.manifest(path) for path in snapshots.paths()):
+                return Promotion(f"challenger-{number}", number, challenger.settings, by, why)
+        raise InvalidInput("challenger", f"is {number}, which has learned nothing yet")
+
+    def _trial(self, number: int) -> Trial:
+        trial = self._read(number, _TRIAL, Trial) or Trial()
+        if trial.ended_at is None and (wish := self.retirement(number)):
+            return msgspec.structs.replace(trial, state="retired", why=f"{wish.by}: {wish.why}")
+        return trial
+
+    def _numbers(self) -> list[int]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
+
+    def _forget_oldest(self) -> None:
+        ended = [one.number for one, trial in self.listed() if trial.ended_at is not None]
+        for number in ended[: max(len(self._numbers()) - KEPT, 0)]:
+            shutil.rmtree(self._of(number), ignore_errors=True)
+
+    def _of(self, number: int) -> Path:
+        return self.folder / f"{number:04d}"
+
+    def _read(self, number: int, name: str, kind: type[T]) -> T | None:
+        try:
+            return msgspec.json.decode((self._of(number) / name).read_bytes(), type=kind)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise SnapshotError(
+                f"{self._of(number) / name} can't be read: {error}; delete {self._of(number)}"
+            ) from None
+
+    def _write(self, number: int, name: str, what: msgspec.Struct) -> None:
+        path = self._of(number) / name
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            file.write(msgspec.json.encode(what))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        sync_folder(path.parent)

@@ -1,0 +1,157 @@
+"""A challenger: a learner of the same events, of which nothing is published or served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from headwater.config import Config, overridden
+from headwater.deploy import Manifest, Snapshots, check
+from headwater.evaluate import compared
+from headwater.log import EventsLog
+from headwater.log.gains import Gains, GainsLog
+from headwater.log.memory import MemoryUpdatesLog
+from headwater.loop._fold import shape
+from headwater.loop._learner import Learner
+from headwater.types import Comparison, Record, Trial, Update
+
+WARM = frozenset(
+    {
+        *("sequence.learning_rate", "sequence.row_learning_rate", "sequence.negatives"),
+        *("sequence.replay", "sequence.replay_cap"),
+        *("mixture.learning_rate", "mixture.replay"),
+        *("popularity.half_lives_hours", "transitions.half_life_days", "transitions.window"),
+        *("neighbours.half_life_days", "neighbours.window", "content.window"),
+        *("precedents.window", "precedents.occurrences", "precedents.reach"),
+        *("imbalance.rare_items", "imbalance.rare_types", "imbalance.rare_at_most"),
+    }
+)
+"""Settings of how is learned from here on: with others of them a learner can go on from the live
+model's state. What isn't here shapes the state, and is learned from the log's beginning."""
+
+
+def seed(live: Snapshots, config: Config, settings: Mapping[str, Any], folder: Path) -> None:
+    """Gives a new challenger the live model's newest state, where it can go on from that.
+
+    Args:
+        live: the live model's snapshots.
+        config: the configured settings.
+        settings: the challenger's, over those.
+        folder: of the challenger's snapshots.
+    """
+    found = live.newest()
+    if found is None or Snapshots(folder, keep=1).paths():
+        return
+    state, manifest = found
+    own, before = overridden(config, settings), overridden(config, manifest.lineage.settings)
+    if shape(own) != manifest.shape or not _differing(own, before) <= WARM:
+        return
+    # Sequences and epochs are the updates log's; a challenger publishes on none.
+    begun = Manifest(1, manifest.version, 0, manifest.offset, shape(own), manifest.created_at)
+    Snapshots(folder, keep=1).write(state, begun)
+
+
+class Shadow(Learner):
+    """Learns what the live model has learned, micro-batch by micro-batch, and is compared with it.
+
+    It publishes on no log, and gives no orders: an alarm is nobody's, a step that raises an
+    error, or an update that a guard would hold back, ends it.
+
+    Args:
+        config: its own settings.
+        events: the live model's log.
+        snapshots: the folder of its own states.
+        live: the live model's gains.
+        trial: how it did so far.
+    """
+
+    def __init__(
+        self, config: Config, events: EventsLog, snapshots: Path, live: GainsLog, trial: Trial
+    ) -> None:
+        self._live = live
+        self._beside: Gains | None = None
+        super().__init__(config, events, MemoryUpdatesLog(), snapshots)
+        self._trial = trial
+        self.on_gains = self._compare
+
+    @property
+    def trial(self) -> Trial:
+        return msgspec.structs.replace(self._trial, trained_through=self.trained_through)
+
+    def step(self) -> int:
+        """Learns the next micro-batch that the live model has learned, if there is one.
+
+        Raises:
+            Dropped: the events log no longer holds it.
+            GuardTripped: what was learned would not have gone live.
+        """
+        self._roll_back()
+        records, beside = self._following()
+        if records:
+            self._beside = beside
+            self.learn(records, pace=beside.pace if beside else None)
+        return len(records)
+
+    def publish(self, *, whole: bool = False) -> None:
+        if self._pending:
+            update = self._update()
+            check(update, self.config.deploy)
+            self._published(update)
+
+    def _append(self, update: Update) -> None:
+        self._published(update)
+
+    def _refold(self) -> None:
+        """There are no updates: what came after the snapshot is learned again as it comes."""
+
+    def _following(self) -> tuple[list[Record], Gains | None]:
+        """The next micro-batch, cut where the live model cut, and what that one gained.
+
+        So no prediction is of an older state than the live model's. What it doesn't tell of any
+        more comes first, with nothing to be compared with.
+        """
+        beside = self._live.after(self.trained_through)
+        if beside is None:
+            return [], None
+        if self.trained_through + 1 < beside.first:
+            end = min(beside.first - 1, self.trained_through + self.config.train.batch_events)
+            return self.fold.until_cut(self._through(end)), None
+        return self.fold.until_cut(self._through(beside.through)), beside
+
+    def _compare(self, own: Gains) -> None:
+        if (beside := self._beside) is None:
+            return
+        trial = self._trial
+        offsets, mine, theirs = np.intersect1d(
+            own.offsets, beside.offsets, assume_unique=True, return_indices=True
+        )
+        new = offsets > trial.compared_through
+        if not new.any():
+            return
+        sums = trial.sums if trial.epoch == beside.epoch else Comparison()
+        self._trial = msgspec.structs.replace(
+            trial,
+            epoch=beside.epoch,
+            compared_through=int(offsets[-1]),
+            sums=compared(sums, own.values[mine[new]], beside.values[theirs[new]]),
+        )
+
+
+def _differing(one: Config, other: Config) -> set[str]:
+    """Dotted names of the settings in which two differ."""
+    return _names(one.model_dump(), other.model_dump())
+
+
+def _names(one: Mapping[str, Any], other: Mapping[str, Any], above: str = "") -> set[str]:
+    found = set()
+    for name in one.keys() | other.keys():
+        a, b = one.get(name), other.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found |= _names(a, b, f"{above}{name}.")
+        elif a != b:
+            found.add(above + name)
+    return found
