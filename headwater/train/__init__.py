@@ -425,7 +425,7 @@ class Trainer:
         both = {name: np.concatenate([fresh[name], again[name]]) for name in fresh}
         return self._by_weight(both, random), _Drawn(fresh, places)
 
-    def _first_lists(self, batch: Batch, ranking: Ranking, ranked: Ints, taught: Flags) -> Floats:
+    def _first_lists(self, batch: Batch, ranking: Ranking, ranked: Longs, taught: Flags) -> Floats:
         first = np.flatnonzero(taught[ranked] & (batch.contexts.history_lengths[ranked] == 0))
         rows = ranking.rows[first]
         answers = rows == batch.items[ranked][first, None]
