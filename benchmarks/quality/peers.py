@@ -27,15 +27,17 @@ class Kind:
 
 PEERS = {
     "popularity": Kind(
-        "protocol", tuple({"half_life": share} for share in (0.002, 0.005, 0.02, 0.05, 0.2))
+        "protocol", tuple({"half_life": share} for share in (0.0005, 0.002, 0.005, 0.02, 0.05, 0.2))
     ),
     "transitions": Kind(
-        "streaming_peers", tuple({"window": 10, "half_life": share} for share in (0.05, 0.2, 1.0))
+        "streaming_peers",
+        tuple({"window": 10, "half_life": share} for share in (0.01, 0.05, 0.2, 1.0)),
     ),
     "isgd": Kind(
         "streaming_peers",
         tuple(
-            {"factors": 64, "rate": rate, "regularization": 0.01, "seed": 1} for rate in (0.05, 0.2)
+            {"factors": 64, "rate": rate, "regularization": 0.01, "seed": 1}
+            for rate in (0.01, 0.05, 0.2)
         ),
     ),
     "vsknn": Kind(

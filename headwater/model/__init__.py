@@ -20,7 +20,7 @@ from headwater.model._dense import Step
 from headwater.model._opinion import Opinion, Scratch, mark
 from headwater.model.content import Content
 from headwater.model.habits import Habits
-from headwater.model.mixture import Mixture
+from headwater.model.mixture import FirstLists, Mixture
 from headwater.model.neighbours import Neighbours
 from headwater.model.popularity import Popularity
 from headwater.model.precedents import Precedents
@@ -33,6 +33,7 @@ __all__ = [
     "EXPERTS",
     "Content",
     "Examples",
+    "FirstLists",
     "Habits",
     "HistoryExpert",
     "Mixture",

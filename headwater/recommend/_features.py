@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from headwater.config import Config
-from headwater.model import EXPERTS, Mixture, Model
+from headwater.model import EXPERTS, FirstLists, Mixture, Model
 from headwater.recommend._candidates import Candidates
 from headwater.types import NO_ROW, Contexts, Doubles, Floats, Ints, Longs
 
@@ -49,8 +49,6 @@ class Features:
     def mixture(self, config: Config) -> Mixture:
         """An untrained mixture over these features: a product of the experts' shares."""
         linear = np.zeros(len(self), np.float32)
-        first = np.zeros(len(self), np.float32)
-        first[self.names.index("popularity.log_share")] = 1.0
         silence = np.zeros(len(self), np.float32)
         groups: dict[str, list[int]] = {expert: [] for expert in EXPERTS}
         for column, name in enumerate(self.names):
@@ -66,8 +64,10 @@ class Features:
         return Mixture(
             config.mixture,
             linear,
-            first,
-            self.names.index("request.history.0"),
+            FirstLists(
+                flag=self.names.index("request.history.0"),
+                popularity=self.names.index("popularity.log_share"),
+            ),
             {name: np.array(columns, np.int32) for name, columns in groups.items()},
             silence,
             config.seed,

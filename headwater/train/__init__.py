@@ -203,6 +203,7 @@ class Trainer:
         beside = self._beside.submit(self._step_on_lists, lists, rates["mixture"])
         sequence = self._step_on_histories(examples, positives, known, random, rates["sequence"])
         mixture = beside.result()
+        gains = self._first_lists(batch, ranking, sample.ranked, taught)
         lesson = Lesson(
             sequence.loss if sequence else float("nan"),
             mixture.loss if mixture else float("nan"),
@@ -211,6 +212,7 @@ class Trainer:
         )
         if fit(lesson):
             self._take(sequence, mixture)
+            self.model.mixture.note_first(gains)
             self._histories.add(drawn.fresh)
             self._lists.add(drawn_lists.fresh)
         else:
@@ -427,6 +429,12 @@ class Trainer:
         again = self._lists.take(places)
         both = {name: np.concatenate([fresh[name], again[name]]) for name in fresh}
         return self._by_weight(both, random), _Drawn(fresh, places)
+
+    def _first_lists(self, batch: Batch, ranking: Ranking, ranked: Longs, taught: Flags) -> Floats:
+        first = np.flatnonzero(taught[ranked] & (batch.contexts.history_lengths[ranked] == 0))
+        rows = ranking.rows[first]
+        answers = rows == batch.items[ranked][first, None]
+        return self.model.mixture.judge_first(ranking.features[first], answers, rows != NO_ROW)
 
     def _step_on_lists(self, lists: dict[str, np.ndarray], rate: float) -> Step | None:
         if not len(lists["targets"]):

@@ -8,7 +8,7 @@ import torch
 
 from headwater.config import Mixture as Settings
 from headwater.deploy import state_digest
-from headwater.model import EXPERTS, Mixture
+from headwater.model import EXPERTS, FirstLists, Mixture
 from headwater.recommend import Features
 from tests.model.arrays import copied, small
 
@@ -22,8 +22,7 @@ def mixture(seed=0, learning_rate=0.01, linear=(1.0, 1.0, 0.0, 0.0), members=1):
     return Mixture(
         Settings(hidden=16, learning_rate=learning_rate, members=members),
         np.array(linear, np.float32),
-        np.array([0.0, 1.0, 0.0, 0.0], np.float32),
-        FIRST,
+        FirstLists(flag=FIRST, popularity=B),
         {"a": np.array([A], np.int32), "b": np.array([B], np.int32)},
         SILENCE,
         seed,
@@ -108,22 +107,6 @@ def test_whom_it_trusts_depends_on_the_request():
     assert hit_rate(found, test) > max(fixed) + 0.1
 
 
-def test_a_first_list_learns_from_first_lists_alone():
-    found = mixture()
-    test = lists(500, 1000, always(A, 500))
-    features = test[0]
-    features[:, :, FIRST] = 1.0
-    np.testing.assert_array_equal(found.scores(features), features[:, :, B])
-    for step in range(100):
-        found.step(*lists(50, step, always(A)), 1.0).take()
-    np.testing.assert_array_equal(found.scores(features), features[:, :, B])
-    for step in range(300):
-        features, *rest = lists(50, step, always(A))
-        features[:, :, FIRST] = 1.0
-        found.step(features, *rest, 1.0).take()
-    assert hit_rate(found, test) > 0.8
-
-
 def test_answers_at_random_teach_nothing():
     found = mixture()
     rng = np.random.default_rng(0)
@@ -186,6 +169,55 @@ def test_what_sampling_added_is_not_learned():
         np.polyfit(features[..., A].ravel(), m.scores(features).ravel(), 1)[0] for m in (one, other)
     ]
     assert slope[1] - slope[0] == pytest.approx(0.5, abs=0.15)
+
+
+# --- first lists -------------------------------------------------------------------------------
+
+
+def first_lists(seed, right, m=50):
+    """(features, answers, valid) of users without a history."""
+    features, valid, targets, _ = lists(m, seed, always(right, m))
+    features[:, :, FIRST] = 1.0
+    return features, np.arange(10) == targets[:, None], valid
+
+
+def test_a_first_list_is_by_popularity_until_the_networks_foretell_better():
+    found = mixture(linear=(1.0, 0.0, 0.0, 0.0))
+    features, answers, valid = first_lists(0, A)
+    np.testing.assert_array_equal(found.scores(features), features[:, :, B])
+    found.note_first(found.judge_first(features, answers, valid))
+    np.testing.assert_allclose(found.scores(features), features[:, :, A], atol=1e-6)
+    for seed in range(10):
+        found.note_first(found.judge_first(*first_lists(seed, B)))
+    np.testing.assert_array_equal(found.scores(features), features[:, :, B])
+    known = features.copy()
+    known[:, :, FIRST] = 0.0
+    np.testing.assert_allclose(found.scores(known), features[:, :, A], atol=1e-6)
+
+
+def test_first_lists_are_judged_as_lists_are():
+    found = mixture(linear=(1.0, 0.0, 0.0, 0.0))
+    features = np.zeros((4, 12, 4), np.float32)
+    features[:, :, A] = -np.arange(12)
+    answers, valid = np.zeros((4, 12), np.bool_), np.ones((4, 12), np.bool_)
+    answers[[0, 1, 2], [0, 2, 10]] = True
+    valid[1, 1] = False
+    gains = found.judge_first(features, answers, valid)
+    # By the networks: first, second of those that are there, eleventh, not in it.
+    assert gains[:, 1] == pytest.approx([1.0, 1 / np.log2(3), 0.0, 0.0])
+    # By popularity all are alike, and share the mean of the places.
+    assert gains[:, 0] == pytest.approx([1 / np.log2(7.5), 1 / np.log2(7), 1 / np.log2(7.5), 0.0])
+
+
+def test_what_was_noted_of_first_lists_is_kept_and_travels():
+    found, loaded, told = mixture(), mixture(), mixture()
+    found.note_first(found.judge_first(*first_lists(0, A)))
+    loaded.load(copied(found.state()))
+    told.dense.put(found.dense.values())
+    features = first_lists(1, A)[0]
+    for other in (loaded, told):
+        np.testing.assert_array_equal(other.scores(features), found.scores(features))
+    assert not np.array_equal(mixture().scores(features), found.scores(features))
 
 
 # --- members -------------------------------------------------------------------------------------

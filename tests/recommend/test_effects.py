@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 
 from headwater.config import Mixture as Settings
-from headwater.model import Mixture
+from headwater.model import FirstLists, Mixture
 from headwater.recommend._effects import COUNTED, feature_effects
 from headwater.types import Floats
 
 
 def linear(weights: list[float]) -> Mixture:
     """A mixture that is untrained, and so no more than its linear part."""
-    given = np.array(weights, np.float32)
-    nothing = np.zeros_like(given)
-    return Mixture(Settings(hidden=4), given, given, 0, {}, nothing, seed=0)
+    n = len(weights)
+    first, silence = FirstLists(flag=0, popularity=0), np.zeros(n, np.float32)
+    found = Mixture(Settings(hidden=4), np.array(weights, np.float32), first, {}, silence, seed=0)
+    found.note_first(np.array([[0.0, 1.0]], np.float32))  # the networks score first lists too
+    return found
 
 
 def test_the_effect_is_the_weight_times_the_distance_from_the_mean() -> None:
