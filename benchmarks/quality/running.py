@@ -1,4 +1,4 @@
-"""Runs ours in this process and peers in their own, and keeps what peers answered."""
+"""Runs ours in this process and peers in their own, and keeps what they gave."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.quality.figures import OURS
 from benchmarks.quality.peers import PEERS, Settings
 from benchmarks.quality.protocol import MISS, Flags, Ranks, Stream, gains
 from benchmarks.quality.streams import CACHE, Spec
-from headwater.config import Config
+from headwater.config import Config, effective
 from headwater.evaluate import HISTORY_BUCKETS, ITEM_AGE_BUCKETS
 from headwater.ingest import Interactions
 from headwater.replay import replay
@@ -50,7 +51,32 @@ class Ours:
 
 
 def ours(interactions: Interactions, stream: Stream, spec: Spec, progress: Progress) -> Ours:
+    """A replay with the default configuration; kept until the software's code changes."""
     config = Config.model_validate({"recommend": {"repeats": spec.repeats}})
+    code = [path.read_bytes() for path in sorted((ROOT / "headwater").rglob("*.py"))]
+    digest = _digest(stream, code, [effective(config), stream.grouped])
+    kept = CACHE / "ours" / f"{spec.name}-{digest}.parquet"
+    results_kept = kept.with_suffix(".json")
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        table, results = _replayed(interactions, stream, spec, config, progress)
+        results_kept.write_text(json.dumps(results) + "\n")
+        part = kept.with_suffix(".part")
+        table.write_parquet(part)
+        part.replace(kept)
+    table = pl.read_parquet(kept)
+    names = {"rank": OURS}
+    names |= {c: c.removeprefix("rank_") for c in table.columns if c.startswith("rank_")}
+    return Ours(
+        {name: table[c].cast(float).fill_null(MISS).to_numpy() for c, name in names.items()},
+        _segments(table["history_length"].to_numpy(), table["item_events_before"].to_numpy()),
+        json.loads(results_kept.read_text()),
+    )
+
+
+def _replayed(
+    interactions: Interactions, stream: Stream, spec: Spec, config: Config, progress: Progress
+) -> tuple[pl.DataFrame, dict[str, Any]]:
     n = len(interactions)
     replayed = replay(
         interactions,
@@ -62,14 +88,8 @@ def ours(interactions: Interactions, stream: Stream, spec: Spec, progress: Progr
     at = replayed.positions
     if not np.array_equal(at, stream.targets()):
         raise PeerFailed(f"{spec.name}: ours and the peers have different targets")
-    table = replayed.report.ranks_table(interactions.index[at], [""] * len(at), [""] * len(at))
-    names = {"rank": OURS}
-    names |= {c: c.removeprefix("rank_") for c in table.columns if c.startswith("rank_")}
-    return Ours(
-        {name: table[c].cast(float).fill_null(MISS).to_numpy() for c, name in names.items()},
-        _segments(table["history_length"].to_numpy(), table["item_events_before"].to_numpy()),
-        replayed.results,
-    )
+    nobody = [""] * len(at)
+    return replayed.report.ranks_table(interactions.index[at], nobody, nobody), replayed.results
 
 
 def _segments(histories: Longs, item_events: Longs) -> dict[str, Flags]:
@@ -114,14 +134,20 @@ def peer(stream: Stream, name: str, progress: Progress | None) -> tuple[Ranks, S
 
 def key(stream: Stream, name: str, settings: Settings, start: int, stop: int) -> str:
     """Names a result by everything that it follows from, the code of the peers too."""
+    parts = sorted({"protocol", PEERS[name].module})
+    code = [Path(__file__).with_name(f"{part}.py").read_bytes() for part in parts]
+    rest = [name, settings, start, stop, stream.grouped, stream.repeats, PEERS[name].pins]
+    return f"{name}-{_digest(stream, code, rest)}"
+
+
+def _digest(stream: Stream, code: list[bytes], rest: list[Any]) -> str:
     digest = blake2b(digest_size=12)
     for array in (stream.users, stream.items, stream.times, stream.wanted):
         digest.update(np.ascontiguousarray(array).tobytes())
-    for part in sorted({"protocol", PEERS[name].module}):
-        digest.update(Path(__file__).with_name(f"{part}.py").read_bytes())
-    rest = [name, settings, start, stop, stream.grouped, stream.repeats, PEERS[name].pins]
+    for part in code:
+        digest.update(part)
     digest.update(json.dumps(rest, sort_keys=True).encode())
-    return f"{name}-{digest.hexdigest()}"
+    return digest.hexdigest()
 
 
 def _run(

@@ -360,6 +360,7 @@ def test_a_second_run_runs_no_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_peers_get_the_targets_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grouped: bool
 ) -> None:
+    monkeypatch.setattr(running, "CACHE", tmp_path)
     random = np.random.default_rng(2)
     folder = tmp_path / "online-retail"
     folder.mkdir()
@@ -384,6 +385,13 @@ def test_peers_get_the_targets_of_ours(
     assert sum(int(within.sum()) for within in found.segments.values()) == 2 * n
     assert found.segments["history 0"][0]
     assert 4 <= int(found.segments["history 0"].sum()) < 8
+    # A second run replays nothing.
+    monkeypatch.setattr(running, "replay", None)
+    again = running.ours(interactions, encoded, spec, lambda what, events, total: None)
+    assert {name: one.tolist() for name, one in again.ranks.items()} == {
+        name: one.tolist() for name, one in found.ranks.items()
+    }
+    assert again.results == found.results
 
 
 def test_a_missing_stream_is_an_error_to_skip(
