@@ -31,7 +31,7 @@ PEERS = {
     ),
     "transitions": Kind(
         "streaming_peers",
-        tuple({"window": 10, "half_life": share} for share in (0.01, 0.05, 0.2, 1.0)),
+        tuple({"window": 10, "half_life": share} for share in (0.002, 0.01, 0.05, 0.2, 1.0)),
     ),
     "isgd": Kind(
         "streaming_peers",
