@@ -421,6 +421,13 @@ class Serve(_Section):
     """Most events of one request; more are answered 413."""
     max_queue: int = Field(default=1_000, ge=1)
     """Requests waiting for the model thread; more are shed with 503."""
+    max_wait_milliseconds: float = Field(default=50.0, gt=0)
+    """Longest that a request should wait for the model thread: what would wait longer, by what
+    those before it took each, is shed with 503 at once, except that a handful may always wait.
+    Twice what a busy server takes to answer 99 of 100."""
+    max_backlog: int = Field(default=20_000, ge=1)
+    """Events, items and users taken in that are not yet both committed and part of what answers;
+    more are shed with 503. A recommendation waits until all of them are: a quarter of a second."""
     user_vectors_cached: int = Field(default=10_000, ge=0)
     """Encoded users kept until the model changes, for those who ask again; about 11 MB at the
     default ``history_length`` and ``dim``. 0 keeps none."""

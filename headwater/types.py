@@ -512,8 +512,10 @@ class Status(msgspec.Struct, frozen=True):
 
     The log holds the entries after ``start``, through ``end``.
     ``lag`` counts the entries of the log that this process hasn't folded,
-    ``training_lag`` those that the model hasn't learned. Through ``gradient_through`` the
-    gradient took what it wanted of them: all, or under load a sample. ``trainer`` is the
+    ``training_lag`` those that the model hasn't learned; ``lag_seconds`` and
+    ``training_lag_seconds`` are how long ago the oldest of them came. Through
+    ``gradient_through`` the gradient took what it wanted of them: all, or under load a sample.
+    ``trainer`` is the
     newest report that came with an update, without its metrics.
     """
 
@@ -531,6 +533,8 @@ class Status(msgspec.Struct, frozen=True):
     trained_through: int
     gradient_through: int
     training_lag: int
+    lag_seconds: float
+    training_lag_seconds: float
     dead_letters: int
     clicks: list[ClickThrough]
     trainer: dict[str, Any]

@@ -37,6 +37,8 @@ STATUS = {
     "lag": 0,
     "trained_through": 900,
     "training_lag": 100,
+    "lag_seconds": 0.0,
+    "training_lag_seconds": 3.2,
     "dead_letters": 5,
     "clicks": [
         {
@@ -432,7 +434,7 @@ def test_status_as_a_table(
     for part in (
         f"{server} (ready)",
         "version 2, epoch 3, sequence 4,567",
-        "900 (100 behind)",
+        "900 (100 and 3 s behind)",
         "1,000 (up to date)",
         "10 of 40 lists (25.0%), 2 of them by window",
         "0.2100 (0.2000 to 0.2200, newest 9)",

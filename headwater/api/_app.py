@@ -74,6 +74,7 @@ def create_app(
         updates,
         feedback,
         max_queue=config.serve.max_queue,
+        max_wait=config.serve.max_wait_milliseconds / 1000.0,
         wait_seconds=config.recommend.wait_seconds,
         died=died,
     )

@@ -12,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -34,6 +36,11 @@ from headwater.types import (
 
 T = TypeVar("T")
 
+ALWAYS = 8
+"""Requests that may wait whatever they take: the one that finds out that it is fast again."""
+MEASURED = 15
+"""Newest rounds by which it is known what a request takes: those of half of ``ALWAYS`` or more, as
+one of few takes longer than one of many. Of two rounds that answer ``ALWAYS``, one is such."""
 BATCH = 64
 """Requests answered together at most; bounds how long the last of them waits for the first."""
 RETRY_SECONDS = 1.0
@@ -144,6 +151,7 @@ class Engine:
         follower: makes the follower; called on the model thread, where the
             follower then lives.
         max_queue: requests that may wait; one more is shed.
+        max_wait: seconds; a request that would wait longer is shed, if ``ALWAYS`` others wait.
         wait_seconds: longest that ``min_offset`` makes a request wait.
         died: called, on the model thread, when that thread ends by an error.
     """
@@ -156,11 +164,14 @@ class Engine:
         feedback: Feedback,
         *,
         max_queue: int,
+        max_wait: float,
         wait_seconds: float,
         died: Callable[[], None] = lambda: None,
     ) -> None:
         self.standing = Standing()
         self.ready = False
+        self.folds = False
+        """Whether the state follows the logs: not before it is ready, nor after an error."""
         self.caches: dict[str, Counted] = {}
         self._popular = PopularList()
         self._follower = follower
@@ -168,6 +179,9 @@ class Engine:
         self._updates = updates
         self._feedback = feedback
         self._max_queue = max_queue
+        self._max_wait = max_wait
+        self._measured: deque[float] = deque(maxlen=MEASURED)
+        self._seconds_each = 0.0  # that the model thread takes for a request
         self._wait_seconds = wait_seconds
         self._died = died
         self._log = structlog.get_logger()
@@ -262,8 +276,7 @@ class Engine:
         return found
 
     async def _ask(self, wanted: Request | _Work, doing: str, min_offset: int = 0) -> Any:
-        if self._open >= self._max_queue:
-            raise Unavailable("queue-full", f"{self._open} requests wait already; try again later")
+        self._refuse_if_late()
         answer = asyncio.get_running_loop().create_future()
         behind = min_offset > self.standing.offset
         self._open += 1
@@ -286,6 +299,14 @@ class Engine:
         finally:
             self._open -= 1
 
+    def _refuse_if_late(self) -> None:
+        """Sheds a request now that would be answered late: then those that wait aren't."""
+        # Those that wait for an offset cost nothing until it is there.
+        ahead = self._open - len(self._parked)
+        seconds = ahead * self._seconds_each
+        if self._open >= self._max_queue or (ahead >= ALWAYS and seconds > self._max_wait):
+            raise Unavailable("queue-full", f"{self._open} requests wait already; try again later")
+
     # --- the model thread ------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -298,6 +319,7 @@ class Engine:
             while self._wait(RETRY_SECONDS if retry else None):
                 retry = not self._round(follower)
                 self.ready = self.ready or (not retry and follower.offset >= start)
+                self.folds = self.ready and not retry
         except Exception:
             self._log.exception("the model thread died")
             self._died()
@@ -327,6 +349,7 @@ class Engine:
             self._fresh = []
             self._woken = False
         self._parked = []
+        started = time.perf_counter()
         try:
             follower.catch_up()
         except Exception as error:
@@ -349,6 +372,9 @@ class Engine:
                 outcomes.append((ask, _worked(follower, ask.wanted, ask.doing, now)))
         self._deliver(outcomes)
         self._feed_back(outcomes, follower.offset, now)
+        if 2 * len(batch) >= ALWAYS:
+            self._measured.append((time.perf_counter() - started) / len(batch))
+            self._seconds_each = median(self._measured)
         return True
 
     def _feed_back(self, outcomes: Sequence[_Outcome], through: int, now: float) -> None:

@@ -11,16 +11,18 @@ from typing import Annotated, Literal
 
 import msgspec
 import structlog
-from litestar import post
+from litestar import Response, post
+from litestar.datastructures import ResponseHeader
 from litestar.params import HeaderParameter, RawBody
 
 from headwater.api._auth import INGEST
-from headwater.api._problems import Rejected, Unavailable, answers
+from headwater.api._problems import Rejected, answers
 from headwater.api._service import Service, ServiceDependency
 from headwater.errors import LogError
 from headwater.ingest import Decoded, Refused, WireEvent, decode_events
 from headwater.types import Appended, DeadLetter, Entry, Event
 
+LAG_HEADER = "Headwater-Training-Lag"
 THREAD_BYTES = 65_536
 """Larger bodies are decoded on another thread: 64 KiB take about a millisecond, 8 MB a tenth of a
 second in which the event loop would answer nobody."""
@@ -61,16 +63,24 @@ class EventsAnswer(msgspec.Struct, frozen=True):
     tags=["events"],
     summary="Append one event or an array of them",
     responses=answers(400, 401, 403, 413, 422, 503),
+    response_headers=[
+        ResponseHeader(
+            name=LAG_HEADER,
+            description="Events acknowledged that the model hasn't learned yet.",
+            documentation_only=True,
+        )
+    ],
     opt={**INGEST, "body": WireEvent | list[WireEvent]},
 )
 async def append_events(
     service: ServiceDependency, body: RawBody, idempotency_key: IdempotencyKey = None
-) -> EventsAnswer:
+) -> Response[EventsAnswer]:
     """Answers once every accepted event is durable; each has its offset in the answer.
 
     A duplicate is answered with the offset that the event has already. In an
     array, a rejected event doesn't touch the others; a single one answers 422.
     """
+    service.backlog.check()
     received_at = time.time()
     if len(body) > THREAD_BYTES:
         decoded = await asyncio.to_thread(_decode, service, body, received_at, idempotency_key)
@@ -85,12 +95,14 @@ async def append_events(
         service.metrics.events.labels(status).inc(count)
     if decoded.single and results[0].status == "rejected":
         raise Rejected(results[0].field or "", results[0].reason or "")
-    return EventsAnswer(
+    answer = EventsAnswer(
         accepted=counts["accepted"],
         duplicate=counts["duplicate"],
         rejected=counts["rejected"],
         results=results,
     )
+    lag = max(0, service.backlog.end - service.engine.standing.trained_through)
+    return Response(answer, headers={LAG_HEADER: str(lag)})
 
 
 async def append(
@@ -106,25 +118,20 @@ async def append(
         route: where it came in; a letter that is sent again is read by that route's rules.
 
     Raises:
-        Unavailable: too many requests wait for their commit already.
+        Unavailable: too many entries wait already.
         LogError: nothing was stored.
     """
-    if service.appending >= service.config.serve.max_queue:
-        raise Unavailable(
-            "queue-full", f"{service.appending} requests wait for the log; try again later"
-        )
-    service.appending += 1
-    try:
+    with service.backlog.entering(len(entries) + len(refused)):
+        committed = asyncio.wrap_future(service.events.submit(entries, received_at))
         if not refused:
-            return await asyncio.wrap_future(service.events.submit(entries, received_at))
-        letters = [_letter(one, received_at, route) for one in refused]
-        appended, _ = await asyncio.gather(
-            asyncio.wrap_future(service.events.submit(entries, received_at)),
-            asyncio.to_thread(service.events.refuse, letters),
-        )
-        return appended
-    finally:
-        service.appending -= 1
+            appended = await committed
+        else:
+            letters = [_letter(one, received_at, route) for one in refused]
+            appended, _ = await asyncio.gather(
+                committed, asyncio.to_thread(service.events.refuse, letters)
+            )
+    service.backlog.entered(appended)
+    return appended
 
 
 async def _passed_over(service: Service, events: list[Event]) -> list[Event]:

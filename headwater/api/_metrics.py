@@ -18,6 +18,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from headwater.api._backlog import seconds_behind
 from headwater.types import Metrics
 
 if TYPE_CHECKING:
@@ -112,7 +113,11 @@ class StateCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         service = self._service
         standing = service.engine.standing
-        end = service.events.end()
+        end, now = service.events.end(), time.time()
+
+        def behind(offset: int) -> float:
+            return seconds_behind(service.events, offset, now)
+
         for name, what, value in (
             ("events_log_offset", "Newest offset of the events log.", end),
             ("events_log_start", "Offset after which the log begins.", service.events.start()),
@@ -125,6 +130,13 @@ class StateCollector(Collector):
             ),
             ("lag_events", "Entries that this process hasn't folded.", end - standing.offset),
             ("training_lag_events", "Entries not learned.", end - standing.trained_through),
+            ("lag_seconds", "Since the oldest entry not folded came.", behind(standing.offset)),
+            (
+                "training_lag_seconds",
+                "Since the oldest entry not learned came.",
+                behind(standing.trained_through),
+            ),
+            ("backlog", "Entries taken in and not committed or not folded.", service.backlog.size),
             ("version", "Structural version of the live model.", standing.version),
             ("epoch", "Epoch of the updates log.", standing.epoch),
             ("sequence", "Newest update applied.", standing.sequence),

@@ -10,6 +10,7 @@ import msgspec
 from litestar import MediaType, Response, get
 
 from headwater import __version__
+from headwater.api._backlog import seconds_behind
 from headwater.api._metrics import metrics_of
 from headwater.api._problems import Unavailable, answers
 from headwater.api._service import Service, ServiceDependency
@@ -58,10 +59,11 @@ async def status(service: ServiceDependency) -> Status:
 def _status(service: Service) -> Status:
     standing = service.engine.standing
     end = service.events.end()
+    now = time.time()
     return Status(
         role="api",
         software=__version__,
-        uptime_seconds=time.time() - service.started_at,
+        uptime_seconds=now - service.started_at,
         ready=service.engine.ready,
         version=standing.version,
         epoch=standing.epoch,
@@ -73,6 +75,8 @@ def _status(service: Service) -> Status:
         trained_through=standing.trained_through,
         gradient_through=standing.gradient_through,
         training_lag=max(0, end - standing.trained_through),
+        lag_seconds=seconds_behind(service.events, standing.offset, now),
+        training_lag_seconds=seconds_behind(service.events, standing.trained_through, now),
         dead_letters=service.events.dead_letter_count(),
         clicks=service.feedback.click_through(),
         trainer={k: v for k, v in standing.report.items() if k != "metrics"},

@@ -46,7 +46,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 class Unavailable(HeadwaterError):
     """The request was turned away for now; ``kind`` says why, in a word for programs.
 
-    Kinds: ``not-ready``, ``queue-full``, ``offset-not-reached``, ``log-failed``, ``stopping``.
+    Kinds: ``not-ready``, ``queue-full``, ``backlog``, ``offset-not-reached``, ``log-failed``,
+    ``stopping``.
     """
 
     def __init__(self, kind: str, detail: str, retry_after: int = 1) -> None:

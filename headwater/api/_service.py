@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter, SkipValidation
 
+from headwater.api._backlog import Backlog
 from headwater.api._engine import Engine
 from headwater.api._metrics import ApiMetrics
 from headwater.config import Config
@@ -40,11 +41,13 @@ class Service:
     versions: Versions
     metrics: ApiMetrics = field(default_factory=ApiMetrics)
     started_at: float = field(default_factory=time.time)
-    appending: int = 0
-    """Requests whose entries wait to be committed."""
+    backlog: Backlog = field(init=False)
     _changes: tuple[asyncio.Lock, ...] = field(
         default_factory=lambda: tuple(asyncio.Lock() for _ in range(CHANGES))
     )
+
+    def __post_init__(self) -> None:
+        self.backlog = Backlog(self.engine, self.config.serve.max_backlog)
 
     @contextlib.asynccontextmanager
     async def changing(self, kind: str, ids: Iterable[str]) -> AsyncIterator[None]:

@@ -231,7 +231,7 @@ class Impressions:
     def _grow(self, users: int) -> None:
         self._users = max(self._users, users)
         if users > len(self._newest):
-            new = max(users, 64)
+            new = max(users * 5 // 4, 64) - len(self._newest)
             self._newest = np.pad(self._newest, (0, new), constant_values=-1)
             self._hours = np.pad(self._hours, (0, new))
             self._taken_up = np.pad(self._taken_up, (0, new))

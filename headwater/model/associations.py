@@ -85,7 +85,7 @@ class Associations:
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
         if n_items > len(self._sums):
-            size = max(n_items, 2 * len(self._sums), 1024)
+            size = max(n_items, len(self._sums) * 5 // 4, 1024)
             successors = np.full((size, self.width), NO_ROW, np.int32)
             successors[: len(self._sums)] = self._successors
             weights = np.zeros((size, self.width), np.float32)

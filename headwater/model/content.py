@@ -50,7 +50,7 @@ class Content:
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
         if n_items > len(self._tokens):
-            size = max(n_items, 2 * len(self._tokens), 1024)
+            size = max(n_items, len(self._tokens) * 5 // 4, 1024)
             tokens = np.full((size, self._tokens.shape[1]), NO_ROW, np.int32)
             tokens[: len(self._tokens)] = self._tokens
             self._tokens = tokens

@@ -40,7 +40,7 @@ class Habits:
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
         if n_items > len(self._counts):
-            size = max(n_items, 2 * len(self._counts), 1024)
+            size = max(n_items, len(self._counts) * 5 // 4, 1024)
             counts = np.zeros((size, 2), np.float32)
             counts[: len(self._counts)] = self._counts
             self._counts = counts

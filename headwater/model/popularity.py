@@ -58,7 +58,7 @@ class Popularity:
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
         if n_items > len(self._events):
-            size = max(n_items, 2 * len(self._events), 1024)
+            size = max(n_items, len(self._events) * 5 // 4, 1024)
             for name in ("_counts", "_events", "_first_times", "_last_times"):
                 old = getattr(self, name)
                 grown = np.zeros((size, *old.shape[1:]), old.dtype)

@@ -67,7 +67,7 @@ class Precedents:
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
         if n_items > len(self._events_of_item):
-            size = max(n_items, 2 * len(self._events_of_item), 1024)
+            size = max(n_items, len(self._events_of_item) * 5 // 4, 1024)
             self._newest_of_item = _grown(self._newest_of_item, size, _NONE)
             self._events_of_item = _grown(self._events_of_item, size, 0)
             self._scratch = Scratch(size)
@@ -151,7 +151,7 @@ class Precedents:
 
     def _room_for(self, n_users: int, events: int) -> None:
         if n_users > len(self._newest_of_user):
-            size = max(n_users, 2 * len(self._newest_of_user), 1024)
+            size = max(n_users, len(self._newest_of_user) * 5 // 4, 1024)
             self._newest_of_user = _grown(self._newest_of_user, size, _NONE)
             self._likeness = np.zeros(size, np.float32)
         self._n_users = max(self._n_users, n_users)

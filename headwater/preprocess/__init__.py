@@ -337,7 +337,7 @@ class Preprocessor:
     def _count(self, items: np.ndarray) -> np.ndarray:
         """Counts the items of a batch in order; returns each one's count before its event."""
         if len(self.items) > len(self.item_events):
-            grown = np.zeros(max(len(self.items), 2 * len(self.item_events)), np.int64)
+            grown = np.zeros(max(len(self.items), len(self.item_events) * 5 // 4), np.int64)
             grown[: len(self.item_events)] = self.item_events
             self.item_events = grown
         before = np.zeros(len(items), np.int64)

@@ -29,7 +29,7 @@ class Activity:
         """Takes what named which row, by ascending offset."""
         n = int(rows.max(initial=-1)) + 1
         if n > len(self._offsets):
-            size = max(n, 2 * len(self._offsets), 64)
+            size = max(n, len(self._offsets) * 5 // 4, 64)
             self._offsets = np.pad(self._offsets, (0, size - len(self._offsets)))
             self._times = np.pad(self._times, (0, size - len(self._times)))
         self._rows = max(self._rows, n)

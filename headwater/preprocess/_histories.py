@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from headwater.types import NO_ROW, Bytes, Contexts, Doubles, Flags, Ints, Longs, State
+from headwater.types import NO_ROW, Bytes, Contexts, Doubles, Flags, Floats, Ints, Longs, State
 
 _Array = TypeVar("_Array", bound=NDArray[Any])
 
@@ -46,6 +46,10 @@ class Histories:
     ``links[node]`` the one before. Nodes beyond the newest ``consumed`` of a user are
     never read; ``forget`` takes them, and those of what is forgotten, out of the pool.
 
+    Of an event's time the gap to the user's event before is kept, in half the bytes and to
+    7 digits, and the time of the newest event. A gap isn't below 0: its sign says whether the
+    event was cleaned.
+
     Args:
         length: L.
         session_gap: seconds; a longer pause starts a new session.
@@ -57,34 +61,35 @@ class Histories:
         self.session_gap = session_gap
         self.consumed = consumed
         self._users = 0
-        self._items = np.full((0, length), NO_ROW, np.int32)
+        self._items = np.zeros((0, length), np.int32)
         self._types = np.zeros((0, length), np.uint8)
-        self._times = np.zeros((0, length), np.float64)
-        self._cleaned = np.zeros((0, length), np.bool_)
-        self._counts = np.zeros(0, np.int64)
+        self._gaps = np.zeros((0, length), np.float32)
+        self._counts = np.zeros(0, np.int32)
         self._last_times = np.zeros(0, np.float64)
         self._session_counts = np.zeros(0, np.int32)
         self._session_hashes = np.zeros(0, np.int64)
-        self._heads = np.full(0, NO_ROW, np.int64)
-        self._consumed_counts = np.zeros(0, np.int64)
-        self._links = np.zeros(0, np.int64)
+        self._heads = np.zeros(0, np.int32)
+        self._consumed_counts = np.zeros(0, np.int32)
+        self._links = np.zeros(0, np.int32)
         self._nodes = np.zeros(0, np.int32)
         self._used = 0
 
     def grow(self, users: int) -> None:
         """Makes room for ``users`` users."""
         if users > len(self._counts):
-            size = max(users, 2 * len(self._counts), 64)
-            self._items = _grown(self._items, size, NO_ROW)
-            self._types = _grown(self._types, size, 0)
-            self._times = _grown(self._times, size, 0)
-            self._cleaned = _grown(self._cleaned, size, 0)
-            self._counts = _grown(self._counts, size, 0)
-            self._last_times = _grown(self._last_times, size, 0)
-            self._session_counts = _grown(self._session_counts, size, 0)
-            self._session_hashes = _grown(self._session_hashes, size, 0)
-            self._heads = _grown(self._heads, size, NO_ROW)
-            self._consumed_counts = _grown(self._consumed_counts, size, 0)
+            size = max(users, len(self._counts) * 5 // 4, 64)
+            self._items = _grown(self._items, size)
+            self._types = _grown(self._types, size)
+            self._gaps = _grown(self._gaps, size)
+            self._counts = _grown(self._counts, size)
+            self._last_times = _grown(self._last_times, size)
+            self._session_counts = _grown(self._session_counts, size)
+            self._session_hashes = _grown(self._session_hashes, size)
+            self._heads = _grown(self._heads, size)
+            self._consumed_counts = _grown(self._consumed_counts, size)
+        # Only now: what nobody has written to takes no memory.
+        self._items[self._users : users] = NO_ROW
+        self._heads[self._users : users] = NO_ROW
         self._users = max(self._users, users)
 
     def walk(self, steps: Steps) -> Contexts:
@@ -92,9 +97,9 @@ class Histories:
         reads = int(np.count_nonzero(steps.reads))
         pushes = len(steps.reads) - reads
         if self._used + pushes > len(self._nodes):
-            size = max(self._used + pushes, 2 * len(self._nodes), 1024)
-            self._links = _grown(self._links, size, NO_ROW)
-            self._nodes = _grown(self._nodes, size, NO_ROW)
+            size = max(self._used + pushes, len(self._nodes) * 5 // 4, 1024)
+            self._links = _grown(self._links, size)
+            self._nodes = _grown(self._nodes, size)
         excluded_limit = self._excluded_limit(steps)
         contexts = Contexts(
             users=steps.users[steps.reads],
@@ -122,8 +127,7 @@ class Histories:
             self.consumed,
             self._items,
             self._types,
-            self._times,
-            self._cleaned,
+            self._gaps,
             self._counts,
             self._last_times,
             self._session_counts,
@@ -163,9 +167,8 @@ class Histories:
         """
         self._items[users] = NO_ROW
         self._types[users] = 0
-        self._cleaned[users] = False
-        for times in (self._times, self._last_times):
-            times[users] = 0.0
+        self._gaps[users] = 0.0
+        self._last_times[users] = 0.0
         for counts in (self._counts, self._session_counts, self._session_hashes):
             counts[users] = 0
         self._heads[users] = NO_ROW
@@ -198,8 +201,7 @@ class Histories:
         return {
             "items": self._items[:users],
             "types": self._types[:users],
-            "times": self._times[:users],
-            "cleaned": self._cleaned[:users],
+            "gaps": self._gaps[:users],
             "counts": self._counts[:users],
             "last_times": self._last_times[:users],
             "session_counts": self._session_counts[:users],
@@ -212,7 +214,7 @@ class Histories:
 
     def load(self, state: State) -> None:
         self._items, self._types = state["items"].copy(), state["types"].copy()
-        self._times, self._cleaned = state["times"].copy(), state["cleaned"].copy()
+        self._gaps = state["gaps"].copy()
         self._counts = state["counts"].copy()
         self._last_times = state["last_times"].copy()
         self._session_counts = state["session_counts"].copy()
@@ -223,8 +225,8 @@ class Histories:
         self._users, self._used = len(self._counts), len(self._nodes)
 
 
-def _grown(array: _Array, size: int, fill: int) -> _Array:
-    grown = np.full((size, *array.shape[1:]), fill, array.dtype)
+def _grown(array: _Array, size: int) -> _Array:
+    grown = np.zeros((size, *array.shape[1:]), array.dtype)
     grown[: len(array)] = array
     return grown  # type: ignore[return-value]
 
@@ -244,15 +246,14 @@ def _walk(
     consumed: int,
     ring_items: Ints,
     ring_types: Bytes,
-    ring_times: Doubles,
-    ring_cleaned: Flags,
-    counts: Longs,
+    ring_gaps: Floats,
+    counts: Ints,
     last_times: Doubles,
     session_counts: Ints,
     session_hashes: Longs,
-    heads: Longs,
-    consumed_counts: Longs,
-    links: Longs,
+    heads: Ints,
+    consumed_counts: Ints,
+    links: Ints,
     nodes: Ints,
     used: int,
     out_items: Ints,
@@ -282,8 +283,7 @@ def _walk(
             consumed_counts[user] = 0
             ring_items[user] = NO_ROW
             ring_types[user] = 0
-            ring_times[user] = 0.0
-            ring_cleaned[user] = False
+            ring_gaps[user] = 0.0
             counts[user] = 0
             last_times[user] = 0.0
             session_counts[user] = 0
@@ -297,16 +297,17 @@ def _walk(
         )
         if reads[step]:
             column = length - 1
-            place = count % length
+            place, time = count % length, last_times[user]
             for _ in range(min(count, length)):
                 place = (place if place > 0 else length) - 1
-                if ring_items[user, place] < 0:
-                    continue
-                out_items[row, column] = ring_items[user, place]
-                out_types[row, column] = ring_types[user, place]
-                out_times[row, column] = ring_times[user, place]
-                out_cleaned[row, column] = ring_cleaned[user, place]
-                column -= 1
+                gap = ring_gaps[user, place]
+                if ring_items[user, place] >= 0:
+                    out_items[row, column] = ring_items[user, place]
+                    out_types[row, column] = ring_types[user, place]
+                    out_times[row, column] = time
+                    out_cleaned[row, column] = np.signbit(gap)
+                    column -= 1
+                time -= abs(gap)
             out_lengths[row] = count
             out_session_lengths[row] = 0 if fresh else session_counts[user]
             node = heads[user]
@@ -320,8 +321,8 @@ def _walk(
             place = count % length
             ring_items[user, place] = items[step]
             ring_types[user, place] = types[step]
-            ring_times[user, place] = times[step]
-            ring_cleaned[user, place] = cleaned[step]
+            gap = np.float32(times[step] - last_times[user] if count else 0.0)
+            ring_gaps[user, place] = -gap if cleaned[step] else gap
             counts[user] = count + 1
             session_counts[user] = 1 if fresh else session_counts[user] + 1
             session_hashes[user] = sessions[step]
@@ -346,7 +347,7 @@ def _clear(ring_items: Ints, gone: Flags) -> None:
 
 @njit(cache=True, nogil=True)
 def _compact(
-    heads: Longs, consumed_counts: Longs, links: Longs, nodes: Ints, used: int, gone: Flags
+    heads: Ints, consumed_counts: Ints, links: Ints, nodes: Ints, used: int, gone: Flags
 ) -> int:
     """Leaves the nodes that are read and not gone, in their order; returns how many."""
     kept = np.zeros(used, np.bool_)

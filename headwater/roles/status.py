@@ -92,8 +92,9 @@ def _rows(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
     dropped = f", after {answer['start']:,} dropped" if answer["start"] else ""
     yield "events log", f"{answer['end'] - answer['start']:,} entries{dropped}"
-    yield "folded", f"{answer['offset']:,} ({_behind(answer['lag'])})"
-    yield "learned", f"{answer['trained_through']:,} ({_behind(answer['training_lag'])})"
+    yield "folded", f"{answer['offset']:,} ({_behind(answer['lag'], answer['lag_seconds'])})"
+    behind = _behind(answer["training_lag"], answer["training_lag_seconds"])
+    yield "learned", f"{answer['trained_through']:,} ({behind})"
     yield "dead letters", f"{answer['dead_letters']:,}"
     for row in answer["clicks"]:
         yield (
@@ -133,8 +134,8 @@ def _rows(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from _quality(metrics)
 
 
-def _behind(lag: int) -> str:
-    return f"{lag:,} behind" if lag else "up to date"
+def _behind(lag: int, seconds: float) -> str:
+    return f"{lag:,} and {seconds:,.0f} s behind" if lag else "up to date"
 
 
 def _quality(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

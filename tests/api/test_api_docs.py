@@ -26,6 +26,7 @@ VOLATILE = {
     "epoch",
     "features",
     "history",
+    "lag_seconds",
     "metrics",
     "reasons",
     "received_at",
@@ -38,6 +39,7 @@ VOLATILE = {
     "trainer",
     "gradient_through",
     "training_lag",
+    "training_lag_seconds",
     "uptime_seconds",
     "version",
 }
@@ -117,7 +119,7 @@ def test_every_field_of_an_event_and_an_item_is_there(document: dict[str, Any]) 
 def test_every_reason_to_be_turned_away_is_there() -> None:
     code = "".join(path.read_text() for path in Path(api.__file__).parent.glob("*.py"))
     kinds = set(re.findall(r'Unavailable\(\s*"([\w-]+)"', code))
-    assert len(kinds) == 6
+    assert len(kinds) == 7
     documented = set(re.findall(r"`urn:headwater:([\w-]+)`", PAGE))
     assert documented == kinds
 

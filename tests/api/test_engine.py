@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from headwater.api._engine import BATCH, Engine
+from headwater.api._engine import ALWAYS, BATCH, MEASURED, Engine
 from headwater.api._problems import Failed, Unavailable
 from headwater.config import Config
 from headwater.feedback import Feedback
@@ -27,7 +27,13 @@ def first(answer: Recommendations) -> str:
 class Running:
     """An engine over logs in memory, on the loop of the test."""
 
-    def __init__(self, max_queue: int = 1000, wait_seconds: float = 2.0, **hooks: Any) -> None:
+    def __init__(
+        self,
+        max_queue: int = 1000,
+        max_wait: float = 0.05,
+        wait_seconds: float = 2.0,
+        **hooks: Any,
+    ) -> None:
         self.events, self.updates = MemoryEventsLog(), MemoryUpdatesLog()
         self.follower = CountingFollower(self.events, **hooks)
         self.feedback = Feedback(ServedLog(None), Config())
@@ -38,6 +44,7 @@ class Running:
             self.updates,
             self.feedback,
             max_queue=max_queue,
+            max_wait=max_wait,
             wait_seconds=wait_seconds,
             died=self.die,
         )
@@ -229,6 +236,49 @@ def test_a_full_queue_sheds_and_recovers() -> None:
             await asyncio.gather(*asked)
             await running.engine.recommend(Request(n=1))
 
+    run(test())
+
+
+def test_what_would_wait_too_long_is_shed_at_once_and_a_handful_never(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, cost = [0.0], [0.01]
+    gate = threading.Event()
+
+    def answering(requests: Sequence[Request]) -> None:
+        gate.wait(10)
+        clock[0] += cost[0] * len(requests)
+
+    async def burst(running: Running, n: int) -> int:
+        """How many of n requests, all of which come before one is answered, are shed."""
+        gate.clear()
+        first = asyncio.create_task(running.engine.recommend(Request(n=1)))
+        while not running.engine._open or running.engine._fresh:
+            await asyncio.sleep(0.001)
+        asked = [asyncio.create_task(running.engine.recommend(Request(n=1))) for _ in range(n - 1)]
+        await asyncio.sleep(0)
+        gate.set()
+        found = await asyncio.gather(first, *asked, return_exceptions=True)
+        shed = [one for one in found if isinstance(one, Unavailable)]
+        assert {one.kind for one in shed} <= {"queue-full"}
+        return len(shed)
+
+    async def test() -> None:
+        async with Running(max_wait=0.195, before_answer=answering) as running:
+            assert await burst(running, 40) == 0  # Nothing is known yet.
+            # 20 of 0.01 s each would keep another waiting for 0.2 s.
+            assert await burst(running, 40) == 40 - 20
+            cost[0] = 10.0
+            for _ in range(MEASURED):
+                await burst(running, ALWAYS + 1)
+            assert await burst(running, 40) == 40 - ALWAYS
+            # It is found out that they are fast again.
+            cost[0] = 0.001
+            for _ in range(MEASURED):
+                await burst(running, ALWAYS + 1)
+            assert await burst(running, 40) == 0
+
+    monkeypatch.setattr("headwater.api._engine.time.perf_counter", lambda: clock[0])
     run(test())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -255,12 +256,12 @@ def test_many_writers_at_once(served: Served) -> None:
 
 
 def test_waiting_commits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    served = make(Config(serve=Serve(max_queue=2)))
-    commits: list[Future[list[Appended]]] = []
+    served = make(Config(serve=Serve(max_backlog=2)))
+    commits: list[tuple[Future[list[Appended]], Sequence[Entry]]] = []
 
     def submit(entries: Sequence[Entry], received_at: float) -> Future[list[Appended]]:
-        commits.append(Future())
-        return commits[-1]
+        commits.append((Future(), entries))
+        return commits[-1][0]
 
     monkeypatch.setattr(served.events, "submit", submit)
 
@@ -271,15 +272,76 @@ def test_waiting_commits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
                 await asyncio.sleep(0.001)
             shed = await client.post("/v1/events", json=view())
             is_problem(shed, 503)
-            assert shed.json()["type"] == "urn:headwater:queue-full"
+            assert shed.json()["type"] == "urn:headwater:backlog"
             assert int(shed.headers["retry-after"]) >= 1
-            for offset, commit in enumerate(commits, 1):
-                commit.set_result([Appended(offset, False)])
+            for future, sent in commits:
+                future.set_result(served.events.append(sent, 2e9))
             assert [(await one).status_code for one in asked] == [200, 200]
             monkeypatch.undo()
+            while served.engine.standing.offset < served.events.end():
+                await asyncio.sleep(0.001)
             assert (await client.post("/v1/events", json=view())).status_code == 200
 
     asyncio.run(test())
+
+
+def test_events_that_the_fold_cannot_follow_are_shed_and_none_that_were_acknowledged() -> None:
+    gate = threading.Event()
+    gate.set()
+
+    def fold() -> None:
+        gate.wait(10)
+
+    served = make(Config(serve=Serve(max_backlog=10)), before_fold=fold)
+    with served.client() as client:
+        gate.clear()
+        answers = [
+            client.post("/v1/events", json=[view(f"{n}-{k}") for k in range(4)]) for n in range(9)
+        ]
+        taken = [n for n, answer in enumerate(answers) if answer.status_code == 200]
+        assert taken == [0, 1]
+        for answer in answers[2:]:
+            is_problem(answer, 503)
+            assert answer.json()["type"] == "urn:headwater:backlog"
+            assert int(answer.headers["retry-after"]) >= 1
+        assert served.events.end() == 8
+        # A request is never larger than the room that there is once all the others are through.
+        gate.set()
+        until(lambda: served.engine.standing.offset == 8)
+        whole = client.post("/v1/events", json=[view(f"whole-{k}") for k in range(40)])
+        assert whole.json()["accepted"] == 40
+        stored = {entry.item_id for entry in entries(served) if isinstance(entry, Event)}
+        assert stored == {f"{n}-{k}" for n in taken for k in range(4)} | {
+            f"whole-{k}" for k in range(40)
+        }
+
+
+def test_events_are_taken_in_while_nothing_can_be_folded() -> None:
+    broken = threading.Event()
+
+    def fold() -> None:
+        if broken.is_set():
+            raise ZeroDivisionError("a secret")
+
+    served = make(Config(serve=Serve(max_backlog=10)), before_fold=fold)
+    with served.client() as client:
+        broken.set()
+        assert client.post("/v1/events", json=view()).status_code == 200
+        until(lambda: not served.engine.folds)
+        for n in range(9):
+            answer = client.post("/v1/events", json=[view(f"{n}-{k}") for k in range(4)])
+            assert answer.status_code == 200
+        assert served.events.end() == 37
+
+
+def test_an_answer_says_how_far_learning_is_behind(
+    served: Served, client: TestClient[Litestar]
+) -> None:
+    sent = [view(f"{n}") for n in range(5)]
+    assert client.post("/v1/events", json=sent).headers["headwater-training-lag"] == "5"
+    served.follower.trained_through = 4
+    client.get("/v1/popular")
+    assert client.post("/v1/events", json=view("x")).headers["headwater-training-lag"] == "2"
 
 
 def test_a_log_that_fails_acknowledges_nothing(

@@ -89,6 +89,8 @@ def test_status(client: TestClient[Litestar]) -> None:
     answer = client.get("/v1/status").json()
     assert answer.pop("uptime_seconds") >= 0.0
     assert answer.pop("software")
+    assert answer.pop("lag_seconds") == 0.0
+    assert answer.pop("training_lag_seconds") > 0.0
     assert answer == {
         "role": "api",
         "ready": True,
@@ -161,6 +163,9 @@ def test_prometheus_sees_state_quality_and_requests(client: TestClient[Litestar]
     assert found["headwater_trained_through_offset",] == 3.0
     assert found["headwater_lag_events",] == 0.0
     assert found["headwater_training_lag_events",] == 2.0
+    assert found["headwater_training_lag_seconds",] > 0.0
+    assert found["headwater_lag_seconds",] == 0.0
+    assert found["headwater_backlog",] == 0.0
     assert found["headwater_dead_letters",] == 1.0
     assert found["headwater_ready",] == 1.0
     assert found["headwater_trainer", "name=update_bytes"] == 4096.0
