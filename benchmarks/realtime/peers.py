@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.quality.running import interpreter
 
@@ -33,7 +34,7 @@ def river(pairs: Sequence[tuple[str, str]]) -> float:
     """River's ``BiasedMF`` (Montiel et al., JMLR 2021)."""
     from river.reco import BiasedMF
 
-    model = BiasedMF(n_factors=FACTORS, seed=1)
+    model: Any = BiasedMF(n_factors=FACTORS, seed=1)
     started = time.perf_counter()
     for user, item in pairs:
         model.learn_one(user, item, 1.0)

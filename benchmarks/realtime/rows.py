@@ -6,7 +6,7 @@ from importlib import import_module
 
 from benchmarks.realtime.figures import Measured
 
-ROWS = ("freshness", "overload", "large")
+ROWS = ("freshness", "learning", "overload", "large")
 """Names of the modules, in the order in which they run."""
 
 
