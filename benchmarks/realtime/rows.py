@@ -6,7 +6,15 @@ from importlib import import_module
 
 from benchmarks.realtime.figures import Measured
 
-ROWS = ("freshness", "ingesting", "overload", "restarting", "memory", "large")
+ROWS = (
+    "freshness",
+    "learning",
+    "ingesting",
+    "overload",
+    "restarting",
+    "memory",
+    "large",
+)
 """Names of the modules, in the order in which they run."""
 
 

@@ -7,8 +7,9 @@ does, and covers more of the stream. The share that is predicted falls faster, w
 that arrives at ``least_evaluated`` where g arrives at ``least_gradient``. There nothing is
 replayed either.
 
-Samples are uniform, so the mean loss of a sample is that of the batch, and nothing has to
-be weighed. An event is in every share above a number that its offset and the seed give it.
+Samples are uniform, so the mean loss of a sample is that of the batch, and no example has to
+be weighed; ``Sample`` of ``train`` says what makes up for there being fewer steps. An event is in
+every share above a number that its offset and the seed give it.
 """
 
 from __future__ import annotations

@@ -224,7 +224,6 @@ class SequenceExpert:
                 which,
                 self._consuming,
                 candidates,
-                len(self.tower.items),
             )
             return queries, logits, used
 
@@ -347,21 +346,27 @@ def _consumed_mask(
     wanted: Flags,
     consuming: Flags,
     candidates: Ints,
-    n_items: int,
 ) -> Flags:
-    """(T, M) True where a candidate was used up before its query."""
-    place = np.full(n_items, -1, np.int32)
-    for c in range(len(candidates)):
-        place[candidates[c]] = c
+    """(T, M) True where a candidate, of ascending ones, was used up before its query."""
+    length = items.shape[1]
     mask = np.zeros((np.count_nonzero(wanted), len(candidates)), np.bool_)
+    used = np.empty(length, np.int64)  # place of what each column used up, -1 for nothing
     t = 0
     for q in range(items.shape[0]):
+        if not wanted[q].any():
+            continue
+        for column in range(length):
+            item = items[q, column]
+            used[column] = -1
+            if item >= 0 and consuming[types[q, column]]:
+                place = np.searchsorted(candidates, item)
+                if place < len(candidates) and candidates[place] == item:
+                    used[column] = place
         for p in range(at.shape[1]):
             if not wanted[q, p]:
                 continue
             for column in range(at[q, p] + 1):
-                item = items[q, column]
-                if item >= 0 and consuming[types[q, column]] and place[item] >= 0:
-                    mask[t, place[item]] = True
+                if used[column] >= 0:
+                    mask[t, used[column]] = True
             t += 1
     return mask

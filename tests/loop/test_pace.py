@@ -50,12 +50,12 @@ def test_the_further_behind_the_larger_the_batch_and_the_smaller_the_shares() ->
     ]  # fmt: skip
     assert pace_of(7, 100, settings) is None
     found = [pace_of(7, n, settings) for n in (101, 200, 400, 500, 10**6)]
-    assert found[-1] == found[-2] == Pace(7, 0.2, 0.05, False)
+    assert found[-1] == found[-2] == Pace(7, 0.2, 0.1, False)
     for slower, faster in pairwise(found[:-1]):
         assert slower is not None
         assert faster is not None
         assert slower.gradient > faster.gradient >= 0.2
-        assert slower.evaluated > faster.evaluated >= 0.05
+        assert slower.evaluated > faster.evaluated >= 0.1
         assert slower.replay
     assert events_of(10**6, small().train) == 100
     assert pace_of(7, 10**6, small().train) is None
@@ -77,11 +77,11 @@ def test_every_event_is_counted_at_the_least_share() -> None:
     full, _ = learned(small(), events)
     least, updates = learned(LEAST, events)
     assert {(pace.gradient, pace.evaluated, pace.replay) for pace in paces(updates)} == {
-        (0.2, 0.05, False)
+        (0.2, 0.1, False)
     }
     assert_equal(counted(least), counted(full))
     everything, part = (learner.state()["evaluate.seen"][0] for learner in (full, least))
-    chosen = sampled(0, np.arange(1, 731), 0.05)
+    chosen = sampled(0, np.arange(1, 731), 0.1)
     assert (int(everything), int(part)) == (730, int(chosen.sum()))
     taught = sampled(0, np.arange(1, 731), 0.2).sum()
     assert 0.8 * taught < least.state()["train.histories.added"] <= taught
