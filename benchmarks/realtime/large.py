@@ -54,7 +54,7 @@ SIZES = (
     Size("10 M", 128, 2, 75_000),
     Size("100 M", 256, 4, 380_000, ("full", "rows", "adapter", "nothing")),
 )
-LEARNED, MEASURED = 4_000, 4_000
+LEARNED, MEASURED = 3_000, 3_000
 """Events before, and while, it is measured."""
 
 
@@ -94,8 +94,13 @@ def measure(quick: bool) -> Measured:
 
 
 def _config(size: Size, seed: int) -> Config:
-    sequence = {"dim": size.dim, "layers": size.layers}
-    return Config.model_validate({"seed": seed, "sequence": sequence})
+    settings = {
+        "sequence": {"dim": size.dim, "layers": size.layers},
+        # Not what is measured, and most of the memory of items that nobody touches.
+        "transitions": {"width": 16},
+        "neighbours": {"width": 16},
+    }
+    return Config.model_validate({"seed": seed, **settings})
 
 
 def _run(size: Size, seed: int, learned: int, measured: int) -> dict[str, Outcome]:
