@@ -55,7 +55,7 @@ def test_rows_that_the_stream_doesn_t_name_stay_with_an_adapter() -> None:
 
 
 def test_each_way_sends_less_than_the_one_before() -> None:
-    found = _run(Size("tiny", 8, 1, 2_000, tuple(WAYS)), seed=0, learned=200, measured=200)
+    found = _run(Size("tiny", 8, 1, 2_000, 200), seed=0)
     sizes = [found[way].bytes for way in WAYS]
     assert sizes == sorted(sizes, reverse=True)
     for one in found.values():
