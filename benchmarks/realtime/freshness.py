@@ -44,10 +44,10 @@ SINGLES, ARRAYS, ARRAY, LISTS, SIMILAR, POPULAR = 200, 8, 100, 62, 20, 10
 """Requests per second of each kind, and events in an array: 1,000 events and 500 requests."""
 
 HOSTED = {"hosted services": 1_000.0, "Gorse": 60_000.0}
-"""The least that their documentation tells of, in ms."""
+"""What they document at best, in ms; none of them was run here."""
 OTHERS = {"Ekko": 2_400.0, "Monolith": 60_000.0, "Gorse": 3_600_000.0}
-"""Published figures, in ms: Sima et al., OSDI 2022; Liu et al., arXiv 2209.07663; Gorse's
-defaults."""
+"""What was published, in ms; none of them was run here. Sima et al., OSDI 2022; Liu et al.,
+arXiv 2209.07663; Gorse's documentation."""
 
 
 class _Result(msgspec.Struct):
