@@ -14,6 +14,7 @@ import structlog
 from litestar import post
 from litestar.params import HeaderParameter, RawBody
 
+from headwater.api._answer import Encoded
 from headwater.api._auth import INGEST
 from headwater.api._problems import Rejected, Unavailable, answers
 from headwater.api._service import Service, ServiceDependency
@@ -60,6 +61,7 @@ class EventsAnswer(msgspec.Struct, frozen=True):
     status_code=200,
     tags=["events"],
     summary="Append one event or an array of them",
+    response_class=Encoded,
     responses=answers(400, 401, 403, 413, 422, 503),
     opt={**INGEST, "body": WireEvent | list[WireEvent]},
 )
