@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench-quality bench-freshness bench-leave-one-out bench-imbalance bench-cold-start bench-safety bench-realtime clean
+.PHONY: help setup demo test lint format docs bench-quality bench-freshness bench-leave-one-out bench-imbalance bench-cold-start bench-safety bench-realtime bench-recommend clean
 
 help:
 	@echo "make setup    make .venv with everything pinned; PYTHON=... picks the interpreter"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-cold-start  hits on new items, with content and without; ARGS='--limit 20000'"
 	@echo "make bench-safety  what poison does with guards and without; ARGS='--before 2000'"
 	@echo "make bench-realtime  freshness, throughput, latency, recovery; ARGS='--quick freshness'"
+	@echo "make bench-recommend  lists per second and the search, 100,000 and 1,000,000 items; ARGS='--quick'"
 	@echo "make clean    remove .venv and every cache"
 
 setup: $(READY)
@@ -78,6 +79,9 @@ bench-safety: setup
 
 bench-realtime: setup
 	$(BIN)/python -m benchmarks.realtime $(ARGS)
+
+bench-recommend: setup
+	$(BIN)/python -m benchmarks.recommend $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

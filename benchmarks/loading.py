@@ -235,11 +235,11 @@ class _Generator:
     async def _schedule(self, stream: Stream, started: float, seconds: float) -> None:
         for n in range(int(stream.rate * seconds)):
             due = started + n / stream.rate
-            pause = due - time.perf_counter()
-            if pause > 0:
-                await asyncio.sleep(pause)
-            elif n % 64 == 0:
+            if n % 64 == 0:
                 await asyncio.sleep(0)  # behind the schedule: answers must still be taken in
+            while (pause := due - time.perf_counter()) > 0:
+                # The loop rounds to milliseconds, and so may be early by half of one.
+                await asyncio.sleep(pause + 0.0005)
             self._start(_Sent(stream.make(n), due))
 
     def _start(self, work: _Sent) -> None:

@@ -97,7 +97,7 @@ def create_app(
 
     app = Litestar(
         [*HANDLERS, *pages(HANDLERS, config, ring)],
-        guards=[_auth.by_role],
+        before_request=_auth.by_role,
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
         exception_handlers=_problems.HANDLERS,
         lifespan=[lifespan],

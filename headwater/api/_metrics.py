@@ -65,10 +65,20 @@ class ApiMetrics:
             ["reason"],
             registry=self.registry,
         )
+        self._kept: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         for status in ("accepted", "duplicate", "rejected"):
             self.events.labels(status)
         for kind in ("user", "session", "popular"):
             self.recommendations.labels(kind)
+
+    def _series(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        """Kept, for looking one up takes as long as counting."""
+        key = (method, route, status)
+        found = self._kept.get(key)
+        if found is None:
+            found = (self.requests.labels(*key), self.latency.labels(method, route))
+            self._kept[key] = found
+        return found
 
     def measured(self, app: ASGIApp) -> ASGIApp:
         """Wraps ``app`` so that every HTTP request is counted and timed, by route."""
@@ -91,8 +101,9 @@ class ApiMetrics:
                 route = cast(dict[str, Any], scope).get("path_template")
                 method = cast(HTTPScope, scope)["method"] if route else "none"
                 route = route or "none"
-                self.requests.labels(method, route, status).inc()
-                self.latency.labels(method, route).observe(time.perf_counter() - started)
+                counted, timed_as = self._series(method, route, status)
+                counted.inc()
+                timed_as.observe(time.perf_counter() - started)
 
         return timed
 

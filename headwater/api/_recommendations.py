@@ -7,6 +7,7 @@ from typing import Annotated
 from litestar import get, post
 from litestar.params import FromPath, QueryParameter, RawBody
 
+from headwater.api._answer import Encoded
 from headwater.api._auth import SERVE
 from headwater.api._problems import answers
 from headwater.api._service import ServiceDependency, path_id
@@ -34,6 +35,7 @@ MinOffset = Annotated[
     "/v1/users/{user_id:str}/recommendations",
     tags=["recommendations"],
     summary="Recommend to a user",
+    response_class=Encoded,
     responses=answers(400, 401, 403, 503),
     opt=SERVE,
 )
@@ -58,6 +60,7 @@ async def recommend_to_user(
     status_code=200,
     tags=["recommendations"],
     summary="Recommend to a session, or to a user",
+    response_class=Encoded,
     responses=answers(400, 401, 403, 413, 503),
     opt={**SERVE, "body": WireRequest},
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -30,6 +31,9 @@ ADDRESS_FILE = "api.json"
 """In the data folder while the API listens: pid, host and port, for ``headwater status``."""
 DRAIN_SECONDS = 10
 """Longest that a stopping server waits for requests in work."""
+COLLECTED_AFTER = 20_000
+"""Objects between two collections of garbage; by Python's default, 700, a collection comes every
+few requests, and finds nothing."""
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -67,6 +71,7 @@ def serve(
         HeadwaterError: the model thread died; its error is in the log.
     """
     data.mkdir(parents=True, exist_ok=True)
+    gc.set_threshold(COLLECTED_AFTER)
     with contextlib.ExitStack() as stack:
         events = stack.enter_context(contextlib.closing(SqliteEventsLog(data / "events.db")))
         updates = stack.enter_context(contextlib.closing(SqliteUpdatesLog(data / "updates.db")))
@@ -79,7 +84,9 @@ def serve(
         def follower() -> Follower:
             from headwater.loop import Follower
 
-            return Follower(config, events, updates, data / "snapshots")
+            found = Follower(config, events, updates, data / "snapshots")
+            gc.freeze()  # what a snapshot held stays, and needn't be looked through
+            return found
 
         dead = threading.Event()
 
@@ -114,6 +121,7 @@ def serve(
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=DRAIN_SECONDS,
             ),
             started,

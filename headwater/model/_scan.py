@@ -114,7 +114,7 @@ class Scan:
 
 
 @njit(cache=True, nogil=True)
-def _encode(vectors: Floats, rows: Ints, codes: Ints, scales: Floats, biases: Floats) -> None:
+def _encode(vectors: Floats, rows: Ints, codes: np.ndarray, scales: Floats, biases: Floats) -> None:
     dim = codes.shape[1]
     for k in range(len(rows)):
         most = np.float32(0)

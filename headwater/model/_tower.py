@@ -37,7 +37,7 @@ class Tower:
     follow each change of its own row at once. Where tokens change, and with them nearly every
     item a little, those of the next few thousand follow, so that a step costs no more because the
     catalogue grew; what is found is scored by the vectors as they are
-    ([decision 17](../../docs/decisions/0017-a-first-look-in-bytes.md)).
+    (docs/decisions/0020-a-first-look-in-bytes.md).
 
     Args:
         dim: D; a row has D + 1 values.

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from headwater.config import Mixture as Settings
 from headwater.model._dense import DenseWeights, Step
-from headwater.types import Flags, Floats, Ints, Longs, State
+from headwater.types import Doubles, Flags, Floats, Ints, Longs, State
 
 _CHUNK = 2_048
 """Coalitions taken through the second layer at a time, so that it finds them in the cache."""
@@ -202,14 +202,15 @@ class Mixture:
                 weights["first.bias"],
                 weights["linear"],
             )
-            for first in range(0, len(hidden), _CHUNK):
-                part = slice(first, first + _CHUNK)
+            for start in range(0, len(hidden), _CHUNK):
+                part = slice(start, start + _CHUNK)
                 second = hidden[part] @ weights["second.weight"].T
                 second += weights["second.bias"]
                 np.maximum(second, 0, out=second)
                 values[part] += linear[part] + second @ weights["last.weight"][0]
         shares = np.zeros(speaking.shape, np.float32)
-        _shares(values / len(self.members), speaking, starts, _orders(len(self.groups)), shares)
+        values /= np.float32(len(self.members))
+        _shares(values, speaking, starts, _orders(len(self.groups)), shares)
         if self._by_popularity:
             first, popularity = flat[:, self.first.flag] > 0.5, self.first.popularity
             shares[first] = 0.0
@@ -260,11 +261,11 @@ class Mixture:
         self.dense.load(state)
 
 
-def _orders(experts: int) -> Floats:
+def _orders(experts: int) -> Doubles:
     """(E + 1, E) for n of them that speak, the share of the orders of joining in which a given one
     comes behind s given others.
     """
-    orders = np.zeros((experts + 1, experts), np.float32)
+    orders = np.zeros((experts + 1, experts))
     for n in range(1, experts + 1):
         orders[n, :n] = [factorial(s) * factorial(n - s - 1) / factorial(n) for s in range(n)]
     return orders
@@ -335,7 +336,9 @@ def _coalitions(
 
 
 @njit(cache=True, nogil=True)
-def _shares(values: Floats, speaking: Flags, starts: Longs, orders: Floats, shares: Floats) -> None:
+def _shares(
+    values: Floats, speaking: Flags, starts: Longs, orders: Doubles, shares: Floats
+) -> None:
     """Shapley shares from the value of every coalition, laid out as ``_coalitions`` does."""
     for r in range(len(speaking)):
         n = 0

@@ -119,14 +119,14 @@ class Recommender:
         if not (rows != NO_ROW).any():
             return [[] for _ in rows]  # before the first item there are no tables to look into
         found = self.model.mixture.contributions(ranking.features[:, :n])
-        shares = np.stack([found[expert] for expert in EXPERTS], axis=2)  # (B, n, E)
+        shares = np.stack([found[expert] for expert in EXPERTS], axis=2).astype(np.float64)
         sources = np.full(shares.shape, NO_ROW, np.int32)
         for number, expert in enumerate(EXPERTS):
             if expert in ranking.opinions:
                 sources[:, :, number] = ranking.opinions[expert].sources(rows)
             elif expert == "sequence":
                 sources[:, :, number] = self.model.sequence.sources(contexts, rows)
-        shares = np.round(shares.astype(np.float64), 6)
+        shares = shares.round(6)
         order = np.argsort(-shares, axis=2, kind="stable")
         ids: dict[int, str | None] = {
             row: item_id(row) for row in np.unique(sources).tolist() if row != NO_ROW

@@ -158,7 +158,7 @@ def _fill(
             column = 0
             for e in range(len(values)):
                 value = values[e, b, c]
-                log_share = np.float32(min(value, 0.0)) if e == in_logs else _log_share(value)
+                log_share = float(min(value, 0.0)) if e == in_logs else _log_share(value)
                 out[b, c, column] = _scaled(min(max(log_share, _FLOOR), 0.0))
                 place = places[e, b, c]
                 out[b, c, column + 1] = 1.0 / (1.0 + place) if place >= 0 else 0.0

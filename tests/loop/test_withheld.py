@@ -7,14 +7,14 @@ import pytest
 
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
-from headwater.types import Event, Item, ItemRemoval
+from headwater.types import Entry, Event, Item, ItemRemoval
 from tests.model.arrays import small
 
 
 def entries(seed):
     """Events, items put, held back and removed, in any order."""
     rng = np.random.default_rng(seed)
-    made = []
+    made: list[Entry] = []
     for n in range(300):
         item = f"i{rng.integers(30)}"
         kind = rng.random()

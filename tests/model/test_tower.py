@@ -230,9 +230,12 @@ def test_a_step_on_tokens_looks_again_at_as_many_items_in_a_large_catalogue(monk
     for item in range(100):
         describe(found, item, item % 3)
     honest = _tower._compose
-    monkeypatch.setattr(
-        _tower, "_compose", lambda rows, *rest: [composed.append(rows.copy()), honest(rows, *rest)]
-    )
+
+    def compose(rows, *rest):
+        composed.append(rows.copy())
+        honest(rows, *rest)
+
+    monkeypatch.setattr(_tower, "_compose", compose)
     for step in range(3):
         descend(found, 7, seed=step)
     assert [rows.tolist() for rows in composed] == [
