@@ -97,20 +97,12 @@ class SequenceExpert:
 
     def encode(self, contexts: Contexts) -> Floats:
         """(B, D + 1) user vectors; the last column is 1, for the bias."""
-        at = np.full((len(contexts), 1), self.length - 1, np.int32)
         gaps = gap_buckets(contexts.history_times, contexts.history_items, contexts.times)
-        rows, place = self._of_histories(contexts)
-        with torch.inference_mode():
-            users = self._forward(
-                place,
-                contexts.history_types,
-                gaps,
-                at,
-                torch.from_numpy(self.tower.vectors_of(rows)[:, :-1]),
-                contexts.history_items,
-            )
-        ones = np.ones((len(contexts), 1), np.float32)
-        return np.concatenate([users[:, 0].numpy(), ones], axis=1)
+        return self._encode(contexts.history_items, contexts.history_types, gaps)
+
+    def users(self, examples: Examples, chosen: Longs) -> Floats:
+        """(S, D + 1) likewise, behind the whole histories of chosen examples."""
+        return self._encode(examples.items[chosen], examples.types[chosen], examples.gaps[chosen])
 
     def candidates(
         self, users: Floats, contexts: Contexts, withheld: Flags, k: int
@@ -163,7 +155,7 @@ class SequenceExpert:
         ``NO_ROW`` where there is no history.
         """
         history = contexts.history_items
-        known, place = self._of_histories(contexts)
+        known, place = self._of_histories(history)
         vectors = self.tower.vectors_of(known)[:, :-1]
         weighted = self.history_weights(contexts)[:, :, None] * vectors[np.maximum(place, 0)]
         of_rows = self.tower.vectors_of(np.maximum(rows, 0).ravel())[:, :-1]
@@ -267,14 +259,21 @@ class SequenceExpert:
         self.tower.load({k: v for k, v in state.items() if not k.startswith("dense.")})
         self.dense.load({k[6:]: v for k, v in state.items() if k.startswith("dense.")})
 
-    def _of_histories(self, contexts: Contexts) -> tuple[Ints, Ints]:
+    def _of_histories(self, history: Ints) -> tuple[Ints, Ints]:
         """The distinct items of histories (at least one row), and the place of each column's
         among them; -1 where it has none.
         """
-        history = contexts.history_items
         rows = np.unique(np.maximum(history, 0))
         place = np.where(history >= 0, np.searchsorted(rows, history), NO_ROW)
         return rows.astype(np.int32), place.astype(np.int32)
+
+    def _encode(self, items: Ints, types: Bytes, gaps: Bytes) -> Floats:
+        at = np.full((len(items), 1), self.length - 1, np.int32)
+        rows, place = self._of_histories(items)
+        vectors = torch.from_numpy(self.tower.vectors_of(rows)[:, :-1])
+        with torch.inference_mode():
+            users = self._forward(place, types, gaps, at, vectors, items)
+        return np.concatenate([users[:, 0].numpy(), np.ones((len(items), 1), np.float32)], axis=1)
 
     def _forward(
         self,

@@ -16,6 +16,7 @@ import numpy as np
 
 from headwater.config import Config
 from headwater.model import Examples, Model, Step, gap_buckets, single_threaded
+from headwater.train._generator import Generator
 from headwater.train._imbalance import log_keep, replay_chances, resampled, uniforms
 from headwater.train._passes import ListPasses, Pasts, SequencePasses, is_judge
 from headwater.train._replay import Replay
@@ -369,6 +370,11 @@ class Trainer:
             return self.model.sequence.step(examples, everything, correction, rate)
         uniform = np.unique(random.integers(0, n_items, wanted)).astype(np.int32)
         negatives = uniform[known[uniform]]
+        hard = self.config.sequence.hard_negatives
+        if hard:
+            drawable = np.flatnonzero(known).astype(np.int32)
+            generator = Generator(self.model.sequence, examples, drawable, hard, random)
+            negatives = np.union1d(negatives, generator.rows)
 
         def favour(rows: Ints) -> Floats:
             """Log probability of being a candidate, drawn or as a positive, less that of being
@@ -384,6 +390,8 @@ class Trainer:
                 total = max(float(positives.chances.sum()), 1e-300)
                 drawn = np.bincount(targets, positives.chances / total, n_items)[rows]
                 absent = absent * (1.0 - np.minimum(drawn, 0.999)) ** positives.by_chance
+            if hard:
+                absent = absent * generator.absent(rows)
             logs: Floats = np.log1p(-absent).astype(np.float32)
             return logs - log_kept
 
