@@ -202,6 +202,7 @@ class Model:
         for name, part in self._parts().items():
             start = len(name) + 1
             part.load({key[start:]: v for key, v in state.items() if key.startswith(name + ".")})
+        # Kernels that walk the scratch check no bounds.
         self.grow(self.popularity.n_items)
 
     def _parts(self) -> dict[str, Stateful]:

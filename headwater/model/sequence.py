@@ -49,6 +49,9 @@ class Examples:
     ``at[q, p] = L - 1`` predicts what followed the whole history; a smaller column
     predicts the history's own next event. A ``weights`` of 0 pads; one below 0 marks a
     target that was shown there and ignored.
+
+    ``hidden`` events are not shown to the encoder. Targets that are learned ``again`` move no
+    biases: how popular items were is no news, and no longer true.
     """
 
     items: Ints  # (Q, L)
@@ -57,6 +60,8 @@ class Examples:
     at: Ints  # (Q, P)
     targets: Ints  # (Q, P)
     weights: Floats  # (Q, P)
+    hidden: Flags  # (Q, L)
+    again: Flags  # (Q, P)
 
 
 class SequenceExpert:
@@ -97,20 +102,12 @@ class SequenceExpert:
 
     def encode(self, contexts: Contexts) -> Floats:
         """(B, D + 1) user vectors; the last column is 1, for the bias."""
-        at = np.full((len(contexts), 1), self.length - 1, np.int32)
         gaps = gap_buckets(contexts.history_times, contexts.history_items, contexts.times)
-        rows, place = self._of_histories(contexts)
-        with torch.inference_mode():
-            users = self._forward(
-                place,
-                contexts.history_types,
-                gaps,
-                at,
-                torch.from_numpy(self.tower.vectors_of(rows)[:, :-1]),
-                contexts.history_items,
-            )
-        ones = np.ones((len(contexts), 1), np.float32)
-        return np.concatenate([users[:, 0].numpy(), ones], axis=1)
+        return self._encode(contexts.history_items, contexts.history_types, gaps)
+
+    def users(self, examples: Examples, chosen: Longs) -> Floats:
+        """(S, D + 1) likewise, behind the whole histories of chosen examples."""
+        return self._encode(examples.items[chosen], examples.types[chosen], examples.gaps[chosen])
 
     def candidates(
         self, users: Floats, contexts: Contexts, withheld: Flags, k: int
@@ -163,7 +160,7 @@ class SequenceExpert:
         ``NO_ROW`` where there is no history.
         """
         history = contexts.history_items
-        known, place = self._of_histories(contexts)
+        known, place = self._of_histories(history)
         vectors = self.tower.vectors_of(known)[:, :-1]
         weighted = self.history_weights(contexts)[:, :, None] * vectors[np.maximum(place, 0)]
         of_rows = self.tower.vectors_of(np.maximum(rows, 0).ravel())[:, :-1]
@@ -199,21 +196,23 @@ class SequenceExpert:
         """
         wanted, ignored = examples.weights > 0, examples.weights < 0
         candidates = np.union1d(negatives, examples.targets[wanted]).astype(np.int32)
-        touched = [examples.items[examples.items >= 0], examples.targets[ignored]]
+        again = examples.again
+        seen = np.where(examples.hidden, NO_ROW, examples.items)
+        touched = [seen[seen >= 0], examples.targets[ignored]]
         rows = np.union1d(candidates, np.concatenate(touched)).astype(np.int32)
-        place = np.searchsorted(rows, np.maximum(examples.items, rows[0])).astype(np.int32)
+        place = np.searchsorted(rows, np.maximum(seen, rows[0])).astype(np.int32)
         values = torch.from_numpy(self.tower.vectors_of(rows))
         vectors = values[:, :-1].contiguous().requires_grad_()
         biases = values[:, -1].contiguous().requires_grad_()
         users = self._forward(
-            place, examples.types, examples.gaps, examples.at, vectors, examples.items, dropout
+            place, examples.types, examples.gaps, examples.at, vectors, seen, dropout
         )
         chosen = torch.from_numpy(np.searchsorted(rows, candidates))
         across, offsets = vectors[chosen].T, biases[chosen]
         if correction is not None:
             offsets = offsets - torch.from_numpy(correction(candidates))
 
-        def ranked(which: Flags) -> tuple[Tensor, Tensor, Flags]:
+        def ranked(which: Flags, offsets: Tensor) -> tuple[Tensor, Tensor, Flags]:
             """(T, D) queries, (T, M) logits, and which of these were used up before."""
             queries = users[torch.from_numpy(which)]
             logits = torch.addmm(offsets, queries, across)
@@ -227,17 +226,21 @@ class SequenceExpert:
             )
             return queries, logits, used
 
-        _, logits, used = ranked(wanted)
-        column = np.searchsorted(candidates, examples.targets[wanted])
-        used[np.arange(len(column)), column] = False
-        # In place, and unknown to autograd: the softmax gives such a logit a gradient of 0 anyway.
-        logits.detach().masked_fill_(torch.from_numpy(used), -1e9)
-        losses = F.cross_entropy(logits, torch.from_numpy(column), reduction="none")
-        weights = torch.from_numpy(examples.weights[wanted])
-        loss = objective = (losses * weights).sum() / weights.sum()
+        parts = []
+        fixed = offsets.detach()
+        for which, own in ((wanted & ~again, offsets), (wanted & again, fixed)):
+            _, logits, used = ranked(which, own)
+            column = np.searchsorted(candidates, examples.targets[which])
+            used[np.arange(len(column)), column] = False
+            # In place, and unknown to autograd: the softmax's gradient there is 0 anyway.
+            logits.detach().masked_fill_(torch.from_numpy(used), -1e9)
+            losses = F.cross_entropy(logits, torch.from_numpy(column), reduction="none")
+            parts.append((losses * torch.from_numpy(examples.weights[which])).sum())
+        weight = float(examples.weights[wanted].sum())
+        loss = objective = (parts[0] + parts[1]) / weight
         if ignored.any():
             shown = examples.targets[ignored]
-            queries, logits, used = ranked(ignored)
+            queries, logits, used = ranked(ignored, offsets)
             used |= candidates == shown[:, None]
             others = logits.masked_fill(torch.from_numpy(used), -1e9).logsumexp(dim=1)
             own = torch.from_numpy(np.searchsorted(rows, shown))
@@ -245,7 +248,7 @@ class SequenceExpert:
             score = (queries * vectors[own]).sum(dim=1) + biases[own]
             above_average = score - others + np.log(len(self.tower.items))
             passed = F.softplus(above_average) * torch.from_numpy(-examples.weights[ignored])
-            objective = loss + passed.sum() / weights.sum()
+            objective = loss + passed.sum() / weight
 
         def descend() -> None:
             self.dense.descend(objective, rate)
@@ -266,14 +269,21 @@ class SequenceExpert:
         self.tower.load({k: v for k, v in state.items() if not k.startswith("dense.")})
         self.dense.load({k[6:]: v for k, v in state.items() if k.startswith("dense.")})
 
-    def _of_histories(self, contexts: Contexts) -> tuple[Ints, Ints]:
+    def _of_histories(self, history: Ints) -> tuple[Ints, Ints]:
         """The distinct items of histories (at least one row), and the place of each column's
         among them; -1 where it has none.
         """
-        history = contexts.history_items
         rows = np.unique(np.maximum(history, 0))
         place = np.where(history >= 0, np.searchsorted(rows, history), NO_ROW)
         return rows.astype(np.int32), place.astype(np.int32)
+
+    def _encode(self, items: Ints, types: Bytes, gaps: Bytes) -> Floats:
+        at = np.full((len(items), 1), self.length - 1, np.int32)
+        rows, place = self._of_histories(items)
+        vectors = torch.from_numpy(self.tower.vectors_of(rows)[:, :-1])
+        with torch.inference_mode():
+            users = self._forward(place, types, gaps, at, vectors, items)
+        return np.concatenate([users[:, 0].numpy(), np.ones((len(items), 1), np.float32)], axis=1)
 
     def _forward(
         self,
@@ -290,7 +300,8 @@ class SequenceExpert:
         Histories of like length are encoded together, so that short ones don't pay for
         the padding of long ones.
         """
-        lengths = (items >= 0).sum(axis=1)
+        filled = items >= 0
+        lengths = np.where(filled.any(axis=1), self.length - filled.argmax(axis=1), 0)
         edges = np.minimum(_LENGTH_EDGES, self.length)
         group = np.searchsorted(edges, lengths)
         parts, order = [], []

@@ -16,6 +16,7 @@ import numpy as np
 
 from headwater.config import Config
 from headwater.model import Examples, Model, Step, gap_buckets, single_threaded
+from headwater.train._generator import Generator
 from headwater.train._imbalance import log_keep, replay_chances, resampled, uniforms
 from headwater.train._passes import ListPasses, Pasts, SequencePasses, is_judge
 from headwater.train._replay import Replay
@@ -353,7 +354,11 @@ class Trainer:
             share[:, 1:] *= np.exp(-self._log_keep(targets))[:, None]
             share[random.random(share.shape) >= np.exp(self._log_keep(goal))] = 0.0
             share[:, 0] = weights
-        examples = Examples(items, types, both["gaps"], at, goal, share)
+        hidden = random.random(items.shape) < settings.history_dropout
+        np.put_along_axis(hidden, at, False, axis=1)
+        known = np.ones(at.shape, np.bool_)
+        known[:, 0] = ~both["new"]
+        examples = Examples(items, types, both["gaps"], at, goal, share, hidden, known)
         return examples, _Drawn(fresh, places), both["new"]
 
     def _step_on_histories(
@@ -376,6 +381,11 @@ class Trainer:
             return self.model.sequence.step(examples, everything, correction, rate)
         uniform = np.unique(random.integers(0, n_items, wanted)).astype(np.int32)
         negatives = uniform[known[uniform]]
+        hard = self.config.sequence.hard_negatives
+        if hard:
+            drawable = np.flatnonzero(known).astype(np.int32)
+            generator = Generator(self.model.sequence, examples, drawable, hard, random)
+            negatives = np.union1d(negatives, generator.rows)
 
         def favour(rows: Ints) -> Floats:
             """Log probability of being a candidate, drawn or as a positive, less that of being
@@ -391,6 +401,8 @@ class Trainer:
                 total = max(float(positives.chances.sum()), 1e-300)
                 drawn = np.bincount(targets, positives.chances / total, n_items)[rows]
                 absent = absent * (1.0 - np.minimum(drawn, 0.999)) ** positives.by_chance
+            if hard:
+                absent = absent * generator.absent(rows)
             logs: Floats = np.log1p(-absent).astype(np.float32)
             return logs - log_kept
 
@@ -475,4 +487,6 @@ def _labelled(examples: Examples, labels: Labels) -> Examples:
         at=np.concatenate([examples.at, last]),
         targets=np.concatenate([examples.targets, goal]),
         weights=np.concatenate([examples.weights, share]),
+        hidden=np.pad(examples.hidden, ((0, n), (0, 0))),
+        again=np.pad(examples.again, ((0, n), (0, 0))),
     )

@@ -130,6 +130,46 @@ def test_the_loss_is_the_weighted_mean_of_its_examples():
     assert together == pytest.approx((3 * alone[0] + alone[1]) / 4, rel=1e-5)
 
 
+def test_what_is_learned_again_moves_vectors_and_no_biases():
+    first, again = expert(), expert()
+    start = first.tower.items.values.copy()
+    lesson = examples([[1, 2, 3], [4]], [5, 6])
+    loss = first.step(lesson, every(), None, 1.0).take()
+    lesson.again[:] = True
+    assert again.step(lesson, every(), None, 1.0).take() == pytest.approx(loss)
+    assert (first.tower.items.values[:, -1] != start[:, -1]).all()
+    assert (again.tower.items.values[:, -1] == start[:, -1]).all()
+    assert (again.tower.items.values[:, :-1] != start[:, :-1]).any(axis=1).all()
+
+
+def test_the_bias_follows_what_is_new_of_a_step():
+    """Its gradient is that of the new example, at its share of the weights."""
+    both, alone = (np.zeros(ITEMS) for _ in range(2))
+    lesson = examples([[1, 2, 3], [4]], [5, 6])
+    lesson.again[1] = True
+    for out, taught, share in ((both, lesson, 1.0), (alone, examples([[1, 2, 3]], [5]), 0.5)):
+        found = expert(layers=0)
+        start = found.tower.items.values[:, -1].copy()
+        found.step(taught, every(), None, 1.0).take()
+        scale = np.sqrt(found.tower.items.state()["accumulators"])
+        out[:] = share * (start - found.tower.items.values[:, -1]) * scale
+    np.testing.assert_allclose(both, alone, rtol=1e-3, atol=1e-8)
+
+
+def test_an_event_that_is_hidden_is_neither_read_nor_written_but_used_up_still():
+    losses = []
+    for value in (0.0, 5.0):
+        found = expert()
+        found.tower.items.values[2, :-1] = value
+        lesson = examples([[1, 2, 3]], [4], type=CONSUMES)
+        lesson.hidden[0, -2] = True
+        start = found.tower.items.values.copy()
+        losses.append(found.step(lesson, np.array([2, 7], np.int32), None, 1.0).take())
+        changed = np.flatnonzero((found.tower.items.values != start).any(axis=1))
+        assert changed.tolist() == [1, 3, 4, 7]
+    assert losses[0] == losses[1]
+
+
 def test_the_rate_scales_the_step():
     moved = []
     for rate in (0.0, 1.0, 2.0):
