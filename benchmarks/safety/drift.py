@@ -7,20 +7,22 @@ that all that was learned of items is wrong, and the stream is as hard as it was
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 
+from headwater import data
 from headwater.config import HOUR, Config
 from headwater.evaluate import Outcomes, ndcg_gains
 from headwater.ingest import Interactions, read_interactions
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Learner
-from headwater.types import Batch
+from headwater.types import Batch, StreamChange
 
 BATCH = 100
 RECOVERED = 0.95
@@ -28,7 +30,57 @@ RECOVERED = 0.95
 WINDOW = 1_000
 """Predictions that such a figure is a mean of."""
 
+EVENTS, CHANGE = 14_000, 7_000
+"""Of the stream that ships with the software, and where it changes."""
+
 Gains = NDArray[np.float64]
+
+
+def measured() -> dict[str, Any]:
+    """Recovery of ours and of models that are fitted anew every hour; and whether it was told."""
+    path = data.path("movietweetings-100k") / "interactions.parquet"
+    stream, same = changed(path, CHANGE, EVENTS), changed(path, EVENTS, EVENTS)
+    told: list[StreamChange] = []
+    return {
+        "change": CHANGE,
+        "models": {
+            "headwater": recovery(ours(stream, told), ours(same, []), CHANGE),
+            "item kNN, hourly": recovery(hourly(stream, True), hourly(same, True), CHANGE),
+            "popularity, hourly": recovery(hourly(stream, False), hourly(same, False), CHANGE),
+        },
+        "told": [msgspec.to_builtins(change) for change in told],
+    }
+
+
+def missed(found: dict[str, Any]) -> bool:
+    """Ours has to be back, and before any model that is fitted every hour."""
+    own, *hourly = (one["recovered_after"] or np.inf for one in found["models"].values())
+    told = any(change["what"] == "items" for change in found["told"])
+    return not (own < min(hourly) and told)
+
+
+def sentence(found: dict[str, Any]) -> str:
+    own, *others = found["models"].values()
+    back = [one["recovered_after"] for one in others if one["recovered_after"]]
+    theirs = f"after {min(back):,}" if back else f"not within {EVENTS - found['change']:,}"
+    return (
+        f"After all items have changed places {RECOVERED:.0%} of what NDCG@10 would be is reached "
+        f"again after {own['recovered_after'] or 0:,} predictions, and by models that are fitted "
+        f"every hour {theirs}."
+    )
+
+
+def table(found: dict[str, Any]) -> Table:
+    made = Table(title="NDCG@10 before and after all items change places", title_justify="left")
+    headers = ("before", "after", "without a change", "back after", "back to before after")
+    made.add_column("model")
+    for header in headers:
+        made.add_column(header, justify="right")
+    for name, one in found["models"].items():
+        figures = [f"{one[key]:.4f}" for key in ("before", "after", "unchanged")]
+        times = [one[key] for key in ("recovered_after", "recovered_to_before_after")]
+        made.add_row(name, *figures, *("never" if at is None else f"{at:,}" for at in times))
+    return made
 
 
 def changed(path: Path, at: int, length: int, seed: int = 0) -> Interactions:
@@ -40,8 +92,8 @@ def changed(path: Path, at: int, length: int, seed: int = 0) -> Interactions:
     return replace(stream, item_codes=codes)
 
 
-def ours(stream: Interactions, at: int, react: Callable[[Learner], None] = lambda _: None) -> Gains:
-    """NDCG@10 of each event, NaN where it was no target; ``react`` is called at the change."""
+def ours(stream: Interactions, told: list[StreamChange]) -> Gains:
+    """NDCG@10 of each event, NaN where it was no target; ``told`` gets the changes it noted."""
     log = MemoryEventsLog()
     updates = MemoryUpdatesLog()
     learner = Learner(Config(), log, updates, None)
@@ -51,9 +103,10 @@ def ours(stream: Interactions, at: int, react: Callable[[Learner], None] = lambd
         gains[batch.offsets[outcomes.index] - 1] = ndcg_gains(outcomes.ranks[:, 0], 10)
 
     learner.on_outcomes = observed
+    learner.on_alert = lambda what, numbers: told.extend(
+        [StreamChange(**numbers)] if what == "the stream has changed" else []
+    )
     for start in range(0, len(stream), BATCH):
-        if start == at:
-            react(learner)
         log.append(stream.events(start, min(start + BATCH, len(stream))), time.time())
         while learner.step():
             learner.publish()
@@ -103,21 +156,40 @@ def hourly(stream: Interactions, knn: bool) -> Gains:
     return gains
 
 
-def recovery(gains: Gains, at: int) -> dict[str, Any]:
-    """The figure before the change, after it, and when it was back.
+def recovery(gains: Gains, unchanged: Gains, at: int) -> dict[str, Any]:
+    """What a change cost, and when it was over.
 
-    ``recovered_after`` counts events from the change to the end of the first ``WINDOW``
-    predictions whose mean is ``RECOVERED`` of the one before; ``None`` where none is.
+    A stream gets harder and easier by itself, so a figure is compared with that of the same
+    model, at the same place, on the stream without the change. ``recovered_after`` counts
+    predictions from the change to the end of the first ``WINDOW`` of them whose mean is
+    ``RECOVERED`` of what it would have been, and of that of before in
+    ``recovered_to_before_after``; ``None`` where none is.
+
+    Args:
+        gains: (N,) of the events of the changed stream, NaN where there was no prediction.
+        unchanged: (N,) likewise of the other.
+        at: the change.
     """
-    after = gains[at:][~np.isnan(gains[at:])]
+    after, other = (found[at:][~np.isnan(found[at:])] for found in (gains, unchanged))
     before = float(np.nanmean(gains[at - 2 * WINDOW : at]))
-    sums = np.cumsum(np.concatenate([[0.0], after]))
-    means = (sums[WINDOW:] - sums[:-WINDOW]) / WINDOW
-    reached = np.flatnonzero(means >= RECOVERED * before)
+    means, would_be = _moving(after), _moving(other)
+    stretches = range(0, len(after), WINDOW)
     return {
         "before": before,
-        "first": float(after[:WINDOW].mean()),
         "after": float(after.mean()),
-        "last": float(after[-WINDOW:].mean()),
-        "recovered_after": int(reached[0]) + WINDOW if len(reached) else None,
+        "unchanged": float(other.mean()),
+        "stretches": [float(after[k : k + WINDOW].mean()) for k in stretches],
+        "recovered_after": _first(means >= RECOVERED * would_be),
+        "recovered_to_before_after": _first(means >= RECOVERED * before),
     }
+
+
+def _moving(gains: Gains) -> Gains:
+    sums = np.cumsum(np.concatenate([[0.0], gains]))
+    means: Gains = (sums[WINDOW:] - sums[:-WINDOW]) / WINDOW
+    return means
+
+
+def _first(reached: NDArray[np.bool_]) -> int | None:
+    places = np.flatnonzero(reached)
+    return int(places[0]) + WINDOW if len(places) else None

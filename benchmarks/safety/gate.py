@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from rich.table import Table
 
 from headwater import data
 from headwater.config import Config
@@ -77,6 +78,19 @@ def sentence(found: dict[str, Any]) -> str:
         f"{better['runs']} that are better by {LIFT:.0%} it promotes {better['promoted']} "
         f"(goal: {FOUND:.0%}), half of them within {better['median_events']:,} events."
     )
+
+
+def table(found: dict[str, Any]) -> Table:
+    made = Table(title="Comparisons at the gate", title_justify="left")
+    made.add_column("challenger")
+    for header in ("runs", "promoted", "goal", "median events"):
+        made.add_column(header, justify="right")
+    alike, better = found["alike"], found["better"]
+    cells = (str(alike["runs"]), str(alike["promoted"]), f"at most {WRONG:.0%}", "")
+    made.add_row("no better", *cells)
+    cells = (str(better["runs"]), str(better["promoted"]), f"at least {FOUND:.0%}")
+    made.add_row(f"better by {LIFT:.0%}", *cells, str(better["median_events"]))
+    return made
 
 
 def gains(settings: dict[str, Any]) -> Doubles:

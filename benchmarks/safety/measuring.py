@@ -70,7 +70,8 @@ def run(trial: Trial, guarded: bool, before: int, *, roll_back: bool = False) ->
             if roll_back and start == before + POISONED:
                 log.append([_order(Path(folder), log.end(), before)], events[0].timestamp)
             # Live: received when they happened.
-            log.append(events, events[-1].timestamp)
+            if events:
+                log.append(events, events[-1].timestamp)
             try:
                 while learner.step():
                     if poisoned and (start == before or not trial.once):

@@ -54,6 +54,11 @@ def some_flipped(events: Sequence[Event], random: np.random.Generator) -> list[E
     ]
 
 
+def silent(_events: Sequence[Event], _random: np.random.Generator) -> list[Event]:
+    """None comes."""
+    return []
+
+
 def one_item(events: Sequence[Event], _: np.random.Generator) -> list[Event]:
     return [msgspec.structs.replace(event, item_id=PUSHED) for event in events]
 
@@ -106,6 +111,7 @@ TRIALS = (
     Trial("Infinity in rows", learner=rows_of(float("inf")), once=True),
     Trial("learning rate × 100", learner=rate_times_100),
     Trial("all negative", events=all_negative),
+    Trial("silent", events=silent),
     Trial("10 % flipped", events=some_flipped),
     Trial("all one item", events=one_item),
     Trial("1 % fake users push an item", events=fake_users),

@@ -775,7 +775,11 @@ class Learner:
                 "tripped": list(self._trips),
                 **self._timeline.report(),
                 "reception": self._reception.report(),
-                "metrics": self._evaluator.metrics("newest") + self._satisfaction.metrics(),
+                "metrics": [
+                    *self._evaluator.metrics("newest"),
+                    *self._evaluator.calibration(),
+                    *self._satisfaction.metrics(),
+                ],
             }
         )
 
