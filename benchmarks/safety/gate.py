@@ -86,10 +86,12 @@ def table(found: dict[str, Any]) -> Table:
     for header in ("runs", "promoted", "goal", "median events"):
         made.add_column(header, justify="right")
     alike, better = found["alike"], found["better"]
-    cells = (str(alike["runs"]), str(alike["promoted"]), f"at most {WRONG:.0%}", "")
-    made.add_row("no better", *cells)
-    cells = (str(better["runs"]), str(better["promoted"]), f"at least {FOUND:.0%}")
-    made.add_row(f"better by {LIFT:.0%}", *cells, str(better["median_events"]))
+    for name, one, goal in (
+        ("no better", alike, f"at most {WRONG:.0%}"),
+        (f"better by {LIFT:.0%}", better, f"at least {FOUND:.0%}"),
+    ):
+        cells = (one["runs"], one["promoted"], goal, one.get("median_events", ""))
+        made.add_row(name, *map(str, cells))
     return made
 
 
