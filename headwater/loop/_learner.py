@@ -138,6 +138,7 @@ class Learner:
         self._trips: deque[Held] = deque(maxlen=_TRIPS_REPORTED)
         self._pace: Pace | None = None
         self._reception = Reception()
+        self._reported_damage: set[str] = set()
         self._told = 0  # offset of the newest change of the stream that was told
         self.epoch = 1
         self.version = 1
@@ -168,6 +169,7 @@ class Learner:
             self._ringing = None
         self._roll_back()
         self._promote()
+        self._report_damage()
         for alert, numbers in self._reception.look(
             self._timeline.live_events, self._events.dead_letter_count
         ):
@@ -316,6 +318,13 @@ class Learner:
         if held.guard != PAUSED and held not in self._trips:  # a refold meets it again
             self._trips.append(held)
             self._alert("guard tripped", msgspec.structs.asdict(held))
+
+    def _report_damage(self) -> None:
+        """Alerts of snapshots that couldn't be used, once each: whoever listens comes late."""
+        damaged = self._snapshots.damaged if self._snapshots else {}
+        for name in damaged.keys() - self._reported_damage:
+            self._reported_damage.add(name)
+            self._alert("a snapshot is damaged", {"snapshot": name, "reason": damaged[name]})
 
     def _alert(self, what: str, numbers: Mapping[str, Any], *, bad: bool = True) -> None:
         (log.error if bad else log.info)(what, **numbers)
@@ -775,6 +784,7 @@ class Learner:
                 "tripped": list(self._trips),
                 **self._timeline.report(),
                 "reception": self._reception.report(),
+                "damaged_snapshots": len(self._snapshots.damaged) if self._snapshots else 0,
                 "metrics": [
                     *self._evaluator.metrics("newest"),
                     *self._evaluator.calibration(),
