@@ -117,6 +117,16 @@ class Cleaning(_Section):
     ``hammered_hours``, they teach nothing; 0 switches the rule off. A first guess."""
     hammered_hours: float = Field(default=24.0, gt=0)
     """Time constant by which that count decays."""
+    influence_days: float = Field(default=7.0, gt=0)
+    """Time constant of the two rules below: the window within which a user, or a few of them with
+    one item, can teach only so much."""
+    influence_events: int = Field(default=2_000, ge=0)
+    """``overactive``: while a user has more events than this within the window, they teach
+    nothing; 0 switches the rule off. A first guess, that nobody reaches in five public streams."""
+    pushed_times: float = Field(default=4.0, ge=0)
+    """``pushed``: what users do with an item again within the window teaches up to so many times
+    what is usual for as many users; 0 switches the rule off. On the first halves of five public
+    streams, taken as live, at most 0.18 % of the events are over it."""
     remembered: int = Field(default=32_768, ge=8, le=10_000_000)
     """Users, and pairs of user and item, that each rule remembers; the quietest make place."""
 

@@ -312,6 +312,18 @@ class SettingChange(msgspec.Struct, frozen=True):
     because: dict[str, float]
 
 
+class StreamChange(msgspec.Struct, frozen=True):
+    """Where the stream changed course: what of it, by how much, and that in words.
+
+    ``size`` is a population stability index, a ratio of rates or the value in question.
+    """
+
+    offset: int
+    what: str
+    size: float
+    reason: str
+
+
 @dataclass(slots=True)
 class TableRows:
     """Rows of one table after a change: ``values[i]`` is the new content of row ``rows[i]``."""

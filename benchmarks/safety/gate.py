@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from rich.table import Table
 
 from headwater import data
 from headwater.config import Config
@@ -77,6 +78,21 @@ def sentence(found: dict[str, Any]) -> str:
         f"{better['runs']} that are better by {LIFT:.0%} it promotes {better['promoted']} "
         f"(goal: {FOUND:.0%}), half of them within {better['median_events']:,} events."
     )
+
+
+def table(found: dict[str, Any]) -> Table:
+    made = Table(title="Comparisons at the gate", title_justify="left")
+    made.add_column("challenger")
+    for header in ("runs", "promoted", "goal", "median events"):
+        made.add_column(header, justify="right")
+    alike, better = found["alike"], found["better"]
+    for name, one, goal in (
+        ("no better", alike, f"at most {WRONG:.0%}"),
+        (f"better by {LIFT:.0%}", better, f"at least {FOUND:.0%}"),
+    ):
+        cells = (one["runs"], one["promoted"], goal, one.get("median_events", ""))
+        made.add_row(name, *map(str, cells))
+    return made
 
 
 def gains(settings: dict[str, Any]) -> Doubles:

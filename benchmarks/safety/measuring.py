@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
-from benchmarks.safety.trials import FAKE, Trial, Unguarded
+from benchmarks.safety.trials import FAKE, PUSHED, Trial, Unguarded
 from headwater import data
 from headwater.config import Config
 from headwater.deploy import VERSIONS, Versions, rollback_to
@@ -17,7 +18,7 @@ from headwater.evaluate import Outcomes, ndcg_gains
 from headwater.ingest import read_interactions
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Learner
-from headwater.types import Batch, Event, Rollback
+from headwater.types import NO_ROW, Batch, Rollback
 
 BATCH = 100
 POISONED = 1_000
@@ -42,6 +43,7 @@ def run(trial: Trial, guarded: bool, before: int, *, roll_back: bool = False) ->
     log, updates = MemoryEventsLog(), MemoryUpdatesLog()
     alarms: list[str] = []
     gains: list[np.ndarray] = []
+    pushed: list[np.ndarray] = []
     measured = False
     with tempfile.TemporaryDirectory() as folder:
         config = Config.model_validate({"deploy": {"snapshot_events": 1_000}})
@@ -52,20 +54,24 @@ def run(trial: Trial, guarded: bool, before: int, *, roll_back: bool = False) ->
                 users = batch.contexts.users[outcomes.index].tolist()
                 clean = [not learner.fold.preprocess.users.id(u).startswith(FAKE) for u in users]
                 gains.append(ndcg_gains(outcomes.ranks[clean, 0], 10))
+                row = learner.fold.preprocess.items.find(PUSHED)
+                pushed.append((outcomes.tops[clean, 0] == row).any(axis=1) & (row != NO_ROW))
 
         learner.on_outcomes = observed
         learner.on_alert = lambda what, numbers: alarms.append(numbers.get("guard", what))
         failed = ""
         started = time.perf_counter()
         for start in range(0, length, BATCH):
-            events = [e for e in stream.events(start, start + BATCH) if isinstance(e, Event)]
+            events = [replace(e, imported=False) for e in stream.events(start, start + BATCH)]
             poisoned = before <= start < before + POISONED
             measured = start >= before + POISONED
             if poisoned:
                 events = trial.events(events, random)
             if roll_back and start == before + POISONED:
-                log.append([_order(Path(folder), log.end(), before)], time.time())
-            log.append(events, time.time())
+                log.append([_order(Path(folder), log.end(), before)], events[0].timestamp)
+            # Live: received when they happened.
+            if events:
+                log.append(events, events[-1].timestamp)
             try:
                 while learner.step():
                     if poisoned and (start == before or not trial.once):
@@ -75,12 +81,15 @@ def run(trial: Trial, guarded: bool, before: int, *, roll_back: bool = False) ->
                 failed = f"{type(error).__name__}: {error}"
                 break
         seconds = time.perf_counter() - started
+        cleaned = learner.fold.preprocess.cleaning.counts
     found = np.concatenate([*gains, np.zeros(0)])
     return {
         "ndcg@10": float(found.mean()) if len(found) and not failed else 0.0,
         "stretches": [
             float(found[k : k + _STRETCH].mean()) for k in range(0, len(found), _STRETCH)
         ],
+        "shown": float(np.concatenate([*pushed, np.zeros(0)]).mean()) if pushed else 0.0,
+        "cleaned": {reason: n for reason, n in cleaned.items() if n},
         "tripped": {name: alarms.count(name) for name in sorted(set(alarms))},
         "failed": failed,
         "seconds": round(seconds, 1),

@@ -185,7 +185,7 @@ def _reported(report: Mapping[str, Any]) -> Iterator[Metric]:
         "headwater_trainer", "Numbers of the trainer's newest report.", labels=["name"]
     )
     for name, number in numbers(
-        {k: v for k, v in report.items() if k not in ("cleaned", "guards")}
+        {k: v for k, v in report.items() if k not in ("cleaned", "guards", "changes")}
     ):
         trainer.add_metric([name], number)
     yield trainer
@@ -201,6 +201,12 @@ def _reported(report: Mapping[str, Any]) -> Iterator[Metric]:
     for guard, n in report.get("guards", {}).items():
         tripped.add_metric([guard], n)
     yield tripped
+    changed = CounterMetricFamily(
+        "headwater_stream_changes", "Where the stream changed course.", labels=["what"]
+    )
+    for what, n in report.get("changes", {}).items():
+        changed.add_metric([what], n)
+    yield changed
     labels = ["window", "segment", "metric"]
     value = GaugeMetricFamily("headwater_metric", "Predictions tested on events.", labels=labels)
     low = GaugeMetricFamily("headwater_metric_low", "Low end of 95 %.", labels=labels)

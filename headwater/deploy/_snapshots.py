@@ -69,11 +69,13 @@ class Snapshots:
     """The snapshots of one folder, ordered by epoch and sequence.
 
     Any process may read. One writer at a time: the trainer that holds the lease.
+    ``damaged`` has the names of those that were passed over, each with the reason.
     """
 
     def __init__(self, directory: Path, keep: int) -> None:
         self.directory = directory
         self.keep = keep
+        self.damaged: dict[str, str] = {}
 
     def paths(self) -> list[Path]:
         """Complete snapshots, oldest first."""
@@ -173,6 +175,7 @@ class Snapshots:
                     continue
                 except _Damaged as error:
                     log.warning("snapshot_skipped", path=str(path), reason=str(error))
+                    self.damaged[path.name] = str(error)
             if self.paths() == paths:
                 return None
 

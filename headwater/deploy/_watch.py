@@ -3,7 +3,7 @@
 They look at the newest ``NEWEST`` events and at the losses, each against its own past:
 
 - ``positive_share``: hardly any of the newest events is positive, where most were: a click
-  stream that broke turns everything negative.
+  stream that broke turns everything negative, whoever sends it.
 - ``one_item``: nearly all of the newest events name one item, which isn't usual here.
 - ``loss``: a loss that isn't finite, or is far above its running band.
 
@@ -37,6 +37,9 @@ _WARM_EVENTS = 1_000
 _FALL, _SIGMAS = 0.8, 6.0
 """Part of the usual positive share, and standard errors, by which it must have fallen: a whole
 invoice that is cancelled halves it now and then."""
+_SENDERS = 3
+"""Users that the newest events must be of, at least: one or two who take back much are no broken
+stream."""
 _ONE_ITEM, _ONE_ITEM_USUALLY = 0.9, 0.5
 """One item's share of the newest events that trips, where it usually is below the other."""
 
@@ -86,6 +89,7 @@ class Watch:
         self._paused = self._events = 0
         self._usual: Doubles = np.zeros(3)  # weight, positive share, share of the first item
         self._items: Ints = np.zeros(0, np.int32)
+        self._users: Ints = np.zeros(0, np.int32)
         self._positive: Flags = np.zeros(0, np.bool_)
 
     @property
@@ -102,6 +106,7 @@ class Watch:
         """Ends a pause: what comes now is usual."""
         self._paused = self._events = 0
         self._usual, self._items, self._positive = np.zeros(3), self._items[:0], self._positive[:0]
+        self._users = self._users[:0]
         for band in self._bands.values():
             band.sums[:] = 0.0
 
@@ -111,6 +116,7 @@ class Watch:
         n = len(shown)
         positive = batch.polarities[shown] > 0
         self._items = np.concatenate([self._items, batch.items[shown]])[-NEWEST:]
+        self._users = np.concatenate([self._users, batch.contexts.users[shown]])[-NEWEST:]
         self._positive = np.concatenate([self._positive, positive])[-NEWEST:]
         tripped = self._unusual()
         self._events += n
@@ -155,6 +161,7 @@ class Watch:
             "counts": np.array([self._paused, self._events], np.int64),
             "usual": self._usual,
             "items": self._items,
+            "users": self._users,
             "positive": self._positive,
             **{f"band.{name}": band.sums for name, band in self._bands.items()},
         }
@@ -164,6 +171,7 @@ class Watch:
         self._paused, self._events = (int(number) for number in state["counts"])
         self._usual = state["usual"].copy()
         self._items, self._positive = state["items"].copy(), state["positive"].copy()
+        self._users = state["users"].copy()
         for name, band in self._bands.items():
             band.sums = state[f"band.{name}"].copy()
 
@@ -172,13 +180,19 @@ class Watch:
         counts: Longs = np.unique(self._items, return_counts=True)[1]
         return float(self._positive.mean()), float(counts.max()) / len(self._items)
 
+    def _senders(self) -> int:
+        """Users of the newest events; one that isn't known may be anybody."""
+        known = self._users[self._users != NO_ROW]
+        return len(np.unique(known)) + len(self._users) - len(known)
+
     def _unusual(self) -> tuple[str, str] | None:
         if self._events < _WARM_EVENTS or len(self._items) < NEWEST:
             return None
         positive, one_item = self._newest()
         usual_positive, usual_one_item = (self._usual[1:] / self._usual[0]).tolist()
         error = sqrt(usual_positive * (1.0 - usual_positive) / NEWEST)
-        if usual_positive - positive > max(_FALL * usual_positive, _SIGMAS * error):
+        fallen = usual_positive - positive > max(_FALL * usual_positive, _SIGMAS * error)
+        if fallen and self._senders() >= _SENDERS:
             return "positive_share", (
                 f"{positive:.0%} of the newest {NEWEST} events are positive, "
                 f"usually {usual_positive:.0%}"

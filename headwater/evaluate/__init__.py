@@ -1,16 +1,17 @@
 """Stage 4, evaluate: every prediction is tested on what then happened, before it is learned.
 
 ``Evaluator`` keeps the running metrics of a live system, by segment and in
-bounded memory, ``Satisfaction`` what users seem to think, ``Alarm`` rings when
-what is served has become bad, ``verdict`` tells which of two models is better;
-``Report`` collects a whole replay. All are handed the lists that were ranked:
-they never rank anything themselves.
+bounded memory, ``Satisfaction`` what users seem to think, ``Drift`` notes where the
+stream changes, ``Alarm`` rings when what is served has become bad, ``verdict`` tells
+which of two models is better; ``Report`` collects a whole replay. All are handed the
+lists that were ranked: they never rank anything themselves.
 """
 
 from __future__ import annotations
 
 from headwater.evaluate._alarm import Alarm
 from headwater.evaluate._comparison import ALPHA, compared, lift, verdict
+from headwater.evaluate._drift import Drift
 from headwater.evaluate._evaluator import Evaluator
 from headwater.evaluate._metrics import (
     HISTORY_BUCKETS,
@@ -36,6 +37,7 @@ __all__ = [
     "SEGMENTS",
     "TOP",
     "Alarm",
+    "Drift",
     "Evaluator",
     "Outcomes",
     "Report",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headwater.config import Config
 from headwater.errors import SnapshotError
+from headwater.evaluate._calibration import BINS, EDGES, calibration_error, reliability
 from headwater.evaluate._metrics import (
     RANK_BINS,
     SEGMENTS,
@@ -20,7 +21,7 @@ from headwater.evaluate._metrics import (
     rank_histograms,
 )
 from headwater.evaluate._outcomes import MIXTURE, TOP, Outcomes, compare
-from headwater.intervals import normal
+from headwater.intervals import normal, wilson
 from headwater.packing import pack_strings, unpack_strings
 from headwater.types import NO_ROW, Batch, Ints, Longs, Metric, Metrics, Ranking, State
 
@@ -52,6 +53,7 @@ class Evaluator:
         # The whole past, as sums.
         self._all_counts = np.zeros_like(self._newest_counts)
         self._all_novelty = np.zeros((models, 3), np.float64)  # sum, sum of squares, n
+        self._reliability = np.zeros((BINS, 3))  # older predictions count less and less
         self._shown = np.zeros((models, 0), np.bool_)  # item rows that were in a top ten
         self._newest_shown = np.zeros((models, 0), np.int32)  # top tens of the ring per item row
 
@@ -79,6 +81,8 @@ class Evaluator:
         self._eligible = int(np.count_nonzero(item_counts)) if eligible is None else eligible
         if len(outcomes):
             self._add_to_all(outcomes)
+            self._reliability *= np.exp(-len(outcomes) / self._window)
+            self._reliability += reliability(outcomes)
             self._add_to_newest(outcomes)
         return outcomes
 
@@ -113,6 +117,26 @@ class Evaluator:
             found.append(Metrics(window=window, segment=name, values=values))
         return found
 
+    def calibration(self) -> list[Metrics]:
+        """One entry, segment ``calibration``, of about the newest ``evaluate.window`` lists.
+
+        ``mixture.ece@10`` is the expected calibration error of the items of the top tens, and
+        ``mixture.observed@10.above_0.1`` and the like the share that came next of those given a
+        probability from there to the next such edge, ``…predicted…`` their mean probability.
+        """
+        if self._reliability[:, 0].sum() < 1.0:
+            return []
+        values = {f"{MIXTURE}.ece@10": calibration_error(self._reliability)}
+        for (items, probabilities, came), edge in zip(
+            self._reliability, (0.0, *EDGES.tolist()), strict=True
+        ):
+            if n := round(items):
+                predicted = float(probabilities / items)
+                above = f"@10.above_{edge:g}"
+                values[f"{MIXTURE}.observed{above}"] = wilson(round(came), n)
+                values[f"{MIXTURE}.predicted{above}"] = Metric(predicted, predicted, predicted, n)
+        return [Metrics(window="newest", segment="calibration", values=values)]
+
     def state(self) -> State:
         """What is remembered, in an order that doesn't depend on where the ring stands."""
         text, offsets = pack_strings(self.models)
@@ -129,6 +153,7 @@ class Evaluator:
             "novelty": self._novelty[order],
             "all_counts": self._all_counts.copy(),
             "all_novelty": self._all_novelty.copy(),
+            "reliability": self._reliability.copy(),
             "shown": self._shown[:, : used[-1] + 1 if len(used) else 0].copy(),
         }
 
@@ -159,6 +184,7 @@ class Evaluator:
         self._count_shown(self._tops[places], 1)
         self._all_counts = state["all_counts"].copy()
         self._all_novelty = state["all_novelty"].copy()
+        self._reliability = state["reliability"].copy()
         self._shown = state["shown"].copy()
 
     def _add_to_all(self, outcomes: Outcomes) -> None:

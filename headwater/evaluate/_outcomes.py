@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headwater.evaluate._metrics import history_buckets, item_age_buckets
-from headwater.types import NO_ROW, Batch, Bytes, Doubles, Ints, Longs, Ranking
+from headwater.types import NO_ROW, Batch, Bytes, Doubles, Floats, Ints, Longs, Ranking
 
 MIXTURE = "mixture"
 """The model that is served; it comes first, then the experts in their order."""
@@ -32,6 +32,7 @@ class Outcomes:
     item_age: Bytes  # (n,) codes into ITEM_AGE_BUCKETS
     tops: Ints  # (n, M, TOP) item rows, NO_ROW past the end of a list
     novelty: Doubles  # (n, M) mean -log2 share of the top, NaN for an empty list
+    confidence: Floats  # (n, TOP) the mixture's probability of each shown item, NaN past the end
 
     def __len__(self) -> int:
         return len(self.index)
@@ -77,6 +78,7 @@ def compare(
         item_age=item_age_buckets(batch.item_events_before[index]),
         tops=tops,
         novelty=_novelty(tops, item_counts, total_events),
+        confidence=_confidence(ranking.scores[index, :LIST_LENGTH], tops[:, 0]),
     )
 
 
@@ -84,6 +86,17 @@ def _ranks(rows: Ints, items: Ints) -> Ints:
     # A true item without a row must not be found in the padding.
     found = (rows == items[:, None]) & (items != NO_ROW)[:, None]
     return np.where(found.any(axis=1), found.argmax(axis=1), -1).astype(np.int32)
+
+
+def _confidence(scores: Floats, tops: Ints) -> Floats:
+    """Softmax of each list's scores, at its top."""
+    found = np.full(tops.shape, np.nan, np.float32)
+    # Past the end of a list a score is -inf, and its item gets nothing; a list may have none.
+    exponents = np.exp(scores - np.where(np.isfinite(scores[:, :1]), scores[:, :1], 0.0))
+    shares = exponents / np.maximum(exponents.sum(axis=1, keepdims=True), 1e-30)
+    found[:, : scores.shape[1]] = shares[:, :TOP]
+    found[tops == NO_ROW] = np.nan
+    return found
 
 
 def _novelty(tops: Ints, item_counts: Longs, total_events: int) -> Doubles:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from headwater.evaluate._calibration import BINS, EDGES, calibration_error, reliability
 from headwater.evaluate._metrics import (
     HISTORY_BUCKETS,
     ITEM_AGE_BUCKETS,
@@ -24,7 +25,7 @@ from headwater.evaluate._metrics import (
 )
 from headwater.evaluate._outcomes import MIXTURE, TOP, Outcomes
 from headwater.evaluate._plot import draw
-from headwater.types import Floats, Longs
+from headwater.types import Doubles, Floats, Longs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -60,6 +61,7 @@ class Report:
         self.models = (MIXTURE, *experts)
         self._kept: list[_Kept] = []
         self._n = 0
+        self._reliability: list[tuple[int, Doubles]] = []  # first target of a batch, its sums
         # The last target whose top ten held the item tells, for every part of the stream that
         # reaches its end, which items were shown in it; the lists themselves aren't kept.
         self._last_shown = np.full((len(self.models), 0), -1, np.int64)
@@ -82,6 +84,7 @@ class Report:
             shown = tops >= 0
             # Positions ascend, and of several assignments to one place the last one stays.
             self._last_shown[model, tops[shown]] = positions[shown]
+        self._reliability.append((self._n, reliability(outcomes)))
         self._kept.append(
             _Kept(
                 outcomes.ranks.astype(np.int8),
@@ -93,7 +96,7 @@ class Report:
         self._n += len(outcomes)
 
     def results(self, eligible: int, second_half_from: int | None = None) -> dict[str, Any]:
-        """The figures of ``headwater replay --json``: parts ``all`` to ``segments``.
+        """The figures of ``headwater replay --json``: parts ``all`` to ``calibration``.
 
         Args:
             eligible: items that could be recommended at the end of the stream.
@@ -101,7 +104,8 @@ class Report:
 
         Returns:
             ``all`` and ``second_half`` of the mixture; ``experts`` and ``segments`` of the second
-            half. A figure of no predictions is ``None``.
+            half, and ``calibration`` of the batches that begin in it. A figure of no predictions
+            is ``None``.
         """
         start = (self._n + 1) // 2 if second_half_from is None else second_half_from
         kept = self._joined()
@@ -112,6 +116,7 @@ class Report:
             "second_half": figures[0],
             "experts": dict(zip(self.models[1:], figures[1:], strict=True)),
             "segments": self._segments(half),
+            "calibration": self._calibration(start),
         }
 
     def ranks_table(
@@ -176,6 +181,31 @@ class Report:
             **_values(np.bincount(rank_bins(kept.ranks[:, model]), minlength=RANK_BINS)),
             "coverage@10": shown / eligible if n and eligible else None,
             "novelty@10": total / lists if lists else None,
+        }
+
+    def _calibration(self, start: int) -> dict[str, Any]:
+        """The mixture's expected calibration error at 10, and its reliability by bins."""
+        sums = sum((of for first, of in self._reliability if first >= start), np.zeros((BINS, 3)))
+        edges = (0.0, *EDGES.tolist(), 1.0)
+        error = calibration_error(sums)
+        return {
+            "n": error.n,
+            "ece@10": error.value if error.n else None,
+            "low": error.low if error.n else None,
+            "high": error.high if error.n else None,
+            "bins": [
+                {
+                    "above": above,
+                    "below": below,
+                    "n": int(items),
+                    "predicted": float(probabilities / items),
+                    "observed": float(came / items),
+                }
+                for above, below, (items, probabilities, came) in zip(
+                    edges[:-1], edges[1:], sums, strict=True
+                )
+                if items
+            ],
         }
 
     def _segments(self, kept: _Kept) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from headwater.types import (
     State,
 )
 
-LAYOUT = 4
+LAYOUT = 5
 """What the arrays of a snapshot are; those of another layout can't be read."""
 
 NOTHING = np.zeros(0, np.int32)

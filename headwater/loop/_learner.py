@@ -36,6 +36,7 @@ from headwater.loop._fold import Fold, part_of, shape
 from headwater.loop._pace import events_of, pace_of, sampled
 from headwater.loop._promotion import due, shadowed
 from headwater.loop._retention import Retention
+from headwater.loop._timeline import Reception, Timeline
 from headwater.model import EXPERTS
 from headwater.optimize import Optimizer
 from headwater.preprocess import taken
@@ -136,6 +137,9 @@ class Learner:
         self._changes: deque[SettingChange] = deque(maxlen=_SETTINGS_REPORTED)
         self._trips: deque[Held] = deque(maxlen=_TRIPS_REPORTED)
         self._pace: Pace | None = None
+        self._reception = Reception()
+        self._reported_damage: set[str] = set()
+        self._told = 0  # offset of the newest change of the stream that was told
         self.epoch = 1
         self.version = 1
         self.lineage = Lineage()
@@ -165,6 +169,11 @@ class Learner:
             self._ringing = None
         self._roll_back()
         self._promote()
+        self._report_damage()
+        for alert, numbers in self._reception.look(
+            self._timeline.live_events, self._events.dead_letter_count
+        ):
+            self._alert(alert, numbers)
         records, behind = self._next()
         if records:
             pace = pace_of(records[-1].offset, behind, self.config.train)
@@ -215,14 +224,16 @@ class Learner:
             if self.on_outcomes is not None and pace is None:
                 self.on_outcomes(tested, outcomes)
             shown = ranking.rows[:, :TOP]
-            self._satisfaction.observe(
-                batch, _values(self.fold.admitted(records)), shown, self.fold.categories(shown)
-            )
+            admitted = self.fold.admitted(records)
+            values = _values(admitted)
+            self._satisfaction.observe(batch, values, shown, self.fold.categories(shown))
+            for change in self._timeline.observe(batch, admitted, values):
+                if change.offset > self._told:  # a refold meets it again
+                    self._told = change.offset
+                    self._alert("the stream has changed", msgspec.structs.asdict(change))
             rates = {name: self._optimizer.rate(name) for name in _RATED}
             known = self.fold.preprocess
-            self._impressions.observe(
-                batch, self.fold.admitted(records), known.items.find, known.users.find
-            )
+            self._impressions.observe(batch, admitted, known.items.find, known.users.find)
             judged = self._watch.judge(batch)
             held = held or judged
             asked = False
@@ -307,6 +318,13 @@ class Learner:
         if held.guard != PAUSED and held not in self._trips:  # a refold meets it again
             self._trips.append(held)
             self._alert("guard tripped", msgspec.structs.asdict(held))
+
+    def _report_damage(self) -> None:
+        """Alerts of snapshots that couldn't be used, once each: whoever listens comes late."""
+        damaged = self._snapshots.damaged if self._snapshots else {}
+        for name in damaged.keys() - self._reported_damage:
+            self._reported_damage.add(name)
+            self._alert("a snapshot is damaged", {"snapshot": name, "reason": damaged[name]})
 
     def _alert(self, what: str, numbers: Mapping[str, Any], *, bad: bool = True) -> None:
         (log.error if bad else log.info)(what, **numbers)
@@ -584,6 +602,7 @@ class Learner:
             **{f"watch.{name}": value for name, value in self._watch.state().items()},
             **{f"alarm.{name}": value for name, value in self._alarm.state().items()},
             "gradient_through": np.array(self.gradient_through, np.int64),
+            **{f"timeline.{name}": value for name, value in self._timeline.state().items()},
         }
 
     def digest(self) -> str:
@@ -619,6 +638,7 @@ class Learner:
         self._impressions = Impressions(self.config, self.fold.preprocess.type_names)
         self._watch = Watch(self.config.deploy, _RATED)
         self._alarm = Alarm()
+        self._timeline = Timeline(len(self.fold.preprocess.type_names))
         self._ringing = None
         self._pending: list[int] = []
         self._held: list[Held] = []
@@ -638,6 +658,7 @@ class Learner:
             self._watch.load(part_of(state, "watch."))
             self._alarm.load(part_of(state, "alarm."))
             self.gradient_through = int(state["gradient_through"])
+            self._timeline.load(part_of(state, "timeline."))
             self.epoch = manifest.epoch
             self.sequence, self._kept = manifest.sequence, manifest.offset
         if self.trained_through < self._events.start():
@@ -761,7 +782,14 @@ class Learner:
                 "guards": self._watch.trips,
                 "paused": self._watch.paused,
                 "tripped": list(self._trips),
-                "metrics": self._evaluator.metrics("newest") + self._satisfaction.metrics(),
+                **self._timeline.report(),
+                "reception": self._reception.report(),
+                "damaged_snapshots": len(self._snapshots.damaged) if self._snapshots else 0,
+                "metrics": [
+                    *self._evaluator.metrics("newest"),
+                    *self._evaluator.calibration(),
+                    *self._satisfaction.metrics(),
+                ],
             }
         )
 

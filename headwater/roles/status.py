@@ -127,6 +127,13 @@ def _rows(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "learning is paused", f"{report['paused']} sane batches to go; or `headwater resume`"
     for held in report.get("tripped", [])[-3:]:
         yield f"held back at {held['through']:,}", f"{held['guard']}: {held['reason']}"
+    for change in report.get("timeline", [])[-3:]:
+        yield f"stream changed at {change['offset']:,}", f"{change['what']}: {change['reason']}"
+    reception = report.get("reception", {})
+    if reception.get("silent"):
+        yield "the stream is silent", "no live event comes, far longer than is usual"
+    if reception.get("refusing"):
+        yield "much is refused", "see the dead letters: `headwater dead-letters`"
     for name, factor in report.get("rates", {}).items():
         yield f"learning rate, {name}", f"{factor:.2f} of the configured one"
     for metrics in answer["metrics"]:

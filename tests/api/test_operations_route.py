@@ -25,6 +25,7 @@ REPORT = {
     "update_bytes": 4096,
     "rates": {"sequence": 1.0, "mixture": 1.5},
     "cleaned": {"duplicate": 12, "burst": 0},
+    "changes": {"types": 2, "rate": 0},
     "metrics": msgspec.to_builtins(
         [
             Metrics("newest", "all", {"mixture.ndcg@10": Metric(0.25, 0.2, 0.3, 400)}),
@@ -173,6 +174,8 @@ def test_prometheus_sees_state_quality_and_requests(client: TestClient[Litestar]
     assert ("headwater_trainer", "name=cleaned.duplicate") not in found, "it is a metric of its own"
     assert found["headwater_cleaned_events_total", "reason=duplicate"] == 12.0
     assert found["headwater_cleaned_events_total", "reason=burst"] == 0.0
+    assert ("headwater_trainer", "name=changes.types") not in found
+    assert found["headwater_stream_changes_total", "what=types"] == 2.0
     place = ("metric=mixture.ndcg@10", "segment=all", "window=newest")
     assert found["headwater_metric", *place] == 0.25
     assert found["headwater_metric_low", *place] == 0.2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from benchmarks.safety import gate, measuring, trials
+from benchmarks.safety import gate, measuring, poison, trials
 from benchmarks.safety.measuring import recovery, run
-from benchmarks.safety.trials import FAKE, TRIALS
+from benchmarks.safety.trials import FAKE, PUSHED, TRIALS
 from headwater.types import Event
 
 EVENTS = [Event(f"e{n}", "rating", f"u{n % 7}", float(n), f"i{n % 5}") for n in range(1_000)]
@@ -24,10 +26,18 @@ def test_poisons_are_what_they_say() -> None:
     flipped = [event.type == "dislike" for event in poisoned("10 % flipped")]
     assert 70 <= sum(flipped) <= 130
     assert {event.item_id for event in poisoned("all one item")} == {"pushed"}
-    pushed = poisoned("1 % fake users push an item")
-    fakes = [event for event in pushed if event.user_id.startswith(FAKE)]
-    assert len({event.user_id for event in fakes}) == len(fakes) == 10
-    assert [event for event in pushed if event not in fakes] == EVENTS
+    assert poisoned("silent") == []
+    for name, likes, users in (
+        ("1 % fake users push an item", 10, 10),
+        ("10 fake users push an item", 100, 10),
+        ("one user pushes an item", 100, 1),
+    ):
+        pushed = poisoned(name)
+        fakes = [event for event in pushed if event.user_id.startswith(FAKE)]
+        assert (len(fakes), len({event.user_id for event in fakes})) == (likes, users)
+        assert len({event.event_id for event in fakes}) == likes
+        assert {event.item_id for event in fakes} == {PUSHED}
+        assert [event for event in pushed if event not in fakes] == EVENTS
 
 
 def test_recovery_is_the_first_stretch_that_is_as_good_again() -> None:
@@ -48,6 +58,20 @@ def test_a_run_counts_what_tripped_and_what_is_left(
     assert found["failed"] == ""
     assert found["tripped"] == ({"finite": 1} if guarded else {})
     assert (found["ndcg@10"] > 0.0) >= guarded
+    assert found["shown"] == 0.0
+
+
+def test_goals_are_of_what_is_left_and_of_how_often_a_pushed_item_is_shown() -> None:
+    def found(left: float, shown: float) -> dict[str, Any]:
+        one = {"left": left, "shown": shown}
+        return {"trials": {"one": {"guarded": one, "unguarded": one}}}
+
+    assert not poison.missed(found(0.91, 0.04))
+    assert poison.missed(found(0.89, 0.0))
+    assert poison.missed(found(1.0, 0.06))
+    rolled_back = found(0.5, 0.9)
+    rolled_back["trials"]["one"]["rolled back"] = {"left": 0.95, "shown": 0.0}
+    assert not poison.missed(rolled_back)
 
 
 @pytest.mark.parametrize("lift", [0.0, 0.05])

@@ -25,23 +25,29 @@ class Stream:
         self.preprocess = Preprocessor(Config())
         self.offset = 0
 
-    def batch(self, n: int, positive: float, one_item: float) -> Batch:
+    def batch(self, n: int, positive: float, one_item: float, users: int) -> Batch:
         records = []
         for _ in range(n):
             self.offset += 1
             kind = "view" if self.random.random() < positive else "dislike"
             item = "hit" if self.random.random() < one_item else f"i{self.random.integers(200)}"
-            event = Event(f"e{self.offset}", kind, "u", 1.0, item)
+            event = Event(f"e{self.offset}", kind, f"u{self.offset % users}", 1.0, item)
             records.append(Record(self.offset, 2e9, 1.0, event))
         return self.preprocess.batch(records)[0]
 
     def run(
-        self, n: int, *, positive: float = 0.9, one_item: float = 0.1, size: int = 100
+        self,
+        n: int,
+        *,
+        positive: float = 0.9,
+        one_item: float = 0.1,
+        size: int = 100,
+        users: int = 7,
     ) -> list[str]:
         """The guard that held back each batch of n events, "" where none did."""
         found = []
         for _ in range(0, n, size):
-            held = self.watch.judge(self.batch(size, positive, one_item))
+            held = self.watch.judge(self.batch(size, positive, one_item, users))
             self.watch.settle(held, LOSSES)
             found.append(held.guard if held else "")
         return found
@@ -74,6 +80,14 @@ def test_a_broken_stream_trips_and_learning_goes_on_once_it_is_sane(
     sane = after[after.index(PAUSED) :]
     assert sane[:4] == [PAUSED] * 3 + [""]
     assert stream.watch.trips[guard] == found.count(guard) + after.count(guard)
+
+
+@pytest.mark.parametrize(("users", "trips"), [(1, False), (2, False), (3, True), (50, True)])
+def test_one_who_takes_back_much_is_no_broken_stream(users: int, trips: bool) -> None:
+    stream = watched()
+    stream.run(2_000)
+    found = stream.run(300, positive=0.0, users=users)
+    assert ("positive_share" in found) == trips
 
 
 def test_what_stays_becomes_usual() -> None:

@@ -62,7 +62,7 @@ def test_results_are_those_of_a_plain_reading(batches):
     records = plain_predictions(steps)
     half = records[-(len(records) // 2) :]
     results = collected(steps).results(eligible=40)
-    assert list(results) == ["all", "second_half", "experts", "segments"]
+    assert list(results) == ["all", "second_half", "experts", "segments", "calibration"]
     assert list(results["all"]) == KEYS
     assert results["all"] == pytest.approx(figures(records, "mixture", 40))
     assert results["second_half"] == pytest.approx(figures(half, "mixture", 40))

@@ -61,7 +61,7 @@ def learned(events: list[Event], **rules: float) -> Learner:
 
 def test_a_bot_moves_popularity_no_further_than_the_cap() -> None:
     events = with_bot(people(300), "i50", 1_000, 15.0)
-    off = {"duplicate_seconds": 0, "burst_events": 0, "hammered_events": 0}
+    off = {"duplicate_seconds": 0, "burst_events": 0, "hammered_events": 0, "pushed_times": 0}
     for rules, most in (({}, HAMMERED), (off, 1_000)):
         fold = learned(events, **rules).fold
         row = fold.preprocess.items.find("i50")

@@ -15,13 +15,20 @@ from hypothesis import strategies as st
 
 from headwater.config import Cleaning, Config, Preprocess
 from headwater.deploy import state_digest
-from headwater.preprocess import Preprocessor
+from headwater.preprocess import Preprocessor, _influence
 from headwater.types import Event, Record
 from tests.preprocess.plain import batch_words, cut
 
 NOW = 1_700_000_000.0
 DAY = 86_400.0
-OFF = {"max_age_days": 0.0, "duplicate_seconds": 0.0, "burst_events": 0, "hammered_events": 0}
+OFF = {
+    "max_age_days": 0.0,
+    "duplicate_seconds": 0.0,
+    "burst_events": 0,
+    "hammered_events": 0,
+    "influence_events": 0,
+    "pushed_times": 0.0,
+}
 
 
 def config(**rules):
@@ -64,6 +71,7 @@ class Plain:
         self.types = rules.event_types
         self.acts: dict[Any, float] = {}
         self.levels: dict[Any, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+        self.taught: dict[Any, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
 
     def reason(self, record):
         event, now, rules = record.entry, record.stream_time, self.rules
@@ -76,6 +84,9 @@ class Plain:
         self.acts[act] = now
         hammered = self.count(act[:2], now, rules.hammered_hours * 3600.0)
         burst = self.count(event.user_id, now, rules.burst_seconds)
+        window = rules.influence_days * DAY
+        active = self.count(("active", event.user_id), now, window)
+        own = self.count(("own", *act[:2]), now, window)
         if rules.max_age_days and now - event.timestamp > rules.max_age_days * DAY:
             return "impossible_time"
         if rules.duplicate_seconds and since <= rules.duplicate_seconds:
@@ -84,7 +95,26 @@ class Plain:
             return "burst"
         if rules.hammered_events and hammered > rules.hammered_events:
             return "hammered"
+        if rules.influence_events and active > rules.influence_events:
+            return "overactive"
+        return self.pushed(event.item_id, own, now, window) if rules.pushed_times else None
+
+    def pushed(self, item, own, now, window):
+        kind = "voice" if own <= 1.5 else "repeat"
+        if kind == "repeat":
+            usual = self.level("repeat", now, window) / max(self.level("voice", now, window), 1.0)
+            carried = self.level(("voice", item), now, window) + 1.0
+            carried = max(3.0, self.rules.pushed_times * usual * carried)
+            warm = self.level("voice", now, window) >= _influence._WARM
+            if warm and self.level(("repeat", item), now, window) + 1.0 > carried:
+                return "pushed"
+        for key in (kind, (kind, item)):
+            self.taught[key] = (self.level(key, now, window) + 1.0, now)
         return None
+
+    def level(self, key, now, window):
+        level, time = self.taught[key]
+        return level * exp((time - now) / window)
 
     def count(self, key, now, window):
         level, time = self.levels[key]
@@ -99,6 +129,7 @@ RULES = st.builds(
     duplicate_seconds=st.sampled_from([0.0, 10.0]),
     burst_events=st.sampled_from([0, 3]),
     hammered_events=st.sampled_from([0, 2]),
+    influence_events=st.sampled_from([0, 10]),
 )
 ROWS = st.tuples(
     st.sampled_from("uv"),
@@ -219,6 +250,63 @@ def test_one_item_again_and_again_is_hammered():
     assert counts == {"hammered": 10}
 
 
+def test_a_user_teaches_so_much_within_the_window_and_no_more():
+    rows = [("u", f"i{n}", 120.0 * n) for n in range(300)]
+    rows += [("v", "a", 36_000.0), ("u", "a", 36_000.0 + 3 * DAY)]
+    teaches, counts = taught(live(rows), config(influence_events=100, influence_days=1.0))
+    assert teaches[:100] == [True] * 100
+    assert not any(teaches[120:300])
+    assert teaches[300:] == [True, True]
+    assert counts == {"overactive": teaches.count(False)}
+
+
+def crowd(repeats, people=300):
+    """Of each of many people an event with one of ten items, and so many more with the same."""
+    return [
+        (f"p{n}", f"i{n % 10}", 60.0 * n + again)
+        for n in range(people)
+        for again in range(1 + repeats)
+    ]
+
+
+def pushers(users, each):
+    return [(f"f{n % users}", "pushed", 20_000.0 + n) for n in range(users * each)]
+
+
+@pytest.mark.parametrize(("users", "each", "let_through"), [(1, 50, 4), (10, 5, 13), (50, 1, 50)])
+def test_few_users_can_not_push_an_item_however_often_they_act(users, each, let_through):
+    rows = [*crowd(0), *pushers(users, each)]
+    teaches, counts = taught(live(rows), config(pushed_times=4.0))
+    assert all(teaches[:300])
+    assert sum(teaches[300:]) == let_through
+    assert counts == ({"pushed": users * each - let_through} if each > 1 else {})
+
+
+def test_what_is_pushed_is_what_the_plain_rule_finds():
+    random = np.random.default_rng(5)
+    rows = [
+        (f"u{random.zipf(1.5) % 400}", f"i{random.zipf(1.5) % 30}", 60.0 * n) for n in range(3_000)
+    ]
+    rules = config(pushed_times=0.3, influence_days=2.0)
+    plain = Plain(rules)
+    reasons = [plain.reason(record) for record in live(rows)]
+    assert taught(live(rows), rules, [7, 1_000]) == (
+        [reason is None for reason in reasons],
+        {"pushed": reasons.count("pushed")},
+    )
+    assert reasons.count("pushed") > 10
+
+
+def test_where_repeats_are_usual_as_many_are_let_through():
+    rows = [*crowd(3), *pushers(10, 5)]
+    assert taught(live(rows), config(pushed_times=4.0)) == ([True] * len(rows), {})
+
+
+def test_nothing_is_pushed_before_there_is_a_crowd():
+    rows = [*crowd(0, people=100), *pushers(1, 50)]
+    assert taught(live(rows), config(pushed_times=4.0))[1] == {}
+
+
 def test_an_unknown_type_is_counted_imported_or_not():
     rows = [("u", "a", 0.0, "teleported"), ("u", "a", 1.0), ("u", "a", 2.0, "impression")]
     for imported in (False, True):
@@ -255,7 +343,8 @@ def test_a_history_marks_what_was_cleaned():
 
 
 def test_memory_is_bounded_and_the_loud_are_remembered_before_the_quiet():
-    rules = config(hammered_events=20, burst_events=100, duplicate_seconds=10.0, remembered=64)
+    found = {"hammered_events": 20, "burst_events": 100, "duplicate_seconds": 10.0}
+    rules = config(**found, influence_events=1_000, pushed_times=4.0, remembered=64)
     random = np.random.default_rng(3)
     rows, time = [], 0.0
     for n in range(3_000):
@@ -267,7 +356,7 @@ def test_memory_is_bounded_and_the_loud_are_remembered_before_the_quiet():
     preprocessor = Preprocessor(rules)
     size = sum(value.nbytes for value in preprocessor.cleaning.state().values())
     batch, _ = preprocessor.batch(stream)
-    assert sum(value.nbytes for value in preprocessor.cleaning.state().values()) == size < 10_000
+    assert sum(value.nbytes for value in preprocessor.cleaning.state().values()) == size < 12_000
     bots = [b for b, row in enumerate(rows) if row[0] == "bot"]
     assert (batch.weights[bots] > 0).sum() == 20
     others = np.delete(batch.weights, bots)

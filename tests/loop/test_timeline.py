@@ -1,0 +1,87 @@
+"""The timeline of a learner, and the reception, which goes by the clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
+from headwater.loop import Learner
+from headwater.loop._timeline import Reception
+from headwater.types import StreamChange
+from tests.loop.streams import NOW, all_updates, learn_all, small, views
+
+
+def test_a_change_is_told_reported_and_kept_over_a_restart(tmp_path: Path) -> None:
+    config = small(deploy={"snapshot_events": 100_000})
+    log, updates = MemoryEventsLog(), MemoryUpdatesLog()
+    learner = Learner(config, log, updates, tmp_path)
+    told: list[tuple[str, Any]] = []
+    learner.on_alert = lambda what, numbers: told.append((what, dict(numbers)))
+    log.append(views(5_000), NOW)
+    log.append(views(1_000, start=5_000, type="like"), NOW)
+    learn_all(learner)
+    (change,) = [numbers for what, numbers in told if what == "the stream has changed"]
+    assert (change["what"], change["offset"]) == ("types", 6_000)
+    report = msgspec.json.decode(all_updates(updates)[-1].report)
+    assert report["timeline"] == [change]
+    assert report["changes"]["types"] == 1
+    learner.snapshot()
+    again = Learner(config, log, updates, tmp_path)
+    assert again.digest() == learner.digest()
+    assert again._timeline.report()["timeline"] == [StreamChange(**change)]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.events = self.letters = 0
+        self.reception = Reception(lambda: self.now)
+
+    def run(self, seconds: int, events: int = 0, letters: int = 0) -> list[str]:
+        """So many seconds, with so many events and letters in each."""
+        told = []
+        for _ in range(seconds):
+            self.now += 1.0
+            self.events += events
+            self.letters += letters
+            found = self.reception.look(self.events, lambda: self.letters)
+            told += [alert for alert, _ in found]
+        return told
+
+
+def test_a_silence_is_told_once_and_again_when_it_comes_again() -> None:
+    clock = Clock()
+    assert clock.run(600, events=5) == []
+    assert clock.run(290) == []
+    assert clock.run(2_000) == ["the stream is silent"]
+    assert clock.reception.report()["silent"]
+    assert clock.run(600, events=5) == []
+    assert not clock.reception.report()["silent"]
+    assert clock.run(2_000) == ["the stream is silent"]
+
+
+def test_a_stream_that_is_slow_anyway_is_not_silent_soon() -> None:
+    clock = Clock()
+    for _ in range(300):
+        clock.run(1, events=1)
+        clock.run(9)
+    assert clock.run(3_000) == []
+    assert clock.run(9_000) == ["the stream is silent"]
+
+
+def test_where_nothing_ever_came_nothing_is_silent() -> None:
+    assert Clock().run(10_000) == []
+
+
+@pytest.mark.parametrize(("events", "letters", "told"), [(9, 1, 0), (5, 5, 1), (0, 1, 1)])
+def test_much_that_is_refused_is_told_once(events: int, letters: int, told: int) -> None:
+    clock = Clock()
+    clock.run(60, events=10)
+    found = clock.run(600, events, letters)
+    assert found.count("much of what comes is refused") == told
+    clock.run(60, events=10)
+    assert not clock.reception.report()["refusing"]
