@@ -176,6 +176,7 @@ async def swap(config: Config, events: int, swaps: int, *, oldest: bool = False)
             updates,
             feedback,
             max_queue=100,
+            max_wait=1.0,
             wait_seconds=1.0,
         )
         engine.start()

@@ -50,7 +50,7 @@ def test_a_made_up_log_gives_each_event_once() -> None:
 
 
 def test_bytes_per_row_are_of_the_arrays_with_so_many_rows() -> None:
-    state = {
+    state: dict[str, np.ndarray] = {
         "of users": np.zeros((7, 50), np.int32),
         "of users too": np.zeros(7, np.uint8),
         "of items": np.zeros((11, 4)),
