@@ -240,9 +240,6 @@ class Sequence(_Section):
     """Negatives of one step that the model itself proposes, as it ranks them high (IRGAN; Wang et
     al., SIGIR 2017), corrected like the others; they matter where there are more items than
     ``negatives``."""
-    history_dropout: float = Field(default=0.5, ge=0, lt=1)
-    """Share of a history's events that a gradient step hides from the encoder, the one before each
-    target excepted: what is replayed isn't the same twice."""
     earlier_positions: int = Field(default=2, ge=0)
     """Earlier positions of a history that are predicted beside the last one, at half weight."""
     replay: float = Field(default=1.0, ge=0, le=10)

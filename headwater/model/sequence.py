@@ -50,8 +50,8 @@ class Examples:
     predicts the history's own next event. A ``weights`` of 0 pads; one below 0 marks a
     target that was shown there and ignored.
 
-    ``hidden`` events are not shown to the encoder. Targets that are learned ``again`` move no
-    biases: how popular items were is no news, and no longer true.
+    Targets that are learned ``again`` move no biases: how popular items were is no news, and no
+    longer true.
     """
 
     items: Ints  # (Q, L)
@@ -60,7 +60,6 @@ class Examples:
     at: Ints  # (Q, P)
     targets: Ints  # (Q, P)
     weights: Floats  # (Q, P)
-    hidden: Flags  # (Q, L)
     again: Flags  # (Q, P)
 
 
@@ -197,15 +196,14 @@ class SequenceExpert:
         wanted, ignored = examples.weights > 0, examples.weights < 0
         candidates = np.union1d(negatives, examples.targets[wanted]).astype(np.int32)
         again = examples.again
-        seen = np.where(examples.hidden, NO_ROW, examples.items)
-        touched = [seen[seen >= 0], examples.targets[ignored]]
+        touched = [examples.items[examples.items >= 0], examples.targets[ignored]]
         rows = np.union1d(candidates, np.concatenate(touched)).astype(np.int32)
-        place = np.searchsorted(rows, np.maximum(seen, rows[0])).astype(np.int32)
+        place = np.searchsorted(rows, np.maximum(examples.items, rows[0])).astype(np.int32)
         values = torch.from_numpy(self.tower.vectors_of(rows))
         vectors = values[:, :-1].contiguous().requires_grad_()
         biases = values[:, -1].contiguous().requires_grad_()
         users = self._forward(
-            place, examples.types, examples.gaps, examples.at, vectors, seen, dropout
+            place, examples.types, examples.gaps, examples.at, vectors, examples.items, dropout
         )
         chosen = torch.from_numpy(np.searchsorted(rows, candidates))
         across, offsets = vectors[chosen].T, biases[chosen]
@@ -300,8 +298,7 @@ class SequenceExpert:
         Histories of like length are encoded together, so that short ones don't pay for
         the padding of long ones.
         """
-        filled = items >= 0
-        lengths = np.where(filled.any(axis=1), self.length - filled.argmax(axis=1), 0)
+        lengths = (items >= 0).sum(axis=1)
         edges = np.minimum(_LENGTH_EDGES, self.length)
         group = np.searchsorted(edges, lengths)
         parts, order = [], []

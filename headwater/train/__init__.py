@@ -354,11 +354,9 @@ class Trainer:
             share[:, 1:] *= np.exp(-self._log_keep(targets))[:, None]
             share[random.random(share.shape) >= np.exp(self._log_keep(goal))] = 0.0
             share[:, 0] = weights
-        hidden = random.random(items.shape) < settings.history_dropout
-        np.put_along_axis(hidden, at, False, axis=1)
         known = np.ones(at.shape, np.bool_)
         known[:, 0] = ~both["new"]
-        examples = Examples(items, types, both["gaps"], at, goal, share, hidden, known)
+        examples = Examples(items, types, both["gaps"], at, goal, share, known)
         return examples, _Drawn(fresh, places), both["new"]
 
     def _step_on_histories(
@@ -487,6 +485,5 @@ def _labelled(examples: Examples, labels: Labels) -> Examples:
         at=np.concatenate([examples.at, last]),
         targets=np.concatenate([examples.targets, goal]),
         weights=np.concatenate([examples.weights, share]),
-        hidden=np.pad(examples.hidden, ((0, n), (0, 0))),
         again=np.pad(examples.again, ((0, n), (0, 0))),
     )

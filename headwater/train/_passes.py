@@ -138,7 +138,6 @@ class SequencePasses:
             at=np.tile(np.arange(length, dtype=np.int32), (len(ends), 1)),
             targets=self._columns["items"][following],
             weights=np.where(valid, self._columns["weights"][following], 0).astype(np.float32),
-            hidden=np.zeros(valid.shape, np.bool_),
             again=np.zeros(valid.shape, np.bool_),
         )
 

@@ -91,7 +91,6 @@ def examples(
         at=np.full((n, 1), length - 1, np.int32),
         targets=np.array(targets, np.int32)[:, None],
         weights=np.ones((n, 1), np.float32),
-        hidden=np.zeros((n, length), np.bool_),
         again=np.zeros((n, 1), np.bool_),
     )
 

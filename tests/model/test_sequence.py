@@ -156,20 +156,6 @@ def test_the_bias_follows_what_is_new_of_a_step():
     np.testing.assert_allclose(both, alone, rtol=1e-3, atol=1e-8)
 
 
-def test_an_event_that_is_hidden_is_neither_read_nor_written_but_used_up_still():
-    losses = []
-    for value in (0.0, 5.0):
-        found = expert()
-        found.tower.items.values[2, :-1] = value
-        lesson = examples([[1, 2, 3]], [4], type=CONSUMES)
-        lesson.hidden[0, -2] = True
-        start = found.tower.items.values.copy()
-        losses.append(found.step(lesson, np.array([2, 7], np.int32), None, 1.0).take())
-        changed = np.flatnonzero((found.tower.items.values != start).any(axis=1))
-        assert changed.tolist() == [1, 3, 4, 7]
-    assert losses[0] == losses[1]
-
-
 def test_the_rate_scales_the_step():
     moved = []
     for rate in (0.0, 1.0, 2.0):

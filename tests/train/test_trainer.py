@@ -336,18 +336,6 @@ def test_only_the_newest_target_of_a_new_example_is_new():
         assert both.again[:, 1:].all()
 
 
-def test_a_share_of_every_history_is_hidden_but_what_stands_before_a_target():
-    found = taught(small(sequence={"history_dropout": 0.3, "earlier_positions": 1}))
-    hidden = np.concatenate([examples.hidden for examples in found.examples])
-    at = np.concatenate([examples.at for examples in found.examples])
-    assert not np.take_along_axis(hidden, at, axis=1).any()
-    others = np.ones(hidden.shape, np.bool_)
-    np.put_along_axis(others, at, False, axis=1)
-    assert hidden[others].mean() == pytest.approx(0.3, abs=0.03)
-    whole = taught(small(sequence={"history_dropout": 0.0}))
-    assert not any(examples.hidden.any() for examples in whole.examples)
-
-
 def test_replayed_examples_come_behind_the_new_ones():
     none = taught(small(sequence={"replay": 0.0}))
     some = taught(small(sequence={"replay": 2.0}))
