@@ -2,10 +2,9 @@
 
 **Resident**: the process grows by so much while users come, and then items, with a few events each:
 from the first on there is a place for a full history, and for all neighbours of an item. The ring
-of precedents is full before, so that it isn't counted as theirs. **Arrays**: bytes of the state's arrays that have a place for each user, or for
-each item, and beside them the table that finds a row by an id; that of the trainer likewise,
-which has all that the API has and what it learns by. No disk is in these figures; it is stated
-in the notes.
+of precedents is full before, so that it isn't counted as theirs. **Arrays**: bytes of the
+trainer's state in arrays that have a place for each user, or for each item, and of the table that
+finds a row by an id. No disk is in these figures; it is stated in the notes.
 
 **Flat**: ten million events of ever-new users and items, of which the settings keep 20,000 each;
 resident size at each tenth of the stream after the first.
