@@ -527,8 +527,7 @@ class Status(msgspec.Struct, frozen=True):
     ``training_lag`` those that the model hasn't learned; ``lag_seconds`` and
     ``training_lag_seconds`` are how long ago the oldest of them came. Through
     ``gradient_through`` the gradient took what it wanted of them: all, or under load a sample.
-    ``trainer`` is the
-    newest report that came with an update, without its metrics.
+    ``trainer`` is the newest report that came with an update, without its metrics.
     """
 
     role: str

@@ -1,11 +1,10 @@
 """What a user and an item take in the API process, and that a stream takes no more and more.
 
-**Resident**: the process grows by so much while users come with 50 events each, a full history, and
-then items that twenty of them use each. The ring of precedents is full before, so that it isn't
-counted as theirs. **Arrays**: bytes of the state's arrays that have a place for each user, or for
-each item, and beside them the table that finds a row by an id; that of the trainer likewise,
-which has all that the API has and what it learns by. No disk is in these figures; it is stated
-in the notes.
+**Resident**: the process grows by so much while users come, and then items, with a few events each:
+from the first on there is a place for a full history, and for all neighbours of an item. The ring
+of precedents is full before, so that it isn't counted as theirs. **Arrays**: bytes of the
+trainer's state in arrays that have a place for each user, or for each item, and of the table that
+finds a row by an id. No disk is in these figures; it is stated in the notes.
 
 **Flat**: ten million events of ever-new users and items, of which the settings keep 20,000 each;
 resident size at each tenth of the stream after the first.
@@ -35,9 +34,9 @@ from headwater.log.sqlite import SqliteEventsLog
 from headwater.loop import Follower, Learner
 from headwater.types import Event, Record, State
 
-USERS, ITEMS, WARM = 20_011, 50_021, 2_003
+USERS, ITEMS, WARM = 100_003, 80_021, 20_011
 """Primes, so that no other array has so many rows by chance."""
-OF_USER, OF_ITEM = 50, 20
+OF_USER, OF_ITEM = 5, 5
 RING = 100_000
 STREAM, KEPT = 10_000_000, 20_000
 NOW = 1.8e9
@@ -164,7 +163,7 @@ def resident() -> int:
 
 def _arrays(quick: bool) -> tuple[float, float]:
     """Bytes of the trainer's arrays for each user, and for each item, and of ids to rows."""
-    scale = 20 if quick else 4
+    scale = 100 if quick else 10
     users, items = _prime(USERS // scale), _prime(ITEMS // scale)
     log = MemoryEventsLog()
     learner = Learner(Config(), log, MemoryUpdatesLog(), None)

@@ -75,7 +75,7 @@ class Associations:
         self.popularity_power = popularity_power
         self._reach = np.arange(1, window + 1, dtype=np.float64) ** -distance_power
         self.n_items = 0
-        self._successors = np.full((0, self.width), NO_ROW, np.int32)
+        self._successors = np.zeros((0, self.width), np.int32)
         self._weights = np.zeros((0, self.width), np.float32)
         self._sums = np.zeros(0, np.float32)
         self._events = np.zeros(0, np.float32)
@@ -86,7 +86,7 @@ class Associations:
         """Makes room for item rows up to ``n_items``."""
         if n_items > len(self._sums):
             size = max(n_items, len(self._sums) * 5 // 4, 1024)
-            successors = np.full((size, self.width), NO_ROW, np.int32)
+            successors = np.zeros((size, self.width), np.int32)
             successors[: len(self._sums)] = self._successors
             weights = np.zeros((size, self.width), np.float32)
             weights[: len(self._sums)] = self._weights
@@ -96,6 +96,8 @@ class Associations:
             self._events = events
             self._successors, self._weights, self._sums = successors, weights, sums
             self._scratch = Scratch(size)
+        # Only now: what nobody has written to takes no memory.
+        self._successors[self.n_items : n_items] = NO_ROW
         self.n_items = max(self.n_items, n_items)
 
     def learn(self, batch: Batch) -> None:

@@ -31,7 +31,7 @@ class Table:
         self.dim = dim
         self.scale = scale
         self.seed = seed
-        self._size = 0
+        self._size = self._drawn = 0  # rows in use, and rows that have their initial values
         self._values = np.zeros((0, dim), np.float32)
         self._accumulators = np.zeros(0, np.float32)
         self._dirty = np.zeros(0, np.bool_)
@@ -56,16 +56,19 @@ class Table:
         if size > len(self._values):
             capacity = -(-max(size, len(self._values) * 5 // 4) // _BLOCK) * _BLOCK
             old = len(self._values)
-            fresh = [
-                self._initial_block(block) for block in range(old // _BLOCK, capacity // _BLOCK)
-            ]
-            self._values = np.concatenate([self._values, *fresh])
+            values = np.zeros((capacity, self.dim), np.float32)
+            values[: self._drawn] = self._values[: self._drawn]
+            self._values = values
             self._accumulators = np.concatenate(
                 [self._accumulators, np.zeros(capacity - old, np.float32)]
             )
             fresh_flags = np.zeros(capacity - old, np.bool_)
             self._dirty = np.concatenate([self._dirty, fresh_flags])
             self._learned = np.concatenate([self._learned, fresh_flags])
+        while self._drawn < size:  # and no further: what nobody has written to takes no memory
+            block = self._initial_block(self._drawn // _BLOCK)
+            self._values[self._drawn : self._drawn + _BLOCK] = block
+            self._drawn += _BLOCK
         self._size = max(self._size, size)
 
     def descend(self, rows: Ints, gradients: Floats, learning_rate: float) -> None:
@@ -129,7 +132,7 @@ class Table:
 
     def load(self, state: State) -> None:
         n = self._size = len(state["values"])
-        capacity = -(-n // _BLOCK) * _BLOCK
+        capacity = self._drawn = -(-n // _BLOCK) * _BLOCK
         self._values = np.empty((capacity, self.dim), np.float32)
         self._accumulators = np.zeros(capacity, np.float32)
         self._dirty = np.zeros(capacity, np.bool_)
