@@ -23,7 +23,7 @@ from benchmarks.realtime.figures import (
     percentile,
     percentile_curve,
 )
-from benchmarks.realtime.freshness import Clock, Requests
+from benchmarks.realtime.freshness import EVENTS, REQUESTS, Clock, Requests
 from benchmarks.realtime.world import CATEGORIES, World
 
 # --- figures --------------------------------------------------------------------------------------
@@ -54,6 +54,12 @@ def test_numbers_are_rounded_to_what_matters(value: float, text: str) -> None:
 
 
 # --- freshness ------------------------------------------------------------------------------------
+
+
+def test_the_load_is_the_one_that_is_asked_for() -> None:
+    assert (EVENTS, REQUESTS) == (1_000, 500)
+    of_schedule = sum(stream.rate for stream in Requests(World(CATEGORIES, 2)).streams())
+    assert of_schedule == 300.0, "and 200 lists follow upon events"
 
 
 def test_an_event_is_live_with_the_first_answer_that_says_so() -> None:
