@@ -15,7 +15,7 @@ from headwater.api._events import append
 from headwater.api._problems import answers, refusing
 from headwater.api._service import Service, ServiceDependency
 from headwater.deploy import rollback_to
-from headwater.ingest import WireResume, WireRollback, decode_order, reason
+from headwater.ingest import WireOrder, WireRollback, decode_order, reason
 from headwater.types import Entry, Resume, Rollback, Version
 
 Asked = Request[Any, Any, Any]
@@ -83,12 +83,12 @@ async def roll_back(service: ServiceDependency, request: Asked, body: RawBody) -
     tags=["operations"],
     summary="Learn on after a guard has paused it",
     responses=answers(400, 401, 403, 413, 422, 503),
-    opt={"body": WireResume, "optional": True},
+    opt={"body": WireOrder, "optional": True},
 )
 async def resume(service: ServiceDependency, request: Asked, body: RawBody) -> Ordered:
     """What comes from here on is usual: the guards learn anew what that means."""
     with refusing("order"):
-        why = reason(decode_order(body, WireResume).why)
+        why = reason(decode_order(body, WireOrder).why)
     return Ordered((await _append(service, Resume(who(request.scope), why)))[0])
 
 

@@ -78,15 +78,15 @@ def roll_back(data: Path, to: int | None, why: str) -> tuple[Rollback, float | N
     ):
         try:
             order = rollback_to(
-                _versions(data).listed(), to, through=events.end(), by=_who(), why=reason(why)
+                _versions(data).listed(), to, through=events.end(), by=who(), why=reason(why)
             )
         except InvalidInput as error:
             raise HeadwaterError(f"--{error.field} {error.reason}") from None
         started = time.monotonic()
-        before = _epoch(updates)
+        before = newest_epoch(updates)
         events.append([order], time.time())
         while (waited := time.monotonic() - started) < WAIT_SECONDS:
-            if _epoch(updates) > before:
+            if newest_epoch(updates) > before:
                 return order, waited
             time.sleep(0.02)
     return order, None
@@ -99,7 +99,7 @@ def resume(data: Path, why: str) -> int:
         HeadwaterError: the folder holds no events log, or the reason is too long.
     """
     try:
-        entries: list[Entry] = [Resume(_who(), reason(why))]
+        entries: list[Entry] = [Resume(who(), reason(why))]
     except InvalidInput as error:
         raise HeadwaterError(f"--{error.field} {error.reason}") from None
     with closing(existing_log(data)) as events:
@@ -110,7 +110,7 @@ def _versions(data: Path) -> Versions:
     return Versions(data / "snapshots" / VERSIONS)
 
 
-def _epoch(updates: SqliteUpdatesLog) -> int:
+def newest_epoch(updates: SqliteUpdatesLog) -> int:
     newest = updates.read(max(updates.end() - 1, 0), 1)
     return newest[0].epoch if newest else 0
 
@@ -120,7 +120,7 @@ def _fields(entry: Entry) -> dict[str, Any]:
     return fields
 
 
-def _who() -> str:
+def who() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):

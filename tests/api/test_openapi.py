@@ -60,7 +60,7 @@ BODIES = {
     "change_user": {"WireUser"},
     "resend_letter": {"WireEvent", "WireItem", "WireUser"},
     "roll_back": {"WireRollback"},
-    "resume": {"WireResume"},
+    "resume": {"WireOrder"},
 }
 OPTIONAL = {"resend_letter", "roll_back", "resume"}
 
