@@ -59,9 +59,12 @@ def challenging(config: Config, live: Version | None, changes: Mapping[str, Any]
         own = overridden(config, {**before, **changes})
     except ConfigError as error:
         raise InvalidInput("settings", str(error)) from None
+    values = values_of(own, {**before, **changes})
+    if tables := [key for key, value in values.items() if isinstance(value, dict)]:
+        raise InvalidInput("settings", f"names tables, {', '.join(tables)}; name what is in them")
     if own == overridden(config, before):
         raise InvalidInput("settings", "are those of the live model; change one at least")
-    return values_of(own, {**before, **changes})
+    return values
 
 
 class Challengers:
