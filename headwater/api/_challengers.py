@@ -55,7 +55,7 @@ async def list_challengers(service: ServiceDependency) -> ChallengersAnswer:
     responses=answers(400, 401, 403, 413, 422, 503),
     opt={"body": WireChallenger},
 )
-async def add(service: ServiceDependency, request: Asked, body: RawBody) -> Tried:
+async def add_challenger(service: ServiceDependency, request: Asked, body: RawBody) -> Tried:
     """It waits until those before it have ended, and takes over once the evidence is enough."""
     with refusing("challenger"):
         sent = decode_order(body, WireChallenger)
@@ -71,7 +71,7 @@ async def add(service: ServiceDependency, request: Asked, body: RawBody) -> Trie
     responses=answers(400, 401, 403, 404, 413, 422, 503),
     opt={"body": WireOrder, "optional": True},
 )
-async def retire(
+async def retire_challenger(
     service: ServiceDependency, request: Asked, number: Number, body: RawBody
 ) -> Tried:
     """Nothing of it goes live; the answer comes before it has stopped."""
@@ -88,7 +88,7 @@ async def retire(
     responses=answers(400, 401, 403, 404, 413, 422, 503),
     opt={"body": WireOrder, "optional": True},
 )
-async def promote(
+async def promote_challenger(
     service: ServiceDependency, request: Asked, number: Number, body: RawBody
 ) -> Ordered:
     """Whatever the evidence says so far. The answer comes once the order is durable; ``version``
@@ -133,4 +133,4 @@ def _known(service: Service, number: int) -> None:
         raise Unknown(f"there is no challenger {number}")
 
 
-HANDLERS = [list_challengers, add, retire, promote]
+HANDLERS = [list_challengers, add_challenger, retire_challenger, promote_challenger]

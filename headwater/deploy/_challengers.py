@@ -21,7 +21,7 @@ from headwater.config import Config, overridden, values_of
 from headwater.deploy._snapshots import Snapshots
 from headwater.deploy._versions import sync_folder
 from headwater.errors import ConfigError, InvalidInput, SnapshotError
-from headwater.types import Challenger, Policy, Promotion, Trial, Version
+from headwater.types import Challenger, Policy, Promotion, Proposed, Trial, Version
 
 CHALLENGERS = "challengers"
 """The folder's name, in the data folder."""
@@ -81,7 +81,8 @@ class Challengers:
         delta: float,
         by: str,
         why: str,
-        proposed: bool = False,
+        events: int | None = None,
+        proposed: Proposed | None = None,
     ) -> Challenger:
         """A new one, which waits for its turn; its settings are what ``challenging`` gave.
 
@@ -97,7 +98,7 @@ class Challengers:
                 self._of(number).mkdir()
                 break
         challenger = Challenger(
-            number, dict(settings), policy, delta, by, why, time.time(), proposed
+            number, dict(settings), policy, delta, by, why, time.time(), events, proposed
         )
         self._write(number, _CHALLENGER, challenger)
         self._forget_oldest()

@@ -61,8 +61,17 @@ BODIES = {
     "resend_letter": {"WireEvent", "WireItem", "WireUser"},
     "roll_back": {"WireRollback"},
     "resume": {"WireOrder"},
+    "add_challenger": {"WireChallenger"},
+    "retire_challenger": {"WireOrder"},
+    "promote_challenger": {"WireOrder"},
 }
-OPTIONAL = {"resend_letter", "roll_back", "resume"}
+OPTIONAL = {
+    "resend_letter",
+    "roll_back",
+    "resume",
+    "retire_challenger",
+    "promote_challenger",
+}
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +211,8 @@ def test_limits_are_those_of_the_configuration(
         ("post", "/v1/dead-letters/{number}/resend", {"user_id": "u"}),
         ("delete", "/v1/items/{item_id}", None),
         ("get", "/v1/versions", None),
+        ("post", "/v1/challengers", {"settings": {"sequence.layers": 2}}),
+        ("get", "/v1/challengers", None),
         ("get", "/v1/status", None),
         ("get", "/v1/metrics", None),
         ("get", "/livez", None),
