@@ -390,7 +390,7 @@ class Challengers(_Section):
     first guess."""
     tune: bool = False
     """Whether challengers with settings around the live ones are proposed, one after the other,
-    while no other runs (docs/decisions/0018-challengers.md)."""
+    while no other runs (docs/decisions/0022-challengers.md)."""
 
 
 class Recommend(_Section):

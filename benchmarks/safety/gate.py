@@ -23,8 +23,10 @@ from headwater.types import Batch, Comparison, Doubles
 PAIR = (
     {"seed": 0, "train": {"pace": "full"}},
     {
-        **{"seed": 1, "train": {"pace": "full"}},
-        **{"sequence": {"layers": 0}, "mixture": {"learning_rate": 0.002}},
+        "seed": 1,
+        "train": {"pace": "full"},
+        "sequence": {"layers": 0},
+        "mixture": {"learning_rate": 0.002},
     },
 )
 """Settings of the two learners, which learn all of what waits for them."""

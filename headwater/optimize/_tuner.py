@@ -38,7 +38,12 @@ _FACTORS = {
 }
 """By which factor a setting is raised and lowered. A first guess."""
 
-_SHAPING = ("preprocess.history_length",)
+_COUNTED = frozenset(
+    {
+        *("popularity.half_lives_hours", "transitions.half_life_days"),
+        *("neighbours.half_life_days", "preprocess.history_length"),
+    }
+)
 """Learned from the log's beginning, which has to be there."""
 
 MOST_PROPOSED = 2 * len(_FACTORS) + 1
@@ -57,7 +62,7 @@ def changes(live: Config, default: Config, *, whole: bool) -> list[dict[str, Any
         default: the settings as they come.
         whole: whether the events log still begins at the beginning.
     """
-    keys = [key for key in _FACTORS if whole or key not in _SHAPING]
+    keys = [key for key in _FACTORS if whole or key not in _COUNTED]
     now, usual = values_of(live, keys), values_of(default, keys)
     found = [{key: usual[key] for key in keys if usual[key] != now[key]}]
     for key in keys:
