@@ -101,3 +101,9 @@ def test_every_candidate_is_allowed_and_different(whole: bool) -> None:
     lengths = [change for change in found if "preprocess.history_length" in change]
     assert len(lengths) == (2 if whole else 0), "the default, and twice as long"
     assert {"sequence.learning_rate": 3.0} not in found
+
+
+def test_the_defaults_are_tried_for_as_long_as_the_gate_takes_at_once() -> None:
+    defaults = {"sequence.learning_rate": 0.001, "sequence.replay": 1.0}
+    found = propose([defaults, {"sequence.learning_rate": 0.1}], [], 0, 0, MOST)
+    assert found == (defaults, Proposed(0, 1, 0), MOST)

@@ -104,7 +104,9 @@ def propose(
         done = rungs.get(rung, {})
         for one in contenders:
             if _key(one) not in done:
-                return one, Proposed(promotion, round, rung), events
+                # The defaults change much at once, and are right more often than a guess.
+                at_once = rung == 0 and len(one) > len(contenders[-1])
+                return one, Proposed(promotion, round, rung), most if at_once else events
         if events == most:
             break
         ranked = sorted(contenders, key=lambda one: -done[_key(one)])

@@ -215,7 +215,6 @@ def test_limits_are_those_of_the_configuration(
         ("post", "/v1/dead-letters/{number}/resend", {"user_id": "u"}),
         ("delete", "/v1/items/{item_id}", None),
         ("get", "/v1/versions", None),
-        ("post", "/v1/challengers", {"settings": {"sequence.layers": 2}}),
         ("get", "/v1/challengers", None),
         ("get", "/v1/status", None),
         ("get", "/v1/metrics", None),
