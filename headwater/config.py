@@ -381,13 +381,13 @@ class Deploy(_Section):
 class Challengers(_Section):
     events: int = Field(default=50_000, ge=1_000)
     """Events that a challenger is compared with the live model on before it is retired for want
-    of evidence. A lift of 5 % took 4,600 in the median of 200 comparisons (benchmarks/safety)."""
+    of evidence. A lift of 5 % took 3,900 in the median of 200 comparisons (benchmarks/safety)."""
     share: float = Field(default=0.5, gt=0, le=1)
     """Share of one core's time that the challenger may take; it runs at a low priority besides. A
     first guess."""
     tune: bool = False
     """Whether challengers with settings around the live ones are proposed, one after the other,
-    while no other runs (docs/decisions/0017-challengers.md)."""
+    while no other runs (docs/decisions/0022-challengers.md)."""
 
 
 class Recommend(_Section):

@@ -433,11 +433,20 @@ Policy = Literal["better", "not-worse"]
 TrialState = Literal["waiting", "running", "promoted", "retired"]
 
 
+class Proposed(msgspec.Struct, frozen=True):
+    """Where the tuner's proposal stands: after which promotion, and in which round and rung."""
+
+    promotion: int
+    round: int
+    rung: int
+
+
 class Challenger(msgspec.Struct, frozen=True):
     """Other settings that are to learn in the shadow of the live ones, and when they take over.
 
     ``settings`` are those that differ from the configured ones, by dotted name. ``better`` asks
     for a lift that is shown to be above ``delta``, ``not-worse`` for one above minus ``delta``.
+    It is retired after ``events`` comparisons, by default as many as the settings say.
     """
 
     number: int
@@ -447,7 +456,8 @@ class Challenger(msgspec.Struct, frozen=True):
     by: str
     why: str
     created_at: float
-    proposed: bool = False
+    events: int | None = None
+    proposed: Proposed | None = None
 
     @property
     def margin(self) -> float:

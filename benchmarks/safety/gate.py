@@ -21,10 +21,15 @@ from headwater.loop import Learner
 from headwater.types import Batch, Comparison, Doubles
 
 PAIR = (
-    {"seed": 0},
-    {"seed": 1, "sequence": {"layers": 0}, "mixture": {"learning_rate": 0.002}},
+    {"seed": 0, "train": {"pace": "full"}},
+    {
+        "seed": 1,
+        "train": {"pace": "full"},
+        "sequence": {"layers": 0},
+        "mixture": {"learning_rate": 0.002},
+    },
 )
-"""Settings of the two learners."""
+"""Settings of the two learners, which learn all of what waits for them."""
 STREAM = 8_000
 """Events that both learn."""
 COLD = 2_000

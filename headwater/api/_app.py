@@ -14,6 +14,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from headwater.api import (
     _auth,
+    _challengers,
     _events,
     _explanation,
     _items,
@@ -30,7 +31,7 @@ from headwater.api._metrics import StateCollector
 from headwater.api._openapi import pages
 from headwater.api._service import Service
 from headwater.config import Config
-from headwater.deploy import VERSIONS, Versions
+from headwater.deploy import VERSIONS, Challengers, Versions
 from headwater.feedback import Feedback
 from headwater.keys import KeyRing
 from headwater.log import EventsLog, UpdatesLog
@@ -45,6 +46,7 @@ HANDLERS = [
     *_letters.HANDLERS,
     *_operations.HANDLERS,
     *_versions.HANDLERS,
+    *_challengers.HANDLERS,
 ]
 
 
@@ -56,6 +58,7 @@ def create_app(
     updates: UpdatesLog,
     feedback: Feedback,
     snapshots: Path,
+    challengers: Path,
     keys: KeyRing | None = None,
     died: Callable[[], None] = lambda: None,
 ) -> Litestar:
@@ -64,6 +67,7 @@ def create_app(
     Args:
         follower: makes the follower of both logs; called once, on the model thread.
         snapshots: the folder of the kept versions.
+        challengers: the folder of the challengers.
         keys: who may ask for what; by default the configured key alone, if there is one.
         died: called when the model thread ended by an error, after which ``/livez`` fails.
     """
@@ -84,6 +88,7 @@ def create_app(
         engine=engine,
         feedback=feedback,
         versions=Versions(snapshots / VERSIONS),
+        challengers=Challengers(challengers),
     )
     service.metrics.registry.register(StateCollector(service))
 

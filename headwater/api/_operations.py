@@ -14,7 +14,7 @@ from headwater.api._backlog import seconds_behind
 from headwater.api._metrics import metrics_of
 from headwater.api._problems import Unavailable, answers
 from headwater.api._service import Service, ServiceDependency
-from headwater.config import effective
+from headwater.config import effective, overridden
 from headwater.types import Metrics, Status
 
 
@@ -98,11 +98,12 @@ async def quality(service: ServiceDependency) -> MetricsAnswer:
 @get(
     "/v1/settings",
     tags=["operations"],
-    summary="The effective settings, secrets hidden",
-    responses=answers(401, 403),
+    summary="The effective settings, those that promotions brought too, secrets hidden",
+    responses=answers(401, 403, 503),
 )
 async def settings(service: ServiceDependency) -> dict[str, Any]:
-    return effective(service.config)
+    live = await asyncio.to_thread(service.versions.live)
+    return effective(overridden(service.config, live.lineage.settings if live else {}))
 
 
 @get(

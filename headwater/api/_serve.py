@@ -18,6 +18,7 @@ import uvicorn
 
 from headwater.api._app import create_app
 from headwater.config import Config
+from headwater.deploy import CHALLENGERS
 from headwater.errors import HeadwaterError
 from headwater.feedback import Feedback
 from headwater.keys import KeyRing
@@ -106,6 +107,7 @@ def serve(
             updates=updates,
             feedback=feedback,
             snapshots=data / "snapshots",
+            challengers=data / CHALLENGERS,
             keys=keys,
             died=died,
         )

@@ -18,7 +18,7 @@ from headwater.api._backlog import Backlog
 from headwater.api._engine import Engine
 from headwater.api._metrics import ApiMetrics
 from headwater.config import Config
-from headwater.deploy import Versions
+from headwater.deploy import Challengers, Versions
 from headwater.errors import InvalidInput
 from headwater.feedback import Feedback
 from headwater.log import EventsLog
@@ -39,6 +39,7 @@ class Service:
     engine: Engine
     feedback: Feedback
     versions: Versions
+    challengers: Challengers
     metrics: ApiMetrics = field(default_factory=ApiMetrics)
     started_at: float = field(default_factory=time.time)
     backlog: Backlog = field(init=False)

@@ -15,8 +15,8 @@ from headwater.api._events import append
 from headwater.api._problems import answers, refusing
 from headwater.api._service import Service, ServiceDependency
 from headwater.deploy import rollback_to
-from headwater.ingest import WireResume, WireRollback, decode_order, reason
-from headwater.types import Entry, Resume, Rollback, Version
+from headwater.ingest import WireOrder, WireRollback, decode_order, reason
+from headwater.types import Entry, Promotion, Resume, Rollback, Version
 
 Asked = Request[Any, Any, Any]
 
@@ -34,11 +34,26 @@ class RolledBack(msgspec.Struct, frozen=True):
     why: str
 
 
+class Promoted(msgspec.Struct, frozen=True):
+    """A promotion, likewise."""
+
+    offset: int
+    at: float
+    promotion_id: str
+    challenger: int
+    settings: dict[str, Any]
+    by: str
+    why: str
+
+
 class VersionsAnswer(msgspec.Struct, frozen=True):
-    """Every kept version in order of its number, and every rollback, the newest last."""
+    """Every kept version in order of its number, and every rollback and promotion, the newest
+    last.
+    """
 
     versions: list[Version]
     rollbacks: list[RolledBack]
+    promotions: list[Promoted]
 
 
 class Ordered(msgspec.Struct, frozen=True):
@@ -50,7 +65,7 @@ class Ordered(msgspec.Struct, frozen=True):
 @get(
     "/v1/versions",
     tags=["operations"],
-    summary="List the versions that are kept, and the rollbacks",
+    summary="List the versions that are kept, the rollbacks and the promotions",
     responses=answers(401, 403, 503),
 )
 async def list_versions(service: ServiceDependency) -> VersionsAnswer:
@@ -74,7 +89,7 @@ async def roll_back(service: ServiceDependency, request: Asked, body: RawBody) -
     with refusing("order"):
         sent = decode_order(body, WireRollback)
         order = await asyncio.to_thread(_order, service, sent, who(request.scope))
-    return _as_stands(*await _append(service, order), order)
+    return _as_stands(*await order_in_log(service, order), order)
 
 
 @post(
@@ -83,13 +98,13 @@ async def roll_back(service: ServiceDependency, request: Asked, body: RawBody) -
     tags=["operations"],
     summary="Learn on after a guard has paused it",
     responses=answers(400, 401, 403, 413, 422, 503),
-    opt={"body": WireResume, "optional": True},
+    opt={"body": WireOrder, "optional": True},
 )
 async def resume(service: ServiceDependency, request: Asked, body: RawBody) -> Ordered:
     """What comes from here on is usual: the guards learn anew what that means."""
     with refusing("order"):
-        why = reason(decode_order(body, WireResume).why)
-    return Ordered((await _append(service, Resume(who(request.scope), why)))[0])
+        why = reason(decode_order(body, WireOrder).why)
+    return Ordered((await order_in_log(service, Resume(who(request.scope), why)))[0])
 
 
 def _order(service: Service, sent: WireRollback, by: str) -> Rollback:
@@ -102,7 +117,8 @@ def _order(service: Service, sent: WireRollback, by: str) -> Rollback:
     )
 
 
-async def _append(service: Service, entry: Entry) -> tuple[int, float]:
+async def order_in_log(service: Service, entry: Entry) -> tuple[int, float]:
+    """Appends an order; the offset that it has, and the time."""
     now = time.time()
     (appended,) = await append(service, [entry], [], now)
     return appended.offset, now
@@ -115,6 +131,11 @@ def _listed(service: Service) -> VersionsAnswer:
             _as_stands(record.offset, record.received_at, record.entry)
             for record in service.events.rollbacks(0)
             if isinstance(record.entry, Rollback)
+        ],
+        [
+            Promoted(record.offset, record.received_at, **msgspec.structs.asdict(record.entry))
+            for record in service.events.promotions(0)
+            if isinstance(record.entry, Promotion)
         ],
     )
 

@@ -8,7 +8,7 @@ state was live when, and ``Challengers`` what is tried beside it.
 
 from __future__ import annotations
 
-from headwater.deploy._challengers import CHALLENGERS, Challengers
+from headwater.deploy._challengers import CHALLENGERS, Challengers, challenging
 from headwater.deploy._guards import check
 from headwater.deploy._rollbacks import rollback_to
 from headwater.deploy._sealing import state_digest
@@ -28,6 +28,7 @@ __all__ = [
     "Snapshots",
     "Versions",
     "Watch",
+    "challenging",
     "check",
     "decode",
     "digest",

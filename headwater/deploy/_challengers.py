@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from headwater.config import Config, overridden, values_of
 from headwater.deploy._snapshots import Snapshots
 from headwater.deploy._versions import sync_folder
-from headwater.errors import InvalidInput, SnapshotError
-from headwater.types import Challenger, Policy, Promotion, Trial
+from headwater.errors import ConfigError, InvalidInput, SnapshotError
+from headwater.types import Challenger, Policy, Promotion, Proposed, Trial, Version
 
 CHALLENGERS = "challengers"
 """The folder's name, in the data folder."""
@@ -42,6 +43,30 @@ class Retirement(msgspec.Struct, frozen=True):
     why: str
 
 
+def challenging(config: Config, live: Version | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A challenger's settings by dotted name, those that promotions brought to the live model too.
+
+    Args:
+        config: the configured settings.
+        live: what is live, if there is a version yet.
+        changes: what is to be different.
+
+    Raises:
+        InvalidInput: ``settings``: one isn't allowed, or nothing would be different.
+    """
+    before = live.lineage.settings if live else {}
+    try:
+        own = overridden(config, {**before, **changes})
+    except ConfigError as error:
+        raise InvalidInput("settings", str(error)) from None
+    values = values_of(own, {**before, **changes})
+    if tables := [key for key, value in values.items() if isinstance(value, dict)]:
+        raise InvalidInput("settings", f"names tables, {', '.join(tables)}; name what is in them")
+    if own == overridden(config, before):
+        raise InvalidInput("settings", "are those of the live model; change one at least")
+    return values
+
+
 class Challengers:
     """The challengers in a folder, which needn't be there. Reading never writes."""
 
@@ -56,17 +81,16 @@ class Challengers:
         delta: float,
         by: str,
         why: str,
-        proposed: bool = False,
+        events: int | None = None,
+        proposed: Proposed | None = None,
     ) -> Challenger:
-        """A new one, which waits for its turn; its settings are allowed ones.
+        """A new one, which waits for its turn; its settings are what ``challenging`` gave.
 
         Raises:
-            InvalidInput: ``delta`` isn't from 0 to 1, or nothing would be different.
+            InvalidInput: ``delta`` isn't from 0 to 1.
         """
         if not (isfinite(delta) and 0.0 <= delta <= MAX_DELTA):
             raise InvalidInput("delta", f"must be from 0 to {MAX_DELTA:g}, a share of NDCG@10")
-        if not settings:
-            raise InvalidInput("settings", "is empty; a challenger differs in one at least")
         self.folder.mkdir(parents=True, exist_ok=True)
         while True:
             number = max(self._numbers(), default=0) + 1
@@ -74,7 +98,7 @@ class Challengers:
                 self._of(number).mkdir()
                 break
         challenger = Challenger(
-            number, dict(settings), policy, delta, by, why, time.time(), proposed
+            number, dict(settings), policy, delta, by, why, time.time(), events, proposed
         )
         self._write(number, _CHALLENGER, challenger)
         self._forget_oldest()

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 from headwater.ingest._events import Decoded, WireEvent, decode_events
 from headwater.ingest._fields import ANONYMOUS, Refused, identifier
 from headwater.ingest._items import WireItem, decode_item, decode_items
-from headwater.ingest._orders import WireResume, WireRollback, decode_order, reason
+from headwater.ingest._orders import (
+    WireChallenger,
+    WireOrder,
+    WireRollback,
+    decode_order,
+    reason,
+)
 from headwater.ingest._patches import patch_item, patch_user
 from headwater.ingest._requests import DEFAULT_N, WireRequest, build_request, decode_request
 from headwater.ingest._users import WireUser, decode_user, decode_users
@@ -41,10 +47,11 @@ __all__ = [
     "Items",
     "Refused",
     "Users",
+    "WireChallenger",
     "WireEvent",
     "WireItem",
+    "WireOrder",
     "WireRequest",
-    "WireResume",
     "WireRollback",
     "WireUser",
     "build_request",

@@ -1,13 +1,14 @@
-"""Orders of operators on the wire: roll back, resume."""
+"""Orders of operators on the wire: roll back, resume, try other settings."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from headwater.errors import InvalidInput
 from headwater.ingest._fields import decode, single
+from headwater.types import Policy
 
 MAX_WHY = 1_000
 """Characters of a reason."""
@@ -22,9 +23,20 @@ class WireRollback(msgspec.Struct, forbid_unknown_fields=True):
     why: str | None = None
 
 
-class WireResume(msgspec.Struct, forbid_unknown_fields=True):
-    """``why`` is for the trail."""
+class WireOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """An order that says nothing but ``why``, for the trail."""
 
+    why: str | None = None
+
+
+class WireChallenger(msgspec.Struct, forbid_unknown_fields=True):
+    """``settings`` by dotted name; ``policy`` and ``delta`` say when it takes over: once its lift
+    in NDCG@10 is shown to be above ``delta``, or above minus ``delta``.
+    """
+
+    settings: dict[str, Any]
+    policy: Policy = "better"
+    delta: float = 0.0
     why: str | None = None
 
 

@@ -120,6 +120,11 @@ class GainsLog:
             msgspec.json.decode(pace, type=Pace | None),
         )
 
+    def newest(self) -> int:
+        """The last offset that the live model was tested through; 0 for none."""
+        with self._readers.connection() as connection:
+            return int(connection.execute("SELECT max(through) FROM gains").get or 0)
+
     def close(self) -> None:
         abandon(self._connection)
         self._connection = None

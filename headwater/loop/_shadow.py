@@ -24,9 +24,7 @@ WARM = frozenset(
         *("sequence.learning_rate", "sequence.row_learning_rate", "sequence.negatives"),
         *("sequence.replay", "sequence.replay_cap"),
         *("mixture.learning_rate", "mixture.replay"),
-        *("popularity.half_lives_hours", "transitions.half_life_days", "transitions.window"),
-        *("neighbours.half_life_days", "neighbours.window", "content.window"),
-        *("precedents.window", "precedents.occurrences", "precedents.reach"),
+        *("content.window", "precedents.window", "precedents.occurrences", "precedents.reach"),
         *("imbalance.rare_items", "imbalance.rare_types", "imbalance.rare_at_most"),
     }
 )

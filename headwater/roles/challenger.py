@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from headwater.deploy import CHALLENGERS, VERSIONS, Challengers, Snapshots, Versions
+from headwater.deploy import (
+    CHALLENGERS,
+    VERSIONS,
+    Challengers,
+    Snapshots,
+    Versions,
+    challenging,
+)
 from headwater.errors import SnapshotError
 from headwater.types import Challenger, Lift, Promotion, Trial
 
@@ -41,8 +48,10 @@ BY = "headwater"
 log = structlog.get_logger()
 
 
-def wanted(data: Path) -> bool:
-    """Whether there is a challenger that hasn't ended, and that can be read."""
+def wanted(data: Path, tune: bool = False) -> bool:
+    """Whether there is a challenger that hasn't ended, or one may be proposed."""
+    if tune:
+        return True
     with suppress(SnapshotError):
         return Challengers(data / CHALLENGERS).active() is not None
     return False
@@ -71,9 +80,42 @@ class Arena:
 
     def run(self) -> None:
         self._tidy()
-        while not self._stopping.is_set() and (found := self._challengers.active()):
-            self._run(*found)
-            self._tidy()
+        while not self._stopping.is_set():
+            if found := self._challengers.active():
+                self._run(*found)
+                self._tidy()
+            elif not self._config.challengers.tune:
+                return
+            elif not self._propose():
+                self._stopping.wait(LOOK_SECONDS)
+
+    def _propose(self) -> bool:
+        """Adds the tuner's next challenger, if there is one to be tried now."""
+        from headwater.config import overridden
+        from headwater.optimize import changes, propose
+
+        live = Versions(self._live.directory / VERSIONS).live()
+        if live is None:
+            return False
+        around = overridden(self._config, live.lineage.settings)
+        candidates = changes(around, type(around)(), whole=self._events.start() == 0)
+        settings = [challenging(self._config, live, change) for change in candidates]
+        newest = self._gains.newest()
+        found = propose(
+            settings,
+            self._challengers.listed(),
+            live.lineage.promotion,
+            newest,
+            self._config.challengers.events,
+        )
+        if found is None:
+            return False
+        chosen, place, events = found
+        why = f"round {place.round}, rung {place.rung}"
+        self._challengers.add(
+            chosen, policy="better", delta=0.0, by=BY, why=why, events=events, proposed=place
+        )
+        return True
 
     def _tidy(self) -> None:
         """Deletes the states of challengers that have ended; of those promoted once it is done."""
@@ -155,11 +197,13 @@ class Arena:
 
     def _judged(self, challenger: Challenger, shadow: Shadow) -> Trial | None:
         """The trial's end, where the evidence is enough, or there has been enough of it."""
-        from headwater.evaluate import verdict
+        from headwater.evaluate import ALPHA, verdict
+        from headwater.optimize import MOST_PROPOSED
 
         sums = shadow.trial.sums
-        found = verdict(sums, challenger.margin)
-        if found is None and sums.n < self._config.challengers.events:
+        alpha = ALPHA if challenger.proposed is None else ALPHA / MOST_PROPOSED
+        found = verdict(sums, challenger.margin, alpha)
+        if found is None and sums.n < (challenger.events or self._config.challengers.events):
             return None
         trial = _measured(shadow)
         if found != "better" or trial.lift is None:

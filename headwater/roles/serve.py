@@ -98,7 +98,7 @@ def _supervise(config: Config, data: Path, config_file: Path | None) -> Exit:
                 name,
                 _command(name, config.serve, data, config_file),
                 STOP_SECONDS[name],
-                partial(wanted, data) if name == "challenger" else None,
+                partial(wanted, data, config.challengers.tune) if name == "challenger" else None,
             )
             for name in ROLES
         ]

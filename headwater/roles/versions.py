@@ -28,7 +28,7 @@ WAIT_SECONDS = 10.0
 
 
 def listed(data: Path) -> dict[str, Any]:
-    """The versions, and the rollbacks with where and when they were ordered.
+    """The versions, and the rollbacks and promotions with where and when they were ordered.
 
     Raises:
         HeadwaterError: the folder holds no events log.
@@ -38,32 +38,53 @@ def listed(data: Path) -> dict[str, Any]:
             {"offset": record.offset, "at": record.received_at, **_fields(record.entry)}
             for record in events.rollbacks(0)
         ]
+        promotions = [
+            {"offset": record.offset, "at": record.received_at, **_fields(record.entry)}
+            for record in events.promotions(0)
+        ]
     versions = [msgspec.to_builtins(version) for version in _versions(data).listed()]
-    return {"versions": versions, "rollbacks": rollbacks}
+    return {"versions": versions, "rollbacks": rollbacks, "promotions": promotions}
 
 
 def tables(found: dict[str, Any]) -> list[Table]:
     """What ``listed`` found, for people."""
-    names = ("number", "epoch", "learned", "kept at", "state", "NDCG@10", "of popularity")
+    names = (
+        "number",
+        "version",
+        "epoch",
+        "learned",
+        "kept at",
+        "state",
+        "NDCG@10",
+        "of popularity",
+    )
     versions = Table(*names, box=None, header_style="bold")
     for one in found["versions"]:
         figures = (one["metrics"].get(f"{model}.ndcg@10") for model in ("mixture", "popularity"))
         versions.add_row(
             str(one["number"]),
+            str(one["version"]),
             str(one["epoch"]),
             f"{one['offset']:,}",
             _at(one["created_at"]),
             one["state"],
             *("" if figure is None else f"{figure:.4f}" for figure in figures),
         )
+    promotions = Table(
+        *("promoted at", "challenger", "settings", "by", "why"), box=None, header_style="bold"
+    )
+    for one in found["promotions"]:
+        settings = ", ".join(f"{key} = {value}" for key, value in one["settings"].items())
+        promotions.add_row(_at(one["at"]), str(one["challenger"]), settings, one["by"], one["why"])
+    shown = [versions, *([promotions] if found["promotions"] else [])]
     if not found["rollbacks"]:
-        return [versions]
+        return shown
     headers = ("rolled back at", "to", "set aside", "by", "why")
     rollbacks = Table(*headers, box=None, header_style="bold")
     for one in found["rollbacks"]:
         aside = f"{one['first']:,} to {one['through']:,}"
         rollbacks.add_row(_at(one["at"]), str(one["to"]), aside, one["by"], one["why"])
-    return [versions, rollbacks]
+    return [*shown, rollbacks]
 
 
 def roll_back(data: Path, to: int | None, why: str) -> tuple[Rollback, float | None]:
@@ -78,15 +99,15 @@ def roll_back(data: Path, to: int | None, why: str) -> tuple[Rollback, float | N
     ):
         try:
             order = rollback_to(
-                _versions(data).listed(), to, through=events.end(), by=_who(), why=reason(why)
+                _versions(data).listed(), to, through=events.end(), by=who(), why=reason(why)
             )
         except InvalidInput as error:
             raise HeadwaterError(f"--{error.field} {error.reason}") from None
         started = time.monotonic()
-        before = _epoch(updates)
+        before = newest_epoch(updates)
         events.append([order], time.time())
         while (waited := time.monotonic() - started) < WAIT_SECONDS:
-            if _epoch(updates) > before:
+            if newest_epoch(updates) > before:
                 return order, waited
             time.sleep(0.02)
     return order, None
@@ -99,7 +120,7 @@ def resume(data: Path, why: str) -> int:
         HeadwaterError: the folder holds no events log, or the reason is too long.
     """
     try:
-        entries: list[Entry] = [Resume(_who(), reason(why))]
+        entries: list[Entry] = [Resume(who(), reason(why))]
     except InvalidInput as error:
         raise HeadwaterError(f"--{error.field} {error.reason}") from None
     with closing(existing_log(data)) as events:
@@ -110,7 +131,7 @@ def _versions(data: Path) -> Versions:
     return Versions(data / "snapshots" / VERSIONS)
 
 
-def _epoch(updates: SqliteUpdatesLog) -> int:
+def newest_epoch(updates: SqliteUpdatesLog) -> int:
     newest = updates.read(max(updates.end() - 1, 0), 1)
     return newest[0].epoch if newest else 0
 
@@ -120,7 +141,7 @@ def _fields(entry: Entry) -> dict[str, Any]:
     return fields
 
 
-def _who() -> str:
+def who() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -213,6 +213,7 @@ def make(
         updates=updates,
         feedback=feedback,
         snapshots=snapshots,
+        challengers=snapshots / "challengers",
         keys=keys,
     )
     return Served(app, events, updates, follower, feedback)

@@ -46,7 +46,11 @@ STATUSES = {
     "readyz": {"200", "500", "503"},
     "status": {"200", "500", "503"},
     "quality": {"200", "500"},
-    "settings": {"200", "500"},
+    "settings": {"200", "500", "503"},
+    "list_challengers": {"200", "500", "503"},
+    "add_challenger": {"201", "400", "413", "422", "500", "503"},
+    "retire_challenger": {"202", "400", "404", "413", "422", "500", "503"},
+    "promote_challenger": {"202", "400", "404", "413", "422", "500", "503"},
     "metrics": {"200", "500", "503"},
 }
 BODIES = {
@@ -60,9 +64,18 @@ BODIES = {
     "change_user": {"WireUser"},
     "resend_letter": {"WireEvent", "WireItem", "WireUser"},
     "roll_back": {"WireRollback"},
-    "resume": {"WireResume"},
+    "resume": {"WireOrder"},
+    "add_challenger": {"WireChallenger"},
+    "retire_challenger": {"WireOrder"},
+    "promote_challenger": {"WireOrder"},
 }
-OPTIONAL = {"resend_letter", "roll_back", "resume"}
+OPTIONAL = {
+    "resend_letter",
+    "roll_back",
+    "resume",
+    "retire_challenger",
+    "promote_challenger",
+}
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +215,7 @@ def test_limits_are_those_of_the_configuration(
         ("post", "/v1/dead-letters/{number}/resend", {"user_id": "u"}),
         ("delete", "/v1/items/{item_id}", None),
         ("get", "/v1/versions", None),
+        ("get", "/v1/challengers", None),
         ("get", "/v1/status", None),
         ("get", "/v1/metrics", None),
         ("get", "/livez", None),

@@ -85,6 +85,10 @@ def test_an_order_that_cannot_be_met_is_refused_and_not_stored(
 
 def test_without_a_kept_version_there_is_nothing_to_return_to(tmp_path: Path) -> None:
     with make(snapshots=tmp_path).client() as client:
-        assert client.get("/v1/versions").json() == {"versions": [], "rollbacks": []}
+        assert client.get("/v1/versions").json() == {
+            "versions": [],
+            "rollbacks": [],
+            "promotions": [],
+        }
         detail = is_problem(client.post("/v1/versions/rollback"), 422, "to")
         assert "no version is kept yet" in detail

@@ -28,6 +28,7 @@ def batch(first: int, through: int, epoch: int = 1) -> Gains:
 
 def test_micro_batches_come_back_in_order_and_as_they_were(log: GainsLog) -> None:
     assert log.after(0) is None
+    assert log.newest() == 0
     for first in (1, 101, 201):
         log.add(batch(first, first + 99))
     found = log.after(100)
@@ -39,6 +40,7 @@ def test_micro_batches_come_back_in_order_and_as_they_were(log: GainsLog) -> Non
     assert again is not None
     assert again.through == 200
     assert log.after(300) is None
+    assert log.newest() == 300
 
 
 def test_what_is_learned_again_takes_the_place_of_what_was(log: GainsLog) -> None:

@@ -21,7 +21,7 @@ from tests.loop.test_follower import assert_same
 
 CONFIG = small(deploy={"snapshot_events": 200, "snapshots_kept": 9})
 OTHER = {"sequence.dim": 4, "sequence.layers": 0, "preprocess.history_length": 6}
-FASTER = {"sequence.row_learning_rate": 0.2, "transitions.half_life_days": 3.0}
+FASTER = {"sequence.row_learning_rate": 0.2, "precedents.window": 5}
 
 
 class Beside:

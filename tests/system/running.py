@@ -128,7 +128,7 @@ class System:
 
     def end(self) -> None:
         """Nothing of it is left, whatever state a test left it in."""
-        for name in ("trainer", "api"):
+        for name in ("trainer", "api", "challenger"):
             if self.process is not None and self.process.poll() is None:
                 self.role(name)
         if self.process is not None:

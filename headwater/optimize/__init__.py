@@ -4,6 +4,9 @@ The learning rates follow the test-then-train losses. When the loss of one
 window is higher than that of the window before, by more than chance explains,
 the stream has moved and the rate goes up; when it isn't, the rate goes back
 towards its configured value. Every change is an entry with its numbers.
+
+``changes`` and ``propose`` are the tuner: which settings are worth a trial beside
+the live ones, and for how long.
 """
 
 from __future__ import annotations
@@ -14,7 +17,10 @@ from math import isfinite, sqrt
 import numpy as np
 
 from headwater.config import Optimize as Settings
+from headwater.optimize._tuner import MOST_PROPOSED, changes, propose
 from headwater.types import Doubles, SettingChange, State
+
+__all__ = ["MOST_PROPOSED", "Optimizer", "Rate", "changes", "propose"]
 
 _SIGNIFICANT = 2.5
 """Standard errors by which a loss must have risen: about one false alarm in 160 looks."""

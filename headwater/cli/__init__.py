@@ -11,6 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwater.cli import _challengers
+from headwater.cli._options import (
+    DEFAULT_DATA,
+    ConfigOption,
+    DataOption,
+    WhyOption,
+    print_json,
+    print_page,
+)
 from headwater.errors import ConfigError, HeadwaterError
 
 if TYPE_CHECKING:
@@ -26,23 +35,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-DataOption = Annotated[Path, typer.Option("--data", help="Folder that holds everything durable.")]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", help="Settings file; headwater.toml of this folder if there is one."),
-]
 MapOption = Annotated[
     list[str] | None,
     typer.Option("--map", metavar="FIELD=COLUMN", help="Column of a field; may be repeated."),
 ]
-
-DEFAULT_DATA = Path("headwater-data")
 
 
 class RoleChoice(StrEnum):
     ALL = "all"
     API = "api"
     TRAINER = "trainer"
+    CHALLENGER = "challenger"
 
 
 class KeyRole(StrEnum):
@@ -56,6 +59,8 @@ key_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(key_app, name="key")
+app.add_typer(_challengers.app, name="challenger")
+app.command()(_challengers.promote)
 
 
 def _version(wanted: bool) -> None:
@@ -114,12 +119,9 @@ def status(
 
     answer = asked.ask(url or asked.address(data), settings.load(config).serve.api_key)
     if json:
-        _print_json(answer)
+        print_json(answer)
     else:
-        _print(asked.table(answer))
-
-
-WhyOption = Annotated[str, typer.Option("--why", help="For the audit trail.")]
+        print_page(asked.table(answer))
 
 
 @app.command()
@@ -132,10 +134,10 @@ def versions(
 
     found = kept.listed(data)
     if json:
-        _print_json(found)
+        print_json(found)
         return
     for table in kept.tables(found):
-        _print(table)
+        print_page(table)
 
 
 @app.command()
@@ -186,7 +188,7 @@ def show(
     key = settings.load(config).serve.api_key
     found = shown.ask(url or asked.address(data), user, n, key)
     if json:
-        _print_json(msgspec.to_builtins(found))
+        print_json(msgspec.to_builtins(found))
         return
     console = Console()
     if not console.is_terminal:
@@ -393,7 +395,7 @@ def dead_letters(
 
     letters = bulk.dead_letters(data, n)
     if json:
-        _print_json(msgspec.to_builtins(letters))
+        print_json(msgspec.to_builtins(letters))
         return
     from datetime import UTC, datetime
 
@@ -403,7 +405,7 @@ def dead_letters(
     for letter in letters:
         at = f"{datetime.fromtimestamp(letter.received_at, UTC):%Y-%m-%d %H:%M:%S}"
         table.add_row(str(letter.number), at, letter.source, f"{letter.field} {letter.reason}")
-    _print(table)
+    print_page(table)
 
 
 @app.command()
@@ -522,14 +524,14 @@ def config(
 
     values = settings.effective(settings.load(config))
     if json:
-        _print_json(values)
+        print_json(values)
         return
     from rich.table import Table
 
     table = Table("setting", "value", box=None, pad_edge=False, header_style="bold")
     for name, value in _flat(values):
         table.add_row(name, "not set" if value is None else str(value))
-    _print(table)
+    print_page(table)
 
 
 @key_app.command("create")
@@ -565,7 +567,7 @@ def key_list(
     keys = Keys(data).all()
     if json:
         shown = ("id", "role", "name", "created_at", "revoked_at")
-        _print_json([{name: getattr(key, name) for name in shown} for key in keys])
+        print_json([{name: getattr(key, name) for name in shown} for key in keys])
         return
     from rich.table import Table
 
@@ -575,7 +577,7 @@ def key_list(
     table = Table("id", "role", "name", "created", "revoked", box=None, header_style="bold")
     for key in keys:
         table.add_row(key.id, key.role, key.name, at(key.created_at), at(key.revoked_at))
-    _print(table)
+    print_page(table)
 
 
 @key_app.command("revoke")
@@ -605,12 +607,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def _print(what: Any) -> None:
-    from rich.console import Console
-
-    Console(highlight=False).print(what)
-
-
 @contextmanager
 def _stages(console: Console) -> Iterator[Progress]:
     """Shows how far a backfill is: as a bar, or a line per pass where the output is no terminal."""
@@ -637,12 +633,6 @@ def _stages(console: Console) -> Iterator[Progress]:
         yield show
 
 
-def _print_json(values: Any) -> None:
-    import json
-
-    typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
-
-
 def main() -> None:
     """Runs the command line; what Headwater raises on purpose becomes one red line and exit 2."""
     try:
@@ -654,7 +644,3 @@ def main() -> None:
             f"error: {error}", style="red", markup=False, highlight=False
         )
         raise SystemExit(2) from None
-
-
-if __name__ == "__main__":
-    main()
