@@ -27,6 +27,9 @@ from headwater.types import (
 LAYOUT = 5
 """What the arrays of a snapshot are; those of another layout can't be read."""
 
+_APART = 64
+"""Arrays of rows in doubt that are kept before they are made one."""
+
 NOTHING = np.zeros(0, np.int32)
 
 
@@ -153,7 +156,7 @@ class Fold:
         self._mark_categories(np.unique(changes.tokens[changes.tokens != NO_ROW]))
         self.offset = batch.end
         named = batch.items[batch.items != NO_ROW]
-        self._in_doubt += [named, changes.described, changes.removed]
+        self._doubt(named, changes.described, changes.removed)
         return batch, changes.removed
 
     def forget(self, records: Sequence[Record], removed: Ints) -> Gone:
@@ -168,7 +171,7 @@ class Fold:
         gone.items = np.union1d(gone.items, removed)
         if len(gone.items):
             self.model.forget(gone.items)
-            self._in_doubt.append(gone.items)
+            self._doubt(gone.items)
         if swept is not None:
             self.model.forget_users(gone.users)
             gone.tokens = self.model.forget_unused_tokens()
@@ -219,6 +222,12 @@ class Fold:
         """Whether a rollback that this state knows of passes over what stands there."""
         first, through = self._passed_over.T
         return bool(((first <= offset) & (offset <= through)).any())
+
+    def _doubt(self, *rows: Ints) -> None:
+        """Whether these may be recommended may have changed."""
+        self._in_doubt += rows
+        if len(self._in_doubt) > _APART:  # nobody may ask for long
+            self._in_doubt = [np.unique(np.concatenate(self._in_doubt))]
 
     def _mark_categories(self, tokens: Ints) -> None:
         """Notes which of the tokens are categories; a row may have been another token's."""

@@ -60,13 +60,11 @@ class Habits:
 
     def weigh(self, contexts: Contexts) -> SparseOpinion:
         """The scores s(i) of the items of each history."""
-        counts = self._counts
-        rates = (counts[:, 0] + _RETURNS) / (counts[:, 1] + _EVENTS)
         returns, reached = self._distances.T
         chances = (returns + _RETURNS) / (reached + _HISTORIES)
         scratch = self._scratch
         starts, rows, values = _weigh(
-            contexts.history_items, chances, rates, scratch.totals, scratch.touched
+            contexts.history_items, chances, self._counts, scratch.totals, scratch.touched
         )
         return SparseOpinion(contexts, starts, rows, values, rows, scratch)
 
@@ -106,7 +104,7 @@ def _learn(
 
 @njit(cache=True, nogil=True)
 def _weigh(
-    history_items: Ints, chances: Floats, rates: Floats, totals: Floats, touched: Ints
+    history_items: Ints, chances: Floats, counts: Floats, totals: Floats, touched: Ints
 ) -> tuple[Longs, Ints, Floats]:
     batch, length = history_items.shape
     starts = np.zeros(batch + 1, np.int64)
@@ -121,7 +119,8 @@ def _weigh(
             if totals[item] == 0:
                 touched[n_touched] = item
                 n_touched += 1
-            totals[item] += chances[distance - 1] * rates[item]
+            rate = (counts[item, 0] + _RETURNS) / (counts[item, 1] + _EVENTS)
+            totals[item] += chances[distance - 1] * rate
         for t in range(n_touched):
             rows[filled], values[filled] = touched[t], totals[touched[t]]
             totals[touched[t]] = 0
