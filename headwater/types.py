@@ -498,7 +498,7 @@ class Version(msgspec.Struct, frozen=True):
     offset: int = 0
     created_at: float = 0.0
     version: int = 1
-    lineage: Lineage = Lineage()
+    lineage: Lineage = msgspec.field(default_factory=Lineage)
 
 
 # --- what is said of a running system ------------------------------------------------------------
