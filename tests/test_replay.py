@@ -127,7 +127,7 @@ def test_results_have_the_keys_of_the_contract_and_no_others(folder: Folder) -> 
     results = done.results
     assert results.keys() == {
         *("events", "seconds", "events_per_second", "peak_rss_mb", "config"),
-        *("all", "second_half", "experts", "segments"),
+        *("all", "second_half", "experts", "segments", "calibration"),
     }
     assert results["events"] == 300
     assert results["seconds"] > 0
@@ -149,6 +149,14 @@ def test_results_have_the_keys_of_the_contract_and_no_others(folder: Folder) -> 
                 values.keys() == {"ndcg@10", "hit_rate@10"}
                 for values in figures["experts"].values()
             )
+
+
+def test_calibration_is_of_the_lists_of_the_second_half_that_held_the_item(folder: Folder) -> None:
+    found = folder.replay(folder.file("views.csv", random_views(300), *VIEW)).results["calibration"]
+    assert found.keys() == {"n", "ece@10", "low", "high", "bins"}
+    assert 0 < found["n"] <= 10 * 150
+    assert found["low"] <= found["ece@10"] <= found["high"]
+    assert found["n"] == sum(one["n"] for one in found["bins"])
 
 
 def gain(rank: int | None) -> float:

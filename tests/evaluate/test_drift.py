@@ -94,8 +94,8 @@ def test_a_change_is_told_once_when_it_begins_and_again_when_it_comes_again(
 def test_what_stays_becomes_usual() -> None:
     stream = Stream()
     stream.run(6_000)
-    assert stream.run(1_000, items=1_000)[0].what == "items"
-    assert stream.run(20_000, items=1_000, size=1_000) == []
+    assert stream.run(1_000, users="new")[0].what == "users"
+    assert stream.run(20_000, users="new", size=1_000) == []
 
 
 def test_of_history_there_is_no_rate() -> None:
@@ -112,7 +112,7 @@ def test_nothing_is_a_change_before_there_is_something_usual() -> None:
 
 def test_where_batches_end_and_a_restart_make_no_difference() -> None:
     one, other = Stream(), Stream()
-    parts: list[dict[str, Any]] = [{}, {"items": 1_000}, {"mix": ("like",), "value": 5_000.0}]
+    parts: list[dict[str, Any]] = [{}, {"users": "new"}, {"mix": ("like",), "value": 5_000.0}]
     for part in parts:
         found = one.run(4_500, size=100, **part)
         loaded = Drift(len(other.preprocess.type_names))
@@ -120,4 +120,5 @@ def test_where_batches_end_and_a_restart_make_no_difference() -> None:
         other.drift = loaded
         assert other.run(4_500, size=313, **part) == found
         assert state_digest(one.drift.state()) == state_digest(other.drift.state())
-    assert one.drift.counts["items"] == 1
+    assert one.drift.counts["users"] == 1
+    assert one.drift.counts["types"] == 1
