@@ -24,7 +24,7 @@ from headwater.types import (
     State,
 )
 
-LAYOUT = 5
+LAYOUT = 6
 """What the arrays of a snapshot are; those of another layout can't be read."""
 
 _APART = 64
