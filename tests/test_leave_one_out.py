@@ -217,7 +217,8 @@ def test_the_command_writes_the_figures_of_a_shipped_stream(tmp_path: Path) -> N
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "out.json").read_text())
     assert results.keys() == {
-        *("protocol", "events", "seconds", "config", "backfill", "all", "experts", "segments")
+        *("protocol", "events", "seconds", "config", "backfill", "all", "experts", "segments"),
+        "calibration",
     }
     assert results["all"].keys() == FIGURES
     assert next(iter(results["experts"])) == "popularity"

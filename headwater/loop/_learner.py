@@ -719,8 +719,12 @@ class Learner:
         """
         settings = self.config.train
         behind = self._events.end() - self.trained_through
+        records = self._events.read(self.trained_through, settings.batch_events)
+        if records and isinstance(first := records[0].entry, Event) and first.imported:
+            behind = len(records)  # Nobody waits for history to go live.
         size = events_of(behind, settings)
-        records = self._events.read(self.trained_through, size)
+        if len(records) == settings.batch_events < size:
+            records += self._events.read(records[-1].offset, size - len(records))
         deadline = time.monotonic() + settings.batch_milliseconds / 1000.0
         while 0 < len(records) < size and (left := deadline - time.monotonic()) > 0:
             # Not woken to read each commit alone: what is missing is read together.

@@ -78,9 +78,9 @@ class TestFiles:
         path = tmp_path / "events.db"
         SqliteEventsLog(path).close()
         newer = apsw.Connection(str(path))
-        newer.pragma("user_version", 4)
+        newer.pragma("user_version", 5)
         newer.close()
-        with pytest.raises(LogError, match=r"format 4.*upgrade"):
+        with pytest.raises(LogError, match=r"format 5.*upgrade"):
             SqliteEventsLog(path)
 
     def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:

@@ -498,6 +498,7 @@ def test_a_removed_item_is_forgotten_everywhere(at: int) -> None:
     events, updates = events_log(entries[: at + 1]), MemoryUpdatesLog()
     learner = Learner(small(), events, updates, None)
     row = learner.fold.preprocess.items.row("i0")
+    learner.fold.model.grow(row + 1)
     untouched = Learner(small(), events_log([]), MemoryUpdatesLog(), None)
     untouched.fold.model.grow(row + 1)
     learn_all(learner)

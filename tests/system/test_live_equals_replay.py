@@ -69,8 +69,11 @@ def relived(lived: Lived, updates: Sequence[StoredUpdate], publishing: MemoryUpd
     assert events.read(0, len(lived.records)) == lived.records
     learner = Learner(lived.system.config, events, publishing, None)
     for stored in updates:
-        for end in decode(stored.payload).batch_ends:
-            learner.learn(events.read(learner.trained_through, end - learner.trained_through))
+        update = decode(stored.payload)
+        paces = {pace.through: pace for pace in update.paces}
+        for end in update.batch_ends:
+            records = events.read(learner.trained_through, end - learner.trained_through)
+            learner.learn(records, pace=paces.get(end))
         learner.publish()
     return learner
 
@@ -91,12 +94,14 @@ def test_the_logs_are_complete_and_in_order(lived: Lived) -> None:
     assert ends == sorted(set(ends))
     assert ends[-1] == EVENTS + 2
     starts = [0, *ends]
-    assert all(0 < end - start <= 100 for start, end in zip(starts, ends, strict=False))
+    # The most that may be in one where the trainer is behind.
+    assert all(0 < end - start <= 500 for start, end in zip(starts, ends, strict=False))
     removal = next(r.offset for r in lived.records if isinstance(r.entry, ItemRemoval))
     assert removal in ends
-    assert any(end - start < 100 for start, end in zip(starts, ends, strict=False)), (
-        "some cuts came from the clock, or the test shows less than it says"
-    )
+    assert any(
+        end - start != 100 and end not in (removal, ends[-1])
+        for start, end in zip(starts, ends, strict=False)
+    ), "some cuts came from the clock or the load, or the test shows less than it says"
     manifest = lived.manifest
     assert (manifest.epoch, manifest.sequence) == (1, len(lived.updates))
     assert manifest.offset == EVENTS + 2
