@@ -186,7 +186,7 @@ def psi(newest: Doubles, usual: Doubles) -> float:
     >>> psi(np.array([50.0, 50.0]), np.array([500.0, 500.0]))
     0.0
     >>> round(psi(np.array([90.0, 10.0]), np.array([500.0, 500.0])), 2)
-    0.86
+    0.85
     """
     groups = len(newest)
     p = (newest + 0.5) / (newest.sum() + 0.5 * groups)
