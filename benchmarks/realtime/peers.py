@@ -22,7 +22,7 @@ _LEARN = """
 import sys, time
 from vowpalwabbit import Workspace
 lines = open(sys.argv[1]).read().splitlines()
-model = Workspace("--rank 16 --lrq_dropout --quiet -b 24 --interactions ui -q ui")
+model = Workspace("--rank 16 -q ui -b 24 --l2 0.001 --learning_rate 0.015 --power_t 0 --quiet")
 started = time.perf_counter()
 for line in lines:
     model.learn(line)
