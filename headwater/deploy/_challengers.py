@@ -168,7 +168,10 @@ class Challengers:
         with suppress(SnapshotError):
             if any(snapshots.manifest(path) for path in snapshots.paths()):
                 return Promotion(f"challenger-{number}", number, challenger.settings, by, why)
-        raise InvalidInput("challenger", f"is {number}, which has learned nothing yet")
+        raise InvalidInput(
+            "challenger",
+            f"is {number}, which has no snapshot yet; it writes one every deploy.snapshot_events",
+        )
 
     def _trial(self, number: int) -> Trial:
         trial = self._read(number, _TRIAL, Trial) or Trial()

@@ -85,7 +85,7 @@ def promote(data: Path, number: int, why: str) -> tuple[Promotion, float | None]
     """Orders a promotion; also returns the seconds until the trainer had done it, if it did.
 
     Raises:
-        HeadwaterError: there is no such challenger, or it has learned nothing yet.
+        HeadwaterError: there is no such challenger, or it has no snapshot yet.
     """
     with (
         closing(existing_log(data)) as events,
@@ -115,7 +115,9 @@ def listed(data: Path) -> list[dict[str, Any]]:
 def table(found: Sequence[Mapping[str, Any]]) -> Table:
     """What ``listed`` found, for people."""
     names = ("number", "added", "by", "settings", "asked", "state", "events", "NDCG@10", "lift", "")
-    table = Table(*names, box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for name in names:
+        table.add_column(name, overflow="fold")
     for one in found:
         trial = one["trial"]
         lift = trial["lift"] or {"n": 0, "challenger": 0.0, "value": None}

@@ -39,7 +39,7 @@ def test_a_promotion_is_an_order_in_the_log(tmp_path: Path) -> None:
     with served.client() as client:
         client.post("/v1/challengers", json={"settings": SETTINGS})
         detail = is_problem(client.post("/v1/challengers/1/promote"), 422, "number")
-        assert "has learned nothing yet" in detail
+        assert "has no snapshot yet" in detail
         folder = Challengers(tmp_path / "challengers").snapshots(1)
         Snapshots(folder, 1).write({}, Manifest(1, 1, 0, 5, {}, 0.0))
         answer = client.post("/v1/challengers/1/promote", json={"why": "trust me"})

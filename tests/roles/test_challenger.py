@@ -202,7 +202,7 @@ def test_what_makes_no_challenger_is_refused(make: Any) -> None:
     with pytest.raises(InvalidInput, match="there is none of that number"):
         system.challengers.retire(7, "ops", "")
     number = system.add({"sequence.dim": 4})
-    with pytest.raises(InvalidInput, match="has learned nothing yet"):
+    with pytest.raises(InvalidInput, match="has no snapshot yet"):
         system.challengers.promotion(number, "ops", "")
     system.challengers.record(number, Trial(state="retired", ended_at=1.0))
     with pytest.raises(InvalidInput, match="was retired"):
