@@ -13,7 +13,7 @@ from headwater.deploy import decode, encode
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
 from headwater.loop._pace import events_of, pace_of, sampled
-from headwater.types import Held, Item, Pace
+from headwater.types import Event, Held, Item, Pace
 from tests.loop.streams import (
     all_updates,
     assert_equal,
@@ -70,6 +70,16 @@ def test_a_larger_share_holds_the_smaller_one() -> None:
     assert large_one.mean() == pytest.approx(0.2, abs=0.02)
     assert not np.array_equal(large_one, sampled(4, offsets, 0.2))
     assert sampled(3, offsets, 1.0).all()
+
+
+def test_what_was_imported_is_learned_in_full_however_much_waits() -> None:
+    live = [event for event in views(200) if isinstance(event, Event)]
+    history = [msgspec.structs.replace(event, imported=True) for event in live]
+    _, in_full = learned(LOADED, events_log(history))
+    _, in_samples = learned(LOADED, events_log(live))
+    assert paces(in_full) == []
+    assert ends(in_full) == list(range(20, 201, 20))
+    assert paces(in_samples) != []
 
 
 def test_every_event_is_counted_at_the_least_share() -> None:
