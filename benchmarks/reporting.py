@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 
 RESULTS = Path(__file__).parent / "results"
@@ -16,6 +18,18 @@ def console() -> Console:
     """As wide as the tables need, in a pipe too."""
     found = Console(highlight=False)
     found.width = max(found.width, 110)
+    return found
+
+
+def chosen(names: str, known: Collection[str]) -> list[str]:
+    """Those named, with commas between.
+
+    Raises:
+        BadParameter: one isn't known.
+    """
+    found = names.split(",")
+    if unknown := sorted(set(found) - set(known)):
+        raise typer.BadParameter(f"{', '.join(unknown)}: name some of {', '.join(known)}")
     return found
 
 

@@ -26,10 +26,7 @@ def main(
 ) -> None:
     """Measures, and writes results/imbalance.json; exit status 1 where no stream is there."""
     console = reporting.console()
-    names = streams.split(",")
-    unknown = sorted(set(names) - set(SPECS))
-    if unknown:
-        raise typer.BadParameter(f"{', '.join(unknown)}: name some of {', '.join(SPECS)}")
+    names = reporting.chosen(streams, SPECS)
     done: dict[str, dict[str, Any]] = {}
     skipped: list[str] = []
     spawn = multiprocessing.get_context("spawn")

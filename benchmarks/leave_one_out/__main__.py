@@ -41,10 +41,7 @@ def main(
 ) -> None:
     """Measures, writes results/leave_one_out.json; exit status 1 where ours is worse."""
     console = reporting.console()
-    names = streams.split(",")
-    unknown = sorted(set(names) - set(SPECS))
-    if unknown:
-        raise typer.BadParameter(f"{', '.join(unknown)}: name some of {', '.join(SPECS)}")
+    names = reporting.chosen(streams, SPECS)
     done: dict[str, dict[str, Any]] = {}
     for name in names:
         try:

@@ -30,10 +30,7 @@ def main(
 ) -> None:
     """Measures, writes results/quality.json and .png; exit status 1 where a goal is missed."""
     console = reporting.console()
-    names = streams.split(",")
-    unknown = sorted(set(names) - set(SPECS))
-    if unknown:
-        raise typer.BadParameter(f"{', '.join(unknown)}: name some of {', '.join(SPECS)}")
+    names = reporting.chosen(streams, SPECS)
     done: dict[str, dict[str, Any]] = {}
     skipped: list[str] = []
     for name in names:
