@@ -141,7 +141,7 @@ def step_cost(items: int, steps: int) -> tuple[float, float]:
     log, updates = MemoryEventsLog(), MemoryUpdatesLog()
     learner = Learner(config, log, updates, None)
     _catalogue(learner, log, world)
-    of_step = _timed(learner._trainer, "learn")
+    of_step = _timed(learner.stages.trainer, "learn")
     of_turn: list[float] = []
     for records in _batches(world, log, 2 * steps):
         started = time.process_time()

@@ -110,7 +110,7 @@ def build(folder: Path, events: int, users: int) -> None:
                 records = fold.until_cut(log.read(fold.offset, 1_000))
                 batch, removed = fold.batch(records)
                 fold.model.count(batch)
-                learner.remember(batch, fold.forget(records, removed))
+                learner.stages.remember(batch, fold.forget(records, removed))
         learner.begin_epoch("it was counted")
 
 

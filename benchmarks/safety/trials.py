@@ -101,8 +101,8 @@ def rows_of(value: float) -> Callable[[Learner], None]:
 
 
 def rate_times_100(learner: Learner) -> None:
-    learner._optimizer._rates["sequence"].factor = 100.0
-    learner._optimizer._rates["mixture"].factor = 100.0
+    learner.stages.optimizer._rates["sequence"].factor = 100.0
+    learner.stages.optimizer._rates["mixture"].factor = 100.0
 
 
 TRIALS = (
@@ -132,9 +132,9 @@ class Unguarded(Learner):
 
     def _restore(self, before: int | None = None) -> None:
         super()._restore(before)
-        self._watch.judge = lambda _: None  # type: ignore[method-assign,assignment]
-        self._watch.fits = lambda *_: None  # type: ignore[method-assign]
+        self.stages.watch.judge = lambda _: None  # type: ignore[method-assign,assignment]
+        self.stages.watch.fits = lambda *_: None  # type: ignore[method-assign]
 
     def publish(self, *, whole: bool = True) -> None:
-        if self._pending:
+        if self._unpublished:
             self._published(self._update())

@@ -201,7 +201,7 @@ def relearn(config: Config, learner: Learner, events: EventsLog, progress: Progr
         hidden = [r.entry.user_id for r in records if isinstance(r.entry, UserRemoval)]
         rows = np.array(fold.preprocess.users.known(hidden), np.int32)
         gone = fold.forget(records, removed)
-        learner.remember(batch, gone)
+        learner.stages.remember(batch, gone)
         backfill.forget(Gone(gone.items, np.union1d(gone.users, rows)))
         progress("counting", fold.offset, end, "")
     done = backfill.run(_ahead(config, fold, events, max(-(-held // config.backfill.judged), 1)))

@@ -95,7 +95,7 @@ class Shadow(Learner):
         return len(records)
 
     def publish(self, *, whole: bool = False) -> None:
-        if self._pending:
+        if self._unpublished:
             update = self._update()
             check(update, self.config.deploy)
             self._published(update)

@@ -50,7 +50,7 @@ def test_the_one_before_a_damaged_snapshot_is_used_and_that_is_told(
     assert (what, numbers["snapshot"]) == ("a snapshot is damaged", newest.name)
     assert "is damaged" in numbers["reason"]
     events.append(views(100, start=700), 2e9)
-    again._reported_at = 0.0
+    again._reports._written_at = 0.0
     learn_all(again)
     assert msgspec.json.decode(all_updates(updates)[-1].report)["damaged_snapshots"] == 1
     follower = Follower(CONFIG, events, updates, tmp_path)

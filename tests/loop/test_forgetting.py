@@ -227,7 +227,7 @@ def test_what_is_replayed_names_no_item_that_is_gone() -> None:
 
 def test_no_example_is_left_to_replay_that_names_what_was_cleared() -> None:
     learner = Learner(bounded(), events_log(ENTRIES), MemoryUpdatesLog(), None)
-    trainer = learner._trainer
+    trainer = learner.stages.trainer
     honest, left = trainer.forget, []
 
     def forget(items: Ints) -> None:

@@ -132,7 +132,7 @@ def test_a_stream_that_turns_negative_pauses_learning_and_is_reported(tmp_path: 
     for part in parts:
         log.append(part, NOW)
         learn_all(learner)
-        learner._reported_at = 0.0
+        learner._reports._written_at = 0.0
         log.append([Event("tick" + str(len(reports)), "search", "u0", 1.0)], NOW)
         learn_all(learner)
         reports.append(msgspec.json.decode(all_updates(updates)[-1].report))

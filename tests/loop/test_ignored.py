@@ -94,16 +94,16 @@ def test_a_restart_in_the_middle_gives_the_same_state(
     for learner in (first, again):
         learn_cut(learner, events, ends)
     assert first.digest() == again.digest()
-    assert first._impressions.figures()["ignored"] > 50
+    assert first.stages.impressions.figures()["ignored"] > 50
 
 
 def test_the_labels_of_a_held_batch_wait_for_the_next_step() -> None:
     events = events_log(mixed())
     learner = Learner(config(), events, MemoryUpdatesLog(), None)
     learner.learn(events.read(0, 300), held=Held(300, PAUSED, ""))
-    assert learner._impressions.figures()["ignored"] == 0
+    assert learner.stages.impressions.figures()["ignored"] == 0
     learner.learn(events.read(300, 100))
-    assert learner._impressions.figures()["ignored"] > 50
+    assert learner.stages.impressions.figures()["ignored"] > 50
 
 
 # --- what it does --------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_an_item_that_is_shown_twenty_times_and_ignored_sinks() -> None:
     plain, weak, full = (learned(config(weight), entries) for weight in (0.0, 0.1, 1.0))
     users = [f"u{n}" for n in range(6)]
     scores = [np.array([score(one, user, "i0") for user in users]) for one in (plain, weak, full)]
-    assert weak._impressions.figures()["ignored"] >= 100
+    assert weak.stages.impressions.figures()["ignored"] >= 100
     assert (scores[1] < scores[0] - 0.01).all()
     assert (scores[2] < scores[1] - 0.01).all()
     others = [np.mean([score(one, user, "i1") for user in users]) for one in (plain, full)]
@@ -160,7 +160,7 @@ def test_a_late_action_is_learned_beside_the_history_that_the_impression_stood_b
     views_ = [e for e in views(480, users=6, items=20) if not _is(e, "u1", "i5")]
     entries = sorted([*views_, shown, late], key=lambda entry: getattr(entry, "timestamp", 0.0))
     learner = learned(config(train={"batch_events": 10}), entries)
-    assert learner._impressions.figures() == {"ignored": 1, "taken_back": 1, "waiting": 0}
+    assert learner.stages.impressions.figures() == {"ignored": 1, "taken_back": 1, "waiting": 0}
 
 
 def _is(entry: Entry, user: str, item: str) -> bool:

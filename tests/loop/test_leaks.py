@@ -34,13 +34,13 @@ class LearnsFirst(Learner):
     ) -> None:
         batch, _ = self.fold.batch(records)
         untaught = self.fold.recommender.rank(batch.contexts, self.fold.withheld())
-        self._trainer.learn(batch, untaught, {"sequence": 1.0, "mixture": 1.0})
+        self.stages.trainer.learn(batch, untaught, {"sequence": 1.0, "mixture": 1.0})
         ranking = self.fold.recommender.rank(batch.contexts, self.fold.withheld())
         counts = self.fold.model.popularity.events
-        outcomes = self._evaluator.observe(batch, ranking, counts, int(counts.sum()))
+        outcomes = self.stages.evaluator.observe(batch, ranking, counts, int(counts.sum()))
         if self.on_outcomes is not None:
             self.on_outcomes(batch, outcomes)
-        self._pending.append(batch.end)
+        self._unpublished.ends.append(batch.end)
 
 
 class HidesTheRestOfTheBatch(Learner):

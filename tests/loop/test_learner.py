@@ -300,7 +300,9 @@ def test_a_new_epoch_takes_no_settings_of_the_old_one_along(tmp_path: Path) -> N
             self, records: Sequence[Record], *, held: Held | None = None, pace: Pace | None = None
         ) -> None:
             super().learn(records, held=held, pace=pace)
-            self._settings.append(SettingChange(self.trained_through, "rate", 1.0, 2.0, {}))
+            self._unpublished.settings.append(
+                SettingChange(self.trained_through, "rate", 1.0, 2.0, {})
+            )
 
     opened = Changing(config, events, updates, tmp_path)
     assert (opened.epoch, opened.trained_through) == (2, 100)
@@ -333,9 +335,9 @@ class Skips(Learner):
     def learn(
         self, records: Sequence[Record], *, held: Held | None = None, pace: Pace | None = None
     ) -> None:
-        odd = self._pending or self.sequence % 2
+        odd = self._unpublished or self.sequence % 2
         super().learn(records, held=Held(0, "step", "") if odd else held, pace=pace)
-        self._held.clear()
+        self._unpublished.held.clear()
 
 
 def test_trained_through_without_a_step_is_found_out() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headwater.deploy import VERSIONS, Snapshots, Versions, rollback_to
+from headwater.deploy import VERSIONS, Manifest, Snapshots, Versions, rollback_to
 from headwater.errors import InvalidInput
 from headwater.evaluate import Outcomes
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
@@ -18,9 +18,11 @@ from headwater.types import (
     Entry,
     Event,
     Item,
+    Lineage,
     Record,
     Request,
     Rollback,
+    State,
     UserRemoval,
 )
 from tests.loop.streams import (
@@ -253,10 +255,17 @@ class TurnsBad(Learner):
 
     epochs = 1
 
-    def _listen(self, batch: Batch, outcomes: Outcomes) -> None:
-        if self.epoch <= self.epochs and batch.end > BAD_FROM:
-            outcomes.ranks[:, 0] = -1
-        super()._listen(batch, outcomes)
+    def _begin(self, found: tuple[State, Manifest] | None, lineage: Lineage) -> None:
+        super()._begin(found, lineage)
+        honest = self.stages.evaluator.observe
+
+        def observe(batch: Batch, *of: Any, **named: Any) -> Outcomes:
+            outcomes = honest(batch, *of, **named)
+            if self.epoch <= self.epochs and batch.end > BAD_FROM:
+                outcomes.ranks[:, 0] = -1
+            return outcomes
+
+        self.stages.evaluator.observe = observe  # type: ignore[method-assign]
 
 
 class StaysBad(TurnsBad):

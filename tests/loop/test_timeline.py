@@ -33,7 +33,7 @@ def test_a_change_is_told_reported_and_kept_over_a_restart(tmp_path: Path) -> No
     learner.snapshot()
     again = Learner(config, log, updates, tmp_path)
     assert again.digest() == learner.digest()
-    assert again._timeline.report()["timeline"] == [StreamChange(**one) for one in changes]
+    assert again.stages.timeline.report()["timeline"] == [StreamChange(**one) for one in changes]
 
 
 class Clock:

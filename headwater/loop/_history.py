@@ -1,0 +1,61 @@
+"""The snapshots of a learner, and the history of versions that they belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from headwater.deploy import VERSIONS, Manifest, Snapshots, Versions
+from headwater.evaluate import Evaluator
+from headwater.types import State, Version
+
+_METRICS = ("mixture.ndcg@10", "popularity.ndcg@10")
+"""Metrics that the history of versions keeps with each snapshot."""
+
+_RETURNABLE = ("live", "kept")
+"""States of versions that can be returned to."""
+
+
+class History:
+    """Writes each snapshot together with the line that tells of it.
+
+    Args:
+        folder: of snapshots and versions.
+        keep: newest snapshots that are kept.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.snapshots = Snapshots(folder, keep)
+        self.versions = Versions(folder / VERSIONS)
+
+    def write(self, state: State, manifest: Manifest, evaluator: Evaluator) -> Path:
+        """Writes a snapshot and records it as the live version, with its newest metrics."""
+        path = self.snapshots.write(state, manifest)
+        newest = evaluator.metrics("newest")
+        self.versions.add(
+            Version(
+                number=self.versions.next_number(),
+                epoch=manifest.epoch,
+                snapshot=path.name,
+                state="live",
+                metrics={name: newest[0].values[name].value for name in _METRICS if newest},
+                offset=manifest.offset,
+                created_at=manifest.created_at,
+                version=manifest.version,
+                lineage=manifest.lineage,
+            )
+        )
+        return path
+
+    def before(self, first: int) -> Version | None:
+        """The newest version that can be returned to and holds no event from ``first`` on."""
+        kept = [v for v in self.versions.listed() if v.state in _RETURNABLE and v.offset < first]
+        return max(kept, key=lambda version: version.number, default=None)
+
+    def next_version(self, version: int) -> int:
+        """A number that no version has had, ``version`` included."""
+        return max([version, *(one.version for one in self.versions.history())]) + 1
+
+    def roll_back(self, first: int) -> None:
+        """Deletes the snapshots that hold an event from ``first`` on, and records that."""
+        self.snapshots.discard(first)
+        self.versions.roll_back(first)

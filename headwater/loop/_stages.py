@@ -1,0 +1,304 @@
+"""The stages as they learn: one turn of the loop for one micro-batch.
+
+Nothing here knows of logs, snapshots or updates. What a turn found is returned, and who
+sequences the turns tells of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from headwater.config import Config
+from headwater.deploy import Watch
+from headwater.evaluate import TOP, Alarm, Evaluator, Outcomes, Satisfaction, compare, ndcg_gains
+from headwater.feedback import Impressions
+from headwater.loop._fold import Fold, part_of
+from headwater.loop._pace import sampled
+from headwater.loop._timeline import Timeline
+from headwater.model import EXPERTS
+from headwater.optimize import Optimizer
+from headwater.preprocess import taken
+from headwater.train import Lesson, Sample, Trainer
+from headwater.types import (
+    Batch,
+    Event,
+    Flags,
+    Floats,
+    Gone,
+    Held,
+    Labels,
+    Longs,
+    Pace,
+    Ranking,
+    Record,
+    Resume,
+    SettingChange,
+    State,
+    StreamChange,
+)
+
+RATED = ("sequence", "mixture")
+"""Parts of the model whose learning rates the optimizer steers."""
+
+_POPULARITY = 1 + EXPERTS.index("popularity")
+"""Column of the ``popularity`` expert in ranks."""
+
+
+class _Part(Protocol):
+    """What a stage remembers."""
+
+    def state(self) -> State: ...
+
+    def load(self, state: State) -> None: ...
+
+
+class Turn(NamedTuple):
+    """What a micro-batch came to.
+
+    Args:
+        end: offset of its last record.
+        time: stream time of its last record.
+        held: why it was only counted, if it was.
+        settings: what the optimizer changed.
+        stream: what changed in the stream.
+        ringing: offset since which lists are worse than they were, where the alarm rings.
+    """
+
+    end: int
+    time: float
+    held: Held | None
+    settings: list[SettingChange]
+    stream: list[StreamChange]
+    ringing: int | None
+
+
+class Stages:
+    """Everything that a turn of the loop reads and changes.
+
+    Args:
+        config: all settings.
+        grouped: see ``Preprocessor``.
+    """
+
+    def __init__(self, config: Config, *, grouped: bool) -> None:
+        self._config = config
+        self.fold = Fold(config, grouped=grouped)
+        types = self.fold.preprocess.type_names
+        self.trainer = Trainer(config, self.fold.model, self.fold.n_features)
+        self.evaluator = Evaluator(config, EXPERTS)
+        self.satisfaction = Satisfaction(config, types)
+        self.optimizer = Optimizer(config.optimize, RATED)
+        self.impressions = Impressions(config, types)
+        self.watch = Watch(config.deploy, RATED)
+        self.alarm = Alarm()
+        self.timeline = Timeline(len(types))
+        self.gradient_through = 0
+
+    def learn(
+        self,
+        records: Sequence[Record],
+        *,
+        held: Held | None = None,
+        pace: Pace | None = None,
+        on_outcomes: Callable[[Batch, Outcomes], None] | None = None,
+        on_tested: Callable[[Batch, Batch, Outcomes], None] | None = None,
+    ) -> Turn:
+        """One turn of the loop: preprocess, recommend, evaluate, feedback, guard, train, optimize.
+
+        Args:
+            records: the micro-batch.
+            held: why it is only counted, where that is known beforehand.
+            pace: what it gets; ``None`` for everything.
+            on_outcomes: called with the targets and what was predicted of each, the further
+                ones that a pace spares too, before anything is learned from them.
+            on_tested: likewise with the batch, those of its events that the pace predicts, and
+                what was predicted of them.
+        """
+        if any(isinstance(record.entry, Resume) for record in records):
+            self.watch.resume()
+        # What an entry of the batch withholds, or lists, isn't known yet to the events before it.
+        withheld = self.fold.withheld()
+        batch, removed = self.fold.batch(records)
+        settings: list[SettingChange] = []
+        stream: list[StreamChange] = []
+        ringing = None
+        if len(batch):
+            new = self.fold.n_items - len(withheld)
+            withheld = np.pad(withheld, (0, new), constant_values=True)
+            sample, ranking = self._rank(batch, withheld, pace, on_outcomes)
+            tested = taken(batch, sample.ranked)
+            popularity = self.fold.model.popularity
+            outcomes = self.evaluator.observe(
+                tested, ranking, popularity.events, popularity.n_events, popularity.n_eligible
+            )
+            ringing = self._listen(tested, outcomes)
+            if on_tested is not None:
+                on_tested(batch, tested, outcomes)
+            if on_outcomes is not None and pace is None:
+                on_outcomes(tested, outcomes)
+            shown = ranking.rows[:, :TOP]
+            admitted = self.fold.admitted(records)
+            values = _values(admitted)
+            self.satisfaction.observe(batch, values, shown, self.fold.categories(shown))
+            stream = self.timeline.observe(batch, admitted, values)
+            known = self.fold.preprocess
+            self.impressions.observe(batch, admitted, known.items.find, known.users.find)
+            judged = self.watch.judge(batch)
+            lesson, held = self._train(batch, ranking, sample, held or judged)
+            of_losses = _losses(lesson)
+            self.watch.settle(held, of_losses)
+            losses = {name: loss for name, (loss, _) in of_losses.items() if held is None}
+            settings = self.optimizer.observe(
+                losses, int(batch.targets.sum()), batch.end, replayed=sample.replay
+            )
+        gone = self.fold.forget(records, removed)
+        self.forget(gone)
+        if held is None:
+            self.gradient_through = batch.end
+        return Turn(batch.end, records[-1].stream_time, held, settings, stream, ringing)
+
+    def remember(self, batch: Batch, gone: Gone) -> None:
+        """Keeps what was only counted for replay: a model that is made of many passes over it
+        would else be taught by the newest events alone.
+        """
+        self.trainer.remember(batch)
+        if len(gone.items):
+            self.trainer.forget(gone.items)
+
+    def forget(self, gone: Gone) -> None:
+        """Lets go of users and items that the fold has forgotten."""
+        if len(gone.items):
+            self.trainer.forget(gone.items)
+            self.evaluator.forget(gone.items)
+        self.impressions.forget(gone)
+        self.satisfaction.forget(gone.users)
+
+    def rates(self) -> dict[str, float]:
+        """Factors of the learning rates."""
+        return {name: self.optimizer.rate(name) for name in RATED}
+
+    def state(self) -> State:
+        """Everything that the next turn depends on."""
+        return {
+            **self.fold.state(),
+            **{
+                f"{name}.{key}": value
+                for name, part in self._parts().items()
+                for key, value in part.state().items()
+            },
+            "gradient_through": np.array(self.gradient_through, np.int64),
+        }
+
+    def load(self, state: State, offset: int) -> None:
+        """Takes over what ``state`` returned, as of an offset."""
+        self.fold.load(state, offset)
+        for name, part in self._parts().items():
+            part.load(part_of(state, f"{name}."))
+        self.gradient_through = int(state["gradient_through"])
+
+    def _parts(self) -> dict[str, _Part]:
+        return {
+            "train": self.trainer,
+            "evaluate": self.evaluator,
+            "satisfaction": self.satisfaction,
+            "optimize": self.optimizer,
+            "feedback": self.impressions,
+            "watch": self.watch,
+            "alarm": self.alarm,
+            "timeline": self.timeline,
+        }
+
+    def _rank(
+        self,
+        batch: Batch,
+        withheld: Flags,
+        pace: Pace | None,
+        on_outcomes: Callable[[Batch, Outcomes], None] | None,
+    ) -> tuple[Sample, Ranking]:
+        """What a step takes of a batch, and a list for each of the events to predict.
+
+        Who listens to outcomes hears of every prediction; nothing learns from the further ones.
+        """
+        seed = self._config.seed
+        targets: Longs = np.flatnonzero(batch.targets)
+        of = pace or Pace(batch.end, 1.0, 1.0, True)
+        chosen = targets[sampled(seed, batch.offsets[targets], of.evaluated)]
+        gradient = sampled(seed, batch.offsets, of.gradient)
+        sample = Sample(gradient, of.gradient, chosen, of.replay)
+        if on_outcomes is None or pace is None:
+            return sample, self.fold.recommender.rank(taken(batch, chosen).contexts, withheld)
+        tested = taken(batch, targets)
+        ranking = self.fold.recommender.rank(tested.contexts, withheld)
+        popularity = self.fold.model.popularity
+        counts = (popularity.events, popularity.n_events)
+        on_outcomes(tested, compare(EXPERTS, tested, ranking, *counts))
+        return sample, _part_of(ranking, np.searchsorted(targets, chosen))
+
+    def _listen(self, batch: Batch, outcomes: Outcomes) -> int | None:
+        """Offset since which the alarm rings; it is silent again at once."""
+        gains = ndcg_gains(outcomes.ranks[:, [0, _POPULARITY]], 10)
+        self.alarm.observe(batch.offsets[outcomes.index], *gains.T)
+        if not self.alarm.rings:
+            return None
+        since = self.alarm.since
+        self.alarm.silence()
+        return since
+
+    def _train(
+        self, batch: Batch, ranking: Ranking, sample: Sample, held: Held | None
+    ) -> tuple[Lesson, Held | None]:
+        """The step, and why its gradient was left, if it was."""
+        asked = False
+
+        def labels() -> Labels:
+            nonlocal asked
+            asked = True
+            return self.impressions.take()
+
+        def fit(lesson: Lesson) -> bool:
+            nonlocal held
+            wrong = [self.watch.fits(name, *of) for name, of in _losses(lesson).items()]
+            for reason in filter(None, wrong):
+                held = Held(batch.end, "loss", reason)
+            if held is not None and asked:
+                self.impressions.put_back()
+            return held is None
+
+        lesson = self.trainer.learn(
+            batch,
+            ranking,
+            self.rates(),
+            labels,
+            known=self.fold.preprocess.items.in_use(),
+            gradient=held is None,
+            fit=fit,
+            sample=sample,
+        )
+        return lesson, held
+
+
+def _losses(lesson: Lesson) -> dict[str, tuple[float, int]]:
+    """Name -> loss, and the number of examples behind it."""
+    return {
+        "sequence": (lesson.sequence_loss, lesson.sequence_examples),
+        "mixture": (lesson.mixture_loss, lesson.mixture_examples),
+    }
+
+
+def _part_of(ranking: Ranking, places: Longs) -> Ranking:
+    """Those of the lists that stand at ``places``."""
+    return Ranking(
+        rows=ranking.rows[places],
+        scores=ranking.scores[places],
+        features=ranking.features[places],
+        expert_rows={name: rows[places] for name, rows in ranking.expert_rows.items()},
+    )
+
+
+def _values(records: Sequence[Record]) -> Floats:
+    """The value of each event, NaN where it has none."""
+    events = [record.entry for record in records if isinstance(record.entry, Event)]
+    return np.array([np.nan if e.value is None else e.value for e in events], np.float32)
