@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from headwater.ingest import _columns
-from headwater.ingest._described import NESTED, checked_rows, described_rows
+from headwater.ingest._described import NESTED, checked_rows, described_rows, words
 from headwater.ingest._fields import convert
 from headwater.ingest._items import WireItem, checked_item
 from headwater.ingest._tables import Table
@@ -19,8 +19,8 @@ from headwater.types import Item
 
 _FIELDS: dict[str, tuple[str, ...]] = {
     "item_id": ("movieId",),
-    "title": (),
-    "categories": ("genres", "category", "department"),
+    "title": ("movie_title",),
+    "categories": ("genres", "genre", "category", "department", "class"),
     "tags": (),
     "price": (),
     "text": (),
@@ -52,11 +52,12 @@ class Items:
 def read_items(path: Path, *, mapping: Mapping[str, str] | None = None) -> Items:
     """Reads Parquet, CSV, TSV, JSONL, a RecBole ``.item`` file, or MovieLens' films.
 
-    Columns: ``item_id``, and optionally ``title``, ``categories`` (or ``genres``,
-    ``category``, ``department``: all that are there), ``tags``, ``price``, ``text``,
-    ``published_at``, ``available``. Categories and tags are lists, or texts
-    separated by ``|``. Lists of numbers become vectors, every other column an
-    attribute. A line of JSONL may also be an item as it is on the wire.
+    Columns: ``item_id``, and optionally ``title`` (or ``movie_title``),
+    ``categories`` (or ``genres``, ``genre``, ``category``, ``department``, ``class``:
+    all that are there), ``tags``, ``price``, ``text``, ``published_at``,
+    ``available``. Categories and tags are lists, or texts separated by ``|``. Lists
+    of numbers become vectors, every other column an attribute. A line of JSONL may
+    also be an item as it is on the wire.
 
     Args:
         path: the extension tells the format.
@@ -90,8 +91,8 @@ def _field(name: str, dtype: pl.DataType, field: str, table: Table) -> pl.Expr:
             return column != 0
         text = column.cast(pl.String).str.strip_chars().str.to_lowercase()
         return column if dtype == pl.Boolean else ~text.is_in(_NO)
-    if field in _LABELS and name in table.sequences:
-        return column.str.split(" ")
+    if field in _LABELS and table.kinds.get(name) == "token_seq":
+        return words(name)
     if field in _LABELS and isinstance(dtype, pl.List | pl.Array):
         return column.cast(pl.List(pl.String))
     return _columns.id_text(name, dtype, table.path)

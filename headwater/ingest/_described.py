@@ -101,11 +101,14 @@ def _table_rows(
     with readable(path):
         names = list(table.columns)
         raw = table.read({name: name for name in names})
-        numeric = _numeric(raw, [name for name in names if name not in field_of], table)
+        others = [name for name in names if name not in field_of]
+        # What a header calls a token is one, whatever it is written with: a postcode is no number.
+        guessed = [name for name in others if table.kinds.get(name, "float") == "float"]
+        numeric = _numeric(raw, guessed, table)
         parsed = {
             name: column(name, dtype, field_of[name], table)
             if name in field_of
-            else _attribute(name, dtype, name in numeric)
+            else _attribute(name, dtype, name in numeric, table.kinds.get(name))
             for name, dtype in raw.schema.items()
             if name != FAULT
         }
@@ -122,9 +125,19 @@ def _numeric(raw: pl.DataFrame, names: Sequence[str], table: Table) -> frozenset
     return frozenset(name for name, all_numbers in tests.row(0, named=True).items() if all_numbers)
 
 
-def _attribute(name: str, dtype: pl.DataType, numeric: bool) -> pl.Expr | None:
+def words(name: str) -> pl.Expr:
+    """A column of texts, each a list of what stands between its spaces; null where it is empty."""
+    column = pl.col(name).str.strip_chars()
+    return pl.when(column != "").then(column.str.split(" "))
+
+
+def _attribute(name: str, dtype: pl.DataType, numeric: bool, kind: str | None) -> pl.Expr | None:
     """A column without a field of its own; none for types that neither attribute nor vector has."""
     column = pl.col(name)
+    if kind == "token_seq":
+        return words(name)
+    if kind == "float_seq":
+        return words(name).cast(pl.List(pl.Float64()), strict=False)
     if dtype.is_numeric() or numeric:
         number = column.cast(pl.Float64, strict=False)
         return pl.when(number.is_finite()).then(number)

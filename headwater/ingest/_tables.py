@@ -47,14 +47,15 @@ class Table:
     """A file that is opened, but not read yet.
 
     ``columns`` maps a column's name, as people say it, to its name in
-    ``frame``; ``sequences`` are those that hold several words, separated by spaces
-    (RecBole's ``token_seq``). In ``textual`` formats every value is text.
+    ``frame``; ``kinds`` has the type that an atomic file's header gives it: ``token``,
+    ``float``, or several of them in a value, separated by spaces (``token_seq``,
+    ``float_seq``). In ``textual`` formats every value is text.
     """
 
     path: Path
     frame: pl.LazyFrame
     columns: dict[str, str]
-    sequences: frozenset[str]
+    kinds: dict[str, str]
     textual: bool
 
     def read(self, columns: Mapping[str, str]) -> pl.DataFrame:
@@ -160,15 +161,14 @@ def readable(path: Path) -> Iterator[None]:
 
 def _table(path: Path, frame: pl.LazyFrame, names: Sequence[str]) -> Table:
     columns = {name: name for name in names}
-    sequences: frozenset[str] = frozenset()
+    kinds: dict[str, str] = {}
     if suffix(path) in _ATOMIC and not is_movielens(path):
         # Headers of atomic files say the type too: `user_id:token`.
-        columns = {name.partition(":")[0]: name for name in names}
-        sequences = frozenset(
-            name.partition(":")[0] for name in names if name.endswith(":token_seq")
-        )
+        split = {name: name.partition(":") for name in names}
+        columns = {said: name for name, (said, _, _) in split.items()}
+        kinds = {said: kind for said, _, kind in split.values()}
     textual = suffix(path) not in _PARQUET
-    return Table(path, frame, columns, sequences, textual)
+    return Table(path, frame, columns, kinds, textual)
 
 
 def assign(

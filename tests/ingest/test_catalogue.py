@@ -85,20 +85,29 @@ def test_every_format_reads_the_same(tmp_path: Path, name: str):
 
 def test_recboles_items(tmp_path: Path):
     (tmp_path / "a.item").write_text(
-        "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
-        '1\t"Toy" Story\t1995\tAnimation Comedy\n'
-        "2\tHeat\t\t\n"
+        "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\t"
+        "cast:token_seq\tlength:float\tposter:float_seq\n"
+        '1\t"Toy" Story\t1995\tAnimation Comedy\tHanks Allen\t81\t0.5 -1 2e-1\n'
+        "2\tHeat\t\t\t\t\t\n"
+        "3\tSabrina\t\tComedy\t\t\t0.5 one 2\n"
     )
-    mapping = {"title": "movie_title", "categories": "class"}
-    assert read_items(tmp_path / "a.item", mapping=mapping).items == [
+    found = read_items(tmp_path / "a.item")
+    assert found.items == [
         Item(
             "1",
             title='"Toy" Story',
             categories=("Animation", "Comedy"),
-            attributes={"release_year": 1995.0},
+            attributes={"release_year": "1995", "cast": ["Hanks", "Allen"], "length": 81.0},
+            vectors={"poster": [0.5, -1.0, 0.2]},
         ),
         Item("2", title="Heat"),
     ]
+    ((reason, count),) = found.skipped.items()
+    assert (reason, count) == ("vectors must hold a number, not null", 1)
+    mapping = {"title": "release_year", "categories": "cast"}
+    first = read_items(tmp_path / "a.item", mapping=mapping).items[0]
+    assert (first.title, first.categories) == ("1995", ("Hanks", "Allen"))
+    assert first.attributes["class"] == ["Animation", "Comedy"]
 
 
 def test_lines_as_they_are_on_the_wire(tmp_path: Path):

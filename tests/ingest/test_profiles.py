@@ -38,9 +38,11 @@ def test_every_format_reads_the_same(tmp_path: Path, name: str):
 
 
 def test_recboles_users(tmp_path: Path):
-    (tmp_path / "ml.user").write_text("user_id:token\tage:float\tgender:token\n1\t24\tM\n2\t\t\n")
+    (tmp_path / "ml.user").write_text(
+        "user_id:token\tage:float\tzip_code:token\tlikes:token_seq\n1\t24\t85711\ta b\n2\t\t\t\n"
+    )
     assert read_users(tmp_path / "ml.user").users == [
-        User("1", {"age": 24.0, "gender": "M"}),
+        User("1", {"age": 24.0, "zip_code": "85711", "likes": ["a", "b"]}),
         User("2"),
     ]
 
