@@ -27,6 +27,7 @@ from headwater.types import (
     Event,
     ExplainedItem,
     Explanation,
+    FeatureEffect,
     HistoryEvent,
     Item,
     ItemRemoval,
@@ -113,7 +114,13 @@ class CountingFollower:
             events=len(seen),
             history=[HistoryEvent(one, None, "view", 1.0, 1.0 / len(seen)) for one in seen],
             items=[
-                ExplainedItem(one.item_id, self.titles.get(one.item_id), one.score, one.reasons, [])
+                ExplainedItem(
+                    one.item_id,
+                    self.titles.get(one.item_id),
+                    one.score,
+                    one.reasons,
+                    [FeatureEffect("item.log_events", 0.25, -0.5)],
+                )
                 for one in found.items
             ],
         )

@@ -141,6 +141,9 @@ def test_the_page_shows_history_and_list_in_a_browser(tmp_path: Path) -> None:
     assert "The newest 2 of 2 events" in page
     assert "50.0 %" in page
     assert page.count("popularity") >= 2
+    assert page.count('class="track"') == 2, "a bar for each event of the history"
+    assert page.count('class="track middle"') == 4, "and for each share, and each feature"
+    assert page.count('class="bar below"') == page.count("<span>item.log_events</span>") == 2
     assert "<title>Headwater: a user</title>" in page
     assert "<img" not in page
     assert "&lt;img src=x" in page
@@ -162,7 +165,7 @@ def test_show_prints_what_the_page_shows() -> None:
         assert "User u: 2 events. Version 1, sequence 7" in said
         assert "<img src=x" in said
         assert "50.0%" in said
-        assert re.search(r"1 +pot +2\.000 +popularity +\+1\.00 █", said)
+        assert re.search(r"1 +pot +2\.000 +popularity +\+1\.00 █+ +item.log_events -0\.50\n", said)
         code, said = run("show", "nobody", "--url", url)
         assert "Nothing is known of this user" in said
         code, said = run("show", "u", "--url", url, "--json")
