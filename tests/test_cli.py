@@ -21,7 +21,7 @@ from headwater import cli, config
 from headwater.deploy import VERSIONS, Snapshots, Versions
 from headwater.log.sqlite import SqliteEventsLog
 from headwater.roles import _folder, bulk, versions
-from headwater.types import Resume, User, Version
+from headwater.types import DeadLetter, Resume, User, Version
 
 STATUS = {
     "role": "api",
@@ -234,7 +234,7 @@ def test_import_appends_once_and_says_what_became_of_the_rows(
     assert run(monkeypatch, "import", "events.csv", "--data", "data", *MAPPED) == 0
     out = capsys.readouterr().out
     assert "3 events appended to data" in out
-    assert "1 rows skipped: user_id is missing" in out
+    assert "1 row skipped: user_id is missing" in out
     assert "warning: event type hug is unknown" in out
     found = [(event.user_id, event.item_id, event.type) for event in log_of(tmp_path / "data")]
     assert found == [
@@ -293,7 +293,7 @@ def test_import_of_items(
     assert run(monkeypatch, "import", "films.csv", "--items", "--data", "data") == 0
     out = capsys.readouterr().out
     assert "1 items appended to data" in out
-    assert "1 rows skipped: item_id is missing" in out
+    assert "1 row skipped: item_id is missing" in out
     [item] = log_of(tmp_path / "data")
     assert (item.title, item.categories) == ("Alien", ("Horror", "Sci-Fi"))
 
@@ -320,7 +320,7 @@ def test_import_of_users(
     assert run(monkeypatch, "import", "people.csv", "--users", "--data", "data", *mapped) == 0
     out = capsys.readouterr().out
     assert "2 users appended to data" in out
-    assert "1 rows skipped: user_id is missing" in out
+    assert "1 row skipped: user_id is missing" in out
     assert log_of(tmp_path / "data") == [
         User("ann", {"plan": "gold", "age": 41.0}),
         User("bob", {"age": 5.0}),
@@ -421,6 +421,27 @@ def test_a_single_role_logs_its_refusal_and_exits_with_the_reserved_code(tmp_pat
     record = json.loads(done.stderr)
     assert (record["role"], record["level"]) == ("trainer", "error")
     assert "batch_evnts" in record["reason"]
+
+
+# --- dead letters --------------------------------------------------------------------------------
+
+
+def test_dead_letters_are_listed_newest_first_and_a_pipe_has_a_line_of_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert run(monkeypatch, "dead-letters", "--data", "nowhere") == 2
+    assert "there is no events log in nowhere" in capsys.readouterr().err
+    reason = "is not a known field; did you mean another one that has a long name?"
+    with closing(SqliteEventsLog(tmp_path / "data" / "events.db")) as log:
+        log.refuse([DeadLetter(1e9 + n, "/v1/items", f"[{n}]", f"f{n}", reason) for n in range(5)])
+    assert run(monkeypatch, "dead-letters", "-n", "2", "--data", "data") == 0
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["5", "4"]
+    assert lines[0].endswith(f"2001-09-09 01:46:44  /v1/items  f4 {reason}")
+    assert run(monkeypatch, "dead-letters", "--json", "--data", "data") == 0
+    letters = json.loads(capsys.readouterr().out)
+    assert [(one["number"], one["body"]) for one in letters][:2] == [(5, "[4]"), (4, "[3]")]
 
 
 # --- status --------------------------------------------------------------------------------------

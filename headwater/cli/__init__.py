@@ -19,6 +19,7 @@ from headwater.cli._options import (
     WhyOption,
     print_json,
     print_page,
+    rows,
 )
 from headwater.errors import ConfigError, HeadwaterError
 
@@ -179,7 +180,6 @@ def show(
 ) -> None:
     """Show what a user's list is made from: history, weights, every expert's share."""
     import msgspec
-    from rich.console import Console
 
     from headwater import config as settings
     from headwater.roles import show as shown
@@ -190,11 +190,7 @@ def show(
     if json:
         print_json(msgspec.to_builtins(found))
         return
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, 130))  # nothing wraps a file or a pipe
-    for page in shown.pages(found):
-        console.print(page)
+    print_page(*shown.pages(found))
 
 
 class TiesChoice(StrEnum):
@@ -286,7 +282,7 @@ def evaluate(
     console = Console(highlight=False)
     interactions = offline.read(file, order, _pairs(mapping), loaded)
     for reason, count in interactions.skipped.items():
-        console.print(f"skipped {count:,} rows: {reason}", markup=False)
+        console.print(f"{rows(count)} skipped: {reason}", markup=False)
     for warning in interactions.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)
     with _stages(console) as progress:
@@ -335,7 +331,7 @@ def import_file(
     if done.duplicate:
         console.print(f"{done.duplicate:,} duplicates: they were there already")
     for reason, count in done.skipped.items():
-        console.print(f"{count:,} rows skipped: {reason}", markup=False)
+        console.print(f"{rows(count)} skipped: {reason}", markup=False)
     for warning in done.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)
     if not backfill:

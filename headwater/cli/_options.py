@@ -17,12 +17,34 @@ WhyOption = Annotated[str, typer.Option("--why", help="For the audit trail.")]
 
 DEFAULT_DATA = Path("headwater-data")
 
+_WIDEST = 1_000
+
 
 def print_json(values: Any) -> None:
     typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
 
 
-def print_page(what: Any) -> None:
+def print_page(*what: Any) -> None:
+    """Prints tables and texts, one below the other."""
     from rich.console import Console
 
-    Console(highlight=False).print(what)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # A file or a pipe has no width: each line is one, whatever it holds.
+        console = Console(highlight=False, width=_WIDEST)
+    for page in what:
+        with console.capture() as captured:
+            console.print(page)
+        text = captured.get()
+        if not console.is_terminal:
+            text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+        typer.echo(text, nl=False)
+
+
+def rows(count: int) -> str:
+    """So many rows, in words.
+
+    >>> rows(1), rows(2_000)
+    ('1 row', '2,000 rows')
+    """
+    return "1 row" if count == 1 else f"{count:,} rows"

@@ -90,6 +90,20 @@ def test_the_model_has_learned_from_it_soon_and_the_answer_says_so(system: Syste
     assert sorted(waited)[len(waited) // 2] < LEARNED_WITHIN / 3
 
 
+def test_who_asks_again_is_answered_from_what_is_kept(system: System) -> None:
+    [user] = users(system, 1)
+
+    def hits(cache: str) -> float:
+        text = system.client.get(f"{system.url()}/metrics").text
+        return float(text.split(f'headwater_cache_hits_total{{cache="{cache}"}} ')[1].split()[0])
+
+    before = {cache: hits(cache) for cache in ("user_vectors", "popular")}
+    for _ in range(2):
+        system.recommend(user)
+        system.get("/v1/popular")
+    assert all(hits(cache) > count for cache, count in before.items())
+
+
 def test_an_offset_that_is_not_reached_in_time_is_refused(system: System) -> None:
     end = system.get("/v1/status")["end"]
     answer = httpx.get(
