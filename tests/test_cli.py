@@ -482,6 +482,9 @@ def test_status_with_a_wrong_key(
     monkeypatch.setenv("HEADWATER_SERVE__API_KEY", "another-key-altogether")
     assert run(monkeypatch, "status", "--url", server) == 2
     assert "refuses the key" in capsys.readouterr().err
+    monkeypatch.delenv("HEADWATER_SERVE__API_KEY")
+    assert run(monkeypatch, "status", "--url", server) == 2
+    assert "without a key; set HEADWATER_SERVE__API_KEY to an admin's" in capsys.readouterr().err
 
 
 def test_status_of_something_else(

@@ -27,7 +27,7 @@ SEGMENTS: dict[str, pl.Expr] = {
     "item's first event": _EVENTS == 0,
     "item's events 2-10": _EVENTS.is_between(1, 9),
     "user's first event": _HISTORY == 0,
-    "user's events 2-5": _HISTORY.is_between(1, 4),
+    "user's events 1-5": _HISTORY <= 4,
 }
 
 RUNS: dict[str, Callable[[Item], Item]] = {

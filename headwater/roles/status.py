@@ -50,8 +50,10 @@ def _get(url: str, path: str, headers: dict[str, str]) -> dict[str, Any]:
     try:
         answer = httpx.get(f"{url}{path}", headers=headers, timeout=TIMEOUT_SECONDS)
         if answer.status_code == 401:
+            does = "refuses the key" if headers else "takes no request without a key"
             raise HeadwaterError(
-                f"{url} refuses the key; set HEADWATER_SERVE__API_KEY to the server's"
+                f"{url} {does}; set HEADWATER_SERVE__API_KEY to an admin's "
+                "(`headwater key create --role admin` makes one)"
             )
         if answer.status_code == 403:
             raise HeadwaterError(

@@ -15,6 +15,7 @@ from litestar import Litestar
 from litestar.testing import TestClient
 
 from headwater import api
+from headwater.evaluate import HISTORY_BUCKETS, ITEM_AGE_BUCKETS, RANK_METRICS, _satisfaction
 from tests.api.serving import check, make
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
@@ -122,6 +123,15 @@ def test_every_reason_to_be_turned_away_is_there() -> None:
     assert len(kinds) == 7
     documented = set(re.findall(r"`urn:headwater:([\w-]+)`", PAGE))
     assert documented == kinds
+
+
+def test_every_figure_is_there() -> None:
+    lists = {"coverage@10", "novelty@10", "gini@10"}
+    proxies = {*_satisfaction.SHARES, *_satisfaction.MEANS, "return_share"}
+    for name in {*RANK_METRICS} | lists | proxies:
+        assert f"`{name}`" in PAGE, name
+    for segment in HISTORY_BUCKETS + ITEM_AGE_BUCKETS:
+        assert segment in PAGE, segment
 
 
 def test_every_metric_is_there(client: TestClient[Litestar]) -> None:

@@ -35,7 +35,7 @@ def test_a_hit_is_a_rank_below_ten_within_what_was_new():
         "item's first event": (2, 0.5),
         "item's events 2-10": (3, pytest.approx(1 / 3, abs=1e-6)),
         "user's first event": (2, 1.0),
-        "user's events 2-5": (2, 0.0),
+        "user's events 1-5": (4, 0.5),
     }
     assert found["all"]["content"]["hit_rate@10"] == 0.0
 
