@@ -446,7 +446,8 @@ class Challenger(msgspec.Struct, frozen=True):
 
     ``settings`` are those that differ from the configured ones, by dotted name. ``better`` asks
     for a lift that is shown to be above ``delta``, ``not-worse`` for one above minus ``delta``.
-    It is retired after ``events`` comparisons, by default as many as the settings say.
+    It is retired after ``events`` comparisons, by default as many as the settings say. ``canary``
+    is the share of the users who get its lists meanwhile.
     """
 
     number: int
@@ -458,6 +459,7 @@ class Challenger(msgspec.Struct, frozen=True):
     created_at: float
     events: int | None = None
     proposed: Proposed | None = None
+    canary: float = 0.0
 
     @property
     def margin(self) -> float:
@@ -468,7 +470,8 @@ class Trial(msgspec.Struct, frozen=True):
     """How a challenger does: what it was compared on, and how that ended, if it did.
 
     The comparison is with the live model of one ``epoch``; it begins anew with the next one.
-    Each event through offset ``compared_through`` counted once.
+    Each event through offset ``compared_through`` counted once. Its lists may be served since
+    ``canary_since``, in seconds since 1970.
     """
 
     state: TrialState = "waiting"
@@ -479,6 +482,18 @@ class Trial(msgspec.Struct, frozen=True):
     lift: Lift | None = None
     why: str = ""
     ended_at: float | None = None
+    canary_since: float | None = None
+
+
+class Canary(msgspec.Struct, frozen=True):
+    """The challenger whose lists are served to a share of the users, with its settings.
+
+    Its answers have minus its number as their ``version``.
+    """
+
+    number: int
+    settings: dict[str, Any]
+    share: float
 
 
 class Lineage(msgspec.Struct, frozen=True):
