@@ -21,7 +21,7 @@ from headwater import cli, config
 from headwater.deploy import VERSIONS, Snapshots, Versions
 from headwater.log.sqlite import SqliteEventsLog
 from headwater.roles import _folder, bulk, versions
-from headwater.types import Resume, User, Version
+from headwater.types import Lineage, Resume, User, Version
 
 STATUS = {
     "role": "api",
@@ -208,6 +208,24 @@ def test_config_shows_what_is_in_effect(
     assert ["train.batch_events", "17"] in lines
     assert ["recommend.repeats", "not", "set"] in lines
     assert "a-secret-of-sixteen" not in out + str(lines)
+
+
+def test_config_shows_what_promotions_brought(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "headwater.toml").write_text("[sequence]\nlayers = 3\n")
+    folder = tmp_path / "folder" / "snapshots"
+    folder.mkdir(parents=True)
+    lineage = Lineage({"sequence.layers": 2}, 7, 1)
+    Versions(folder / VERSIONS).add(Version(1, 1, "gone", "live", lineage=lineage))
+    assert run(monkeypatch, "config", "--data", "folder", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["sequence"]["layers"] == 2
+    assert run(monkeypatch, "config", "--data", "folder") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["sequence.layers", "2", "(by", "a", "promotion)"] in lines
+    assert run(monkeypatch, "config", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["sequence"]["layers"] == 3
 
 
 # --- import --------------------------------------------------------------------------------------
