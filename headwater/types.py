@@ -394,7 +394,11 @@ class Metric(msgspec.Struct, frozen=True):
 
 
 class Metrics(msgspec.Struct, frozen=True):
-    """The one form for every number we show: name -> value with its interval."""
+    """The one form for every number we show: name -> value with its interval.
+
+    ``window`` is ``newest`` or ``all`` of the live version, or ``before`` for the one whose place
+    it took.
+    """
 
     window: str
     segment: str
@@ -496,16 +500,28 @@ class Canary(msgspec.Struct, frozen=True):
     share: float
 
 
+class Before(msgspec.Struct, frozen=True):
+    """The version whose place a challenger took, and how good its lists were at last.
+
+    ``metrics`` are of the newest predictions up to offset ``through``, in the window ``before``.
+    """
+
+    version: int
+    through: int
+    metrics: list[Metrics]
+
+
 class Lineage(msgspec.Struct, frozen=True):
     """Where a state's settings come from: the newest promotion behind it, by its offset.
 
     ``settings`` are laid over the configured ones, by dotted name. A state that no challenger
-    was promoted to has none, and a ``promotion`` of 0.
+    was promoted to has none, a ``promotion`` of 0, and no version ``before`` it.
     """
 
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
     promotion: int = 0
     challenger: int | None = None
+    before: Before | None = None
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -513,13 +529,14 @@ class Version(msgspec.Struct, frozen=True):
 
     ``kept`` ones were live and can be returned to, ``dropped`` ones made place for newer ones.
     ``version`` is what answers call it: states that are learned by the same settings share it.
+    ``metrics`` are of the newest predictions then.
     """
 
     number: int
     epoch: int
     snapshot: str
     state: Literal["candidate", "live", "held", "rolled_back", "kept", "dropped"]
-    metrics: dict[str, float] = msgspec.field(default_factory=dict)
+    metrics: dict[str, Metric] = msgspec.field(default_factory=dict)
     offset: int = 0
     created_at: float = 0.0
     version: int = 1
