@@ -18,7 +18,7 @@ help:
 	@echo "make bench-leave-one-out  many passes beside SASRec's; ARGS='--minutes 5'"
 	@echo "make bench-imbalance  what each setting against imbalance does; ARGS='--limit 5000'"
 	@echo "make bench-cold-start  hits on new items, with content and without; ARGS='--limit 20000'"
-	@echo "make bench-safety  what poison does with guards and without; ARGS='--before 2000'"
+	@echo "make bench-safety  gate, poison, drift, tuner and rollback; ARGS='--quick' or '--resume'"
 	@echo "make bench-realtime  freshness, throughput, latency, recovery; ARGS='--quick freshness'"
 	@echo "make bench-recommend  lists per second and the search, 100,000 and 1,000,000 items; ARGS='--quick'"
 	@echo "make clean    remove .venv and every cache"

@@ -394,7 +394,11 @@ class Metric(msgspec.Struct, frozen=True):
 
 
 class Metrics(msgspec.Struct, frozen=True):
-    """The one form for every number we show: name -> value with its interval."""
+    """The one form for every number we show: name -> value with its interval.
+
+    ``window`` is ``newest`` or ``all`` of the live version, or ``before`` for the one whose place
+    it took.
+    """
 
     window: str
     segment: str
@@ -446,7 +450,8 @@ class Challenger(msgspec.Struct, frozen=True):
 
     ``settings`` are those that differ from the configured ones, by dotted name. ``better`` asks
     for a lift that is shown to be above ``delta``, ``not-worse`` for one above minus ``delta``.
-    It is retired after ``events`` comparisons, by default as many as the settings say.
+    It is retired after ``events`` comparisons, by default as many as the settings say. ``canary``
+    is the share of the users who get its lists meanwhile.
     """
 
     number: int
@@ -458,6 +463,7 @@ class Challenger(msgspec.Struct, frozen=True):
     created_at: float
     events: int | None = None
     proposed: Proposed | None = None
+    canary: float = 0.0
 
     @property
     def margin(self) -> float:
@@ -468,7 +474,8 @@ class Trial(msgspec.Struct, frozen=True):
     """How a challenger does: what it was compared on, and how that ended, if it did.
 
     The comparison is with the live model of one ``epoch``; it begins anew with the next one.
-    Each event through offset ``compared_through`` counted once.
+    Each event through offset ``compared_through`` counted once. Its lists may be served since
+    ``canary_since``, in seconds since 1970.
     """
 
     state: TrialState = "waiting"
@@ -479,18 +486,42 @@ class Trial(msgspec.Struct, frozen=True):
     lift: Lift | None = None
     why: str = ""
     ended_at: float | None = None
+    canary_since: float | None = None
+
+
+class Canary(msgspec.Struct, frozen=True):
+    """The challenger whose lists are served to a share of the users, with its settings.
+
+    Its answers have minus its number as their ``version``.
+    """
+
+    number: int
+    settings: dict[str, Any]
+    share: float
+
+
+class Before(msgspec.Struct, frozen=True):
+    """The version whose place a challenger took, and how good its lists were at last.
+
+    ``metrics`` are of the newest predictions up to offset ``through``, in the window ``before``.
+    """
+
+    version: int
+    through: int
+    metrics: list[Metrics]
 
 
 class Lineage(msgspec.Struct, frozen=True):
     """Where a state's settings come from: the newest promotion behind it, by its offset.
 
     ``settings`` are laid over the configured ones, by dotted name. A state that no challenger
-    was promoted to has none, and a ``promotion`` of 0.
+    was promoted to has none, a ``promotion`` of 0, and no version ``before`` it.
     """
 
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
     promotion: int = 0
     challenger: int | None = None
+    before: Before | None = None
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -498,13 +529,14 @@ class Version(msgspec.Struct, frozen=True):
 
     ``kept`` ones were live and can be returned to, ``dropped`` ones made place for newer ones.
     ``version`` is what answers call it: states that are learned by the same settings share it.
+    ``metrics`` are of the newest predictions then.
     """
 
     number: int
     epoch: int
     snapshot: str
     state: Literal["candidate", "live", "held", "rolled_back", "kept", "dropped"]
-    metrics: dict[str, float] = msgspec.field(default_factory=dict)
+    metrics: dict[str, Metric] = msgspec.field(default_factory=dict)
     offset: int = 0
     created_at: float = 0.0
     version: int = 1

@@ -21,7 +21,7 @@ from headwater import cli, config
 from headwater.deploy import VERSIONS, Snapshots, Versions
 from headwater.log.sqlite import SqliteEventsLog
 from headwater.roles import _folder, bulk, versions
-from headwater.types import DeadLetter, Resume, User, Version
+from headwater.types import DeadLetter, Lineage, Metric, Resume, User, Version
 
 STATUS = {
     "role": "api",
@@ -58,14 +58,18 @@ STATUS = {
 }
 METRICS = [
     {
-        "window": "newest",
+        "window": window,
         "segment": segment,
         "values": {
             "mixture.ndcg@10": {"value": value, "low": 0.2, "high": 0.22, "n": 9},
             "mixture.mrr@10": {"value": 0.77, "low": 0.2, "high": 0.22, "n": 9},
         },
     }
-    for segment, value in (("all", 0.21), ("history:0", 0.123))
+    for window, segment, value in (
+        ("newest", "all", 0.21),
+        ("newest", "history:0", 0.123),
+        ("before", "all", 0.205),
+    )
 ]
 
 
@@ -208,6 +212,24 @@ def test_config_shows_what_is_in_effect(
     assert ["train.batch_events", "17"] in lines
     assert ["recommend.repeats", "not", "set"] in lines
     assert "a-secret-of-sixteen" not in out + str(lines)
+
+
+def test_config_shows_what_promotions_brought(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "headwater.toml").write_text("[sequence]\nlayers = 3\n")
+    folder = tmp_path / "folder" / "snapshots"
+    folder.mkdir(parents=True)
+    lineage = Lineage({"sequence.layers": 2}, 7, 1)
+    Versions(folder / VERSIONS).add(Version(1, 1, "gone", "live", lineage=lineage))
+    assert run(monkeypatch, "config", "--data", "folder", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["sequence"]["layers"] == 2
+    assert run(monkeypatch, "config", "--data", "folder") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["sequence.layers", "2", "(by", "a", "promotion)"] in lines
+    assert run(monkeypatch, "config", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["sequence"]["layers"] == 3
 
 
 # --- import --------------------------------------------------------------------------------------
@@ -459,6 +481,8 @@ def test_status_as_a_table(
         "1,000 (up to date)",
         "10 of 40 lists (25.0%), 2 of them by window",
         "0.2100 (0.2000 to 0.2200, newest 9)",
+        "NDCG@10, version before",
+        "0.2050 (0.2000 to 0.2200, its newest 9)",
         "812 events/s",
         "1.50 of the configured one",
         "1,200 duplicate, 7 hammered",
@@ -521,7 +545,8 @@ def test_versions_are_listed_and_returned_to_without_a_server(
     assert "--to can't be met: no version is kept yet" in capsys.readouterr().err
     (data / "snapshots" / "s").touch()
     kept = Versions(data / "snapshots" / VERSIONS)
-    kept.add(Version(1, 1, "s", "live", {"mixture.ndcg@10": 0.25}, 20, 2e9))
+    figures = {"mixture.ndcg@10": Metric(0.25, 0.2, 0.3, 900)}
+    kept.add(Version(1, 1, "s", "live", figures, 20, 2e9))
     monkeypatch.setattr(versions, "WAIT_SECONDS", 0.0)
     assert run(monkeypatch, "rollback", "--why", "bot", "--data", str(data)) == 0
     assert "back to version 1, 10 entries set aside" in capsys.readouterr().out
@@ -536,5 +561,5 @@ def test_versions_are_listed_and_returned_to_without_a_server(
     assert [(one["first"], one["through"]) for one in found["rollbacks"]] == [(21, 30)]
     assert run(monkeypatch, "versions", "--data", str(data)) == 0
     shown = capsys.readouterr().out
-    for part in ("0.2500", "live", "21 to 30", "bot"):
+    for part in ("0.2500 (0.2000 to 0.3000)", "live", "21 to 30", "bot"):
         assert part in shown

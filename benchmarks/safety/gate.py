@@ -7,14 +7,16 @@ an event counts for is drawn, so that on average neither is better (A/A), or one
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from benchmarks.safety.figures import Figure
 from headwater import data
 from headwater.config import Config
-from headwater.evaluate import Outcomes, compared, lift, ndcg_gains, verdict
+from headwater.evaluate import ALPHA, Outcomes, compared, lift, ndcg_gains, verdict
 from headwater.ingest import read_interactions
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Learner
@@ -45,22 +47,29 @@ WRONG, FOUND = 0.01, 0.9
 """Goals: wrong promotions at most, right ones at least."""
 
 
-def measured() -> dict[str, Any]:
+def measured(alike_runs: int = ALIKE, better_runs: int = BETTER) -> dict[str, Any]:
     """Shares of comparisons that were promoted, and after how many events."""
     one, other = (gains(settings) for settings in PAIR)
     random = np.random.default_rng(0)
-    alike = [promoted(*drawn(one, other, 0.0, random)) for _ in range(ALIKE)]
-    better = [promoted(*drawn(one, other, LIFT, random)) for _ in range(BETTER)]
+    pairs = [drawn(one, other, 0.0, random) for _ in range(alike_runs)]
+    alike, alike_by_z = [promoted(*pair) for pair in pairs], sum(by_z(*pair) for pair in pairs)
+    pairs = [drawn(one, other, LIFT, random) for _ in range(better_runs)]
+    better, better_by_z = [promoted(*pair) for pair in pairs], sum(by_z(*pair) for pair in pairs)
     needed = sorted(n for n in better if n is not None)
     sums = compared(Comparison(), *drawn(one, other, LIFT, random))
     found = lift(sums)
     return {
         "ndcg@10": [float(one.mean()), float(other.mean())],
         "correlation": float(np.corrcoef(one, other)[0, 1]),
-        "alike": {"runs": ALIKE, "promoted": sum(n is not None for n in alike)},
+        "alike": {
+            "runs": alike_runs,
+            "promoted": sum(n is not None for n in alike),
+            "by_z": alike_by_z,
+        },
         "better": {
-            "runs": BETTER,
+            "runs": better_runs,
             "promoted": len(needed),
+            "by_z": better_by_z,
             "lift": LIFT,
             "median_events": needed[len(needed) // 2] if needed else None,
             "interval": [found.low, found.high],
@@ -68,11 +77,20 @@ def measured() -> dict[str, Any]:
     }
 
 
-def missed(found: dict[str, Any]) -> bool:
+def figures(found: dict[str, Any]) -> list[Figure]:
     alike, better = found["alike"], found["better"]
-    if alike["promoted"] > WRONG * alike["runs"]:
-        return True
-    return bool(better["promoted"] < FOUND * better["runs"])
+    return [
+        Figure(
+            "share of challengers promoted that are no better",
+            *(alike["promoted"] / alike["runs"], "at most", WRONG),
+            *(alike["by_z"] / alike["runs"], "a z-test, looked at as often"),
+        ),
+        Figure(
+            f"share of challengers promoted that are better by {LIFT:.0%}",
+            *(better["promoted"] / better["runs"], "at least", FOUND),
+            *(better["by_z"] / better["runs"], "a z-test, looked at as often"),
+        ),
+    ]
 
 
 def sentence(found: dict[str, Any]) -> str:
@@ -88,14 +106,14 @@ def sentence(found: dict[str, Any]) -> str:
 def table(found: dict[str, Any]) -> Table:
     made = Table(title="Comparisons at the gate", title_justify="left")
     made.add_column("challenger")
-    for header in ("runs", "promoted", "goal", "median events"):
+    for header in ("runs", "promoted", "goal", "by a z-test", "median events"):
         made.add_column(header, justify="right")
     alike, better = found["alike"], found["better"]
     for name, one, goal in (
         ("no better", alike, f"at most {WRONG:.0%}"),
         (f"better by {LIFT:.0%}", better, f"at least {FOUND:.0%}"),
     ):
-        cells = (one["runs"], one["promoted"], goal, one.get("median_events", ""))
+        cells = (one["runs"], one["promoted"], goal, one["by_z"], one.get("median_events", ""))
         made.add_row(name, *map(str, cells))
     return made
 
@@ -143,3 +161,14 @@ def promoted(challenger: Doubles, live: Doubles) -> int | None:
         if verdict(sums, 0.0) == "better":
             return end
     return None
+
+
+def by_z(challenger: Doubles, live: Doubles) -> bool:
+    """Whether a one-sided z-test of the paired differences, at the gate's level and looked at
+    after every block as if each look were the only one, ever promotes.
+    """
+    x = challenger - live
+    ends = np.arange(_BLOCK, EVENTS + 1, _BLOCK)
+    sums, squares = np.cumsum(x)[ends - 1], np.cumsum(x * x)[ends - 1]
+    errors = np.sqrt(np.maximum(squares - sums**2 / ends, 1e-12))
+    return bool((sums / errors > NormalDist().inv_cdf(1.0 - ALPHA)).any())

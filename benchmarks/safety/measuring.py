@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -13,12 +14,12 @@ from msgspec.structs import replace
 from benchmarks.safety.trials import FAKE, PUSHED, Trial, Unguarded
 from headwater import data
 from headwater.config import Config
-from headwater.deploy import VERSIONS, Versions, rollback_to
+from headwater.deploy import VERSIONS, Snapshots, Versions, rollback_to
 from headwater.evaluate import Outcomes, ndcg_gains
 from headwater.ingest import read_interactions
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Learner
-from headwater.types import NO_ROW, Batch, Rollback
+from headwater.types import NO_ROW, Batch, Event, Rollback
 
 BATCH = 100
 POISONED = 1_000
@@ -29,25 +30,75 @@ _STRETCH = 500
 """Predictions over which recovery is judged."""
 
 
-def run(trial: Trial, guarded: bool, before: int, *, roll_back: bool = False) -> dict[str, Any]:
+CONFIG = Config.model_validate({"deploy": {"snapshot_events": 1_000}})
+
+
+class Warm:
+    """The clean events of before the poison, learned once: every trial goes on from there.
+
+    The stream is the one that ships with the software. A context manager: it keeps the state in a
+    folder.
+
+    Args:
+        guarded: whether what learns has its guards.
+        before: events.
+    """
+
+    def __init__(self, guarded: bool, before: int) -> None:
+        self.kind = Learner if guarded else Unguarded
+        self.before = before
+        self.length = before + POISONED + AFTER
+        self.stream = read_interactions(
+            data.path("movietweetings-100k") / "interactions.parquet", limit=self.length
+        )
+        self._folder = tempfile.TemporaryDirectory()
+        log, updates = MemoryEventsLog(), MemoryUpdatesLog()
+        learner = self.kind(CONFIG, log, updates, self.state)
+        for start in range(0, before, BATCH):
+            self.append(log, start)
+            while learner.step():
+                learner.publish()
+        learner.snapshot()
+        for path in Snapshots(self.state, keep=1).paths()[:-1]:
+            path.unlink()
+
+    @property
+    def state(self) -> Path:
+        return Path(self._folder.name)
+
+    def events(self, start: int) -> list[Event]:
+        """A batch of the stream, as if it came now."""
+        return [replace(e, imported=False) for e in self.stream.events(start, start + BATCH)]
+
+    def append(self, log: MemoryEventsLog, start: int) -> None:
+        """Live: received when they happened."""
+        events = self.events(start)
+        log.append(events, events[-1].timestamp)
+
+    def __enter__(self) -> Warm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+
+def run(trial: Trial, warm: Warm, *, roll_back: bool = False) -> dict[str, Any]:
     """NDCG@10 of clean users after the poison, what tripped, and how long it took.
 
-    The stream is the one that ships with the software; the poison comes behind ``before`` events.
-    With ``roll_back`` an operator sets it aside as soon as it is over.
+    With ``roll_back`` an operator sets the poison aside as soon as it is over.
     """
-    length = before + POISONED + AFTER
-    stream = read_interactions(
-        data.path("movietweetings-100k") / "interactions.parquet", limit=length
-    )
+    before = warm.before
     random = np.random.default_rng(0)
     log, updates = MemoryEventsLog(), MemoryUpdatesLog()
+    for start in range(0, before, BATCH):
+        warm.append(log, start)
     alarms: list[str] = []
     gains: list[np.ndarray] = []
     pushed: list[np.ndarray] = []
     measured = False
     with tempfile.TemporaryDirectory() as folder:
-        config = Config.model_validate({"deploy": {"snapshot_events": 1_000}})
-        learner = (Learner if guarded else Unguarded)(config, log, updates, Path(folder))
+        shutil.copytree(warm.state, folder, dirs_exist_ok=True)
+        learner = warm.kind(CONFIG, log, updates, Path(folder))
 
         def observed(batch: Batch, outcomes: Outcomes) -> None:
             if measured:
@@ -61,9 +112,9 @@ def run(trial: Trial, guarded: bool, before: int, *, roll_back: bool = False) ->
         learner.on_alert = lambda what, numbers: alarms.append(numbers.get("guard", what))
         failed = ""
         started = time.perf_counter()
-        for start in range(0, length, BATCH):
-            events = [replace(e, imported=False) for e in stream.events(start, start + BATCH)]
-            poisoned = before <= start < before + POISONED
+        for start in range(before, warm.length, BATCH):
+            events = warm.events(start)
+            poisoned = start < before + POISONED
             measured = start >= before + POISONED
             if poisoned:
                 events = trial.events(events, random)

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.safety.measuring import recovery, run
+from benchmarks.safety.figures import Figure
+from benchmarks.safety.measuring import Warm, recovery, run
 from benchmarks.safety.trials import TRIALS
 
 BEFORE = 5_000
@@ -20,15 +21,15 @@ SHOWN = 0.05
 
 def measured(before: int = BEFORE) -> dict[str, Any]:
     found: dict[str, dict[str, Any]] = {}
+    with Warm(True, before) as guarded, Warm(False, before) as unguarded:
+        for trial in TRIALS:
+            one = {"guarded": run(trial, guarded), "unguarded": run(trial, unguarded)}
+            found[trial.name] = one
+            clean = found["nothing"]["guarded"]["ndcg@10"]
+            if one["guarded"]["ndcg@10"] / clean < GOAL:
+                one["rolled back"] = run(trial, guarded, roll_back=True)
+    clean = found["nothing"]
     for trial in TRIALS:
-        found[trial.name] = {
-            "guarded": run(trial, True, before),
-            "unguarded": run(trial, False, before),
-        }
-        clean = found["nothing"]
-        left = found[trial.name]["guarded"]["ndcg@10"] / clean["guarded"]["ndcg@10"]
-        if left < GOAL:
-            found[trial.name]["rolled back"] = run(trial, True, before, roll_back=True)
         for name, one in found[trial.name].items():
             other = clean["unguarded" if name == "unguarded" else "guarded"]
             one["left"] = one["ndcg@10"] / other["ndcg@10"]
@@ -37,9 +38,21 @@ def measured(before: int = BEFORE) -> dict[str, Any]:
     return {"before": before, "goal": GOAL, "shown_goal": SHOWN, "trials": found}
 
 
-def missed(found: dict[str, Any]) -> bool:
+def figures(found: dict[str, Any]) -> list[Figure]:
     trials = found["trials"].values()
-    return any(_best(one)["left"] < GOAL or _best(one)["shown"] > SHOWN for one in trials)
+    without = [one["unguarded"] for one in trials]
+    return [
+        Figure(
+            "share of NDCG@10 left after the worst poison",
+            *(min(_best(one)["left"] for one in trials), "at least", GOAL),
+            *(min(one["left"] for one in without), "no guards"),
+        ),
+        Figure(
+            "share of lists that a pushed item is in",
+            *(max(_best(one)["shown"] for one in trials), "at most", SHOWN),
+            *(max(one["shown"] for one in without), "no guards"),
+        ),
+    ]
 
 
 def sentence(found: dict[str, Any]) -> str:

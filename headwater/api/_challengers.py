@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Annotated, Any
 
 import msgspec
@@ -16,7 +17,7 @@ from headwater.api._versions import Ordered, order_in_log
 from headwater.deploy import challenging
 from headwater.errors import InvalidInput
 from headwater.ingest import WireChallenger, WireOrder, decode_order, reason
-from headwater.types import Challenger, Promotion, Trial
+from headwater.types import Challenger, ClickThrough, Promotion, Trial
 
 Asked = Request[Any, Any, Any]
 
@@ -24,10 +25,15 @@ Number = Annotated[int, PathParameter(ge=1, description="The challenger's number
 
 
 class Tried(msgspec.Struct, frozen=True):
-    """A challenger, and how it does."""
+    """A challenger, and how it does.
+
+    ``clicks`` are those on the lists that known users were shown while its canary lasted, by
+    version: the challenger's lists have minus its number, those of everybody else a live version.
+    """
 
     challenger: Challenger
     trial: Trial
+    clicks: list[ClickThrough] = []
 
 
 class ChallengersAnswer(msgspec.Struct, frozen=True):
@@ -101,13 +107,30 @@ async def promote_challenger(
 
 
 def _listed(service: Service) -> ChallengersAnswer:
-    return ChallengersAnswer([Tried(*one) for one in service.challengers.listed()])
+    return ChallengersAnswer(
+        [
+            Tried(challenger, trial, _clicks(service, trial))
+            for challenger, trial in service.challengers.listed()
+        ]
+    )
+
+
+def _clicks(service: Service, trial: Trial) -> list[ClickThrough]:
+    if trial.canary_since is None:
+        return []
+    until = time.time() if trial.ended_at is None else trial.ended_at
+    return service.feedback.click_through_of_users(trial.canary_since, until)
 
 
 def _add(service: Service, sent: WireChallenger, by: str) -> Challenger:
     settings = challenging(service.config, service.versions.live(), sent.settings)
     return service.challengers.add(
-        settings, policy=sent.policy, delta=sent.delta, by=by, why=reason(sent.why)
+        settings,
+        policy=sent.policy,
+        delta=sent.delta,
+        by=by,
+        why=reason(sent.why),
+        canary=sent.canary,
     )
 
 

@@ -83,9 +83,9 @@ def serve(
         listener = stack.enter_context(_listen(host, port))
 
         def follower() -> Follower:
-            from headwater.loop import Follower
+            from headwater.loop import CanaryFollower
 
-            found = Follower(config, events, updates, data / "snapshots")
+            found = CanaryFollower(config, events, updates, data / "snapshots", data / CHALLENGERS)
             gc.freeze()  # what a snapshot held stays, and needn't be looked through
             return found
 

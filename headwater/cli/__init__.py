@@ -512,13 +512,17 @@ def init(
 
 @app.command()
 def config(
+    data: DataOption = DEFAULT_DATA,
     config: ConfigOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print the effective settings: file, environment and defaults together."""
+    """Print the effective settings: what promotions brought, file, environment and defaults."""
     from headwater import config as settings
+    from headwater.deploy import VERSIONS, Versions
 
-    values = settings.effective(settings.load(config))
+    live = Versions(data / "snapshots" / VERSIONS).live()
+    promoted = live.lineage.settings if live else {}
+    values = settings.effective(settings.overridden(settings.load(config), promoted))
     if json:
         print_json(values)
         return
@@ -526,7 +530,8 @@ def config(
 
     table = Table("setting", "value", box=None, pad_edge=False, header_style="bold")
     for name, value in _flat(values):
-        table.add_row(name, "not set" if value is None else str(value))
+        shown = "not set" if value is None else str(value)
+        table.add_row(name, f"{shown} (by a promotion)" if name in promoted else shown)
     print_page(table)
 
 

@@ -42,6 +42,9 @@ def add(
     by: Annotated[
         float, typer.Option("--by", help="The δ of the policy, as a share of NDCG@10: 0.02 is 2 %.")
     ] = 0.0,
+    canary: Annotated[
+        float, typer.Option(help="Share of the users who get its lists meanwhile, up to 0.5.")
+    ] = 0.0,
     why: WhyOption = "",
     data: DataOption = DEFAULT_DATA,
     config: ConfigOption = None,
@@ -51,7 +54,7 @@ def add(
     from headwater.roles import challengers
 
     changes = challengers.settings_of(settings)
-    added = challengers.add(data, loading.load(config), changes, policy.value, by, why)
+    added = challengers.add(data, loading.load(config), changes, policy.value, by, why, canary)
     typer.echo(f"challenger {added.number} waits for its turn: `headwater challenger list`")
 
 

@@ -8,7 +8,12 @@ state was live when, and ``Challengers`` what is tried beside it.
 
 from __future__ import annotations
 
-from headwater.deploy._challengers import CHALLENGERS, Challengers, challenging
+from headwater.deploy._challengers import (
+    CHALLENGERS,
+    Challengers,
+    challenging,
+    in_canary,
+)
 from headwater.deploy._guards import check
 from headwater.deploy._rollbacks import rollback_to
 from headwater.deploy._sealing import state_digest
@@ -33,6 +38,7 @@ __all__ = [
     "decode",
     "digest",
     "encode",
+    "in_canary",
     "rollback_to",
     "state_digest",
 ]

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from hashlib import blake2b
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from headwater.config import Config, overridden, values_of
 from headwater.deploy._snapshots import Snapshots
 from headwater.deploy._versions import sync_folder
 from headwater.errors import ConfigError, InvalidInput, SnapshotError
-from headwater.types import Challenger, Policy, Promotion, Proposed, Trial, Version
+from headwater.types import Canary, Challenger, Policy, Promotion, Proposed, Trial, Version
 
 CHALLENGERS = "challengers"
 """The folder's name, in the data folder."""
@@ -31,7 +32,11 @@ KEPT = 200
 
 MAX_DELTA = 1.0
 
+MAX_CANARY = 0.5
+"""Largest share of the users: beyond it the challenger would be what most of them get."""
+
 _CHALLENGER, _TRIAL, _RETIREMENT = "challenger.json", "trial.json", "retirement.json"
+_CANARY = "canary.json"
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -67,6 +72,18 @@ def challenging(config: Config, live: Version | None, changes: Mapping[str, Any]
     return values
 
 
+def in_canary(canary: Canary, user_id: str) -> bool:
+    """Whether a user gets the challenger's lists: by a hash of the id, and of the challenger's
+    number, so that it isn't always the same users.
+
+    >>> canary = Canary(7, {}, 0.1)
+    >>> sum(in_canary(canary, f"user-{n}") for n in range(10_000)) / 10_000
+    0.1012
+    """
+    named = f"{canary.number}/{user_id}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(named, digest_size=8).digest()) < canary.share * 2.0**64
+
+
 class Challengers:
     """The challengers in a folder, which needn't be there. Reading never writes."""
 
@@ -83,14 +100,17 @@ class Challengers:
         why: str,
         events: int | None = None,
         proposed: Proposed | None = None,
+        canary: float = 0.0,
     ) -> Challenger:
         """A new one, which waits for its turn; its settings are what ``challenging`` gave.
 
         Raises:
-            InvalidInput: ``delta`` isn't from 0 to 1.
+            InvalidInput: ``delta`` isn't from 0 to 1, or ``canary`` isn't from 0 to 0.5.
         """
         if not (isfinite(delta) and 0.0 <= delta <= MAX_DELTA):
             raise InvalidInput("delta", f"must be from 0 to {MAX_DELTA:g}, a share of NDCG@10")
+        if not (isfinite(canary) and 0.0 <= canary <= MAX_CANARY):
+            raise InvalidInput("canary", f"must be from 0 to {MAX_CANARY:g}, a share of the users")
         self.folder.mkdir(parents=True, exist_ok=True)
         while True:
             number = max(self._numbers(), default=0) + 1
@@ -98,7 +118,7 @@ class Challengers:
                 self._of(number).mkdir()
                 break
         challenger = Challenger(
-            number, dict(settings), policy, delta, by, why, time.time(), events, proposed
+            number, dict(settings), policy, delta, by, why, time.time(), events, proposed, canary
         )
         self._write(number, _CHALLENGER, challenger)
         self._forget_oldest()
@@ -153,9 +173,27 @@ class Challengers:
         """Where a challenger keeps its states."""
         return self._of(number) / "snapshots"
 
+    def updates(self, number: int) -> Path:
+        """Where a challenger with a canary publishes what it learns."""
+        return self._of(number) / "updates" / "updates.db"
+
     def clear(self, number: int) -> None:
         """Deletes a challenger's states; it would begin anew."""
-        shutil.rmtree(self.snapshots(number), ignore_errors=True)
+        for folder in (self.snapshots(number), self.updates(number).parent):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def canary(self) -> Canary | None:
+        """The challenger whose lists are served to a share of the users, if there is one."""
+        path = self.folder / _CANARY
+        return self._decoded(path, Canary, path)
+
+    def begin_canary(self, canary: Canary) -> None:
+        """From now on whoever serves may take a share of the users to the challenger."""
+        self._store(self.folder / _CANARY, canary)
+
+    def end_canary(self) -> None:
+        """From now on the live model serves everybody; may be repeated."""
+        (self.folder / _CANARY).unlink(missing_ok=True)
 
     def promotion(self, number: int, by: str, why: str) -> Promotion:
         """The order to promote a challenger; given again, it is the same one.
@@ -193,17 +231,20 @@ class Challengers:
         return self.folder / f"{number:04d}"
 
     def _read(self, number: int, name: str, kind: type[T]) -> T | None:
+        return self._decoded(self._of(number) / name, kind, self._of(number))
+
+    def _decoded(self, path: Path, kind: type[T], damaged: Path) -> T | None:
         try:
-            return msgspec.json.decode((self._of(number) / name).read_bytes(), type=kind)
+            return msgspec.json.decode(path.read_bytes(), type=kind)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:
-            raise SnapshotError(
-                f"{self._of(number) / name} can't be read: {error}; delete {self._of(number)}"
-            ) from None
+            raise SnapshotError(f"{path} can't be read: {error}; delete {damaged}") from None
 
     def _write(self, number: int, name: str, what: msgspec.Struct) -> None:
-        path = self._of(number) / name
+        self._store(self._of(number) / name, what)
+
+    def _store(self, path: Path, what: msgspec.Struct) -> None:
         part = path.with_suffix(".part")
         with part.open("wb") as file:
             file.write(msgspec.json.encode(what))

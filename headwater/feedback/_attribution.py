@@ -15,7 +15,7 @@ import msgspec
 from headwater.config import MINUTE, Config
 from headwater.intervals import wilson
 from headwater.log import EventsLog
-from headwater.log.served import ServedLog
+from headwater.log.served import ServedLog, VersionClicks
 from headwater.types import (
     MAX_PASSED_OVER,
     ClickThrough,
@@ -147,17 +147,11 @@ class Feedback:
 
     def click_through(self) -> list[ClickThrough]:
         """By version, oldest first: lists shown, lists acted on, and the rate with its interval."""
-        return [
-            ClickThrough(
-                version=row.version,
-                served=row.served,
-                clicked=row.by_id + row.by_window,
-                by_id=row.by_id,
-                by_window=row.by_window,
-                rate=wilson(row.by_id + row.by_window, row.served),
-            )
-            for row in sorted(self._served.clicks(), key=lambda row: row.version)
-        ]
+        return _rates(self._served.clicks())
+
+    def click_through_of_users(self, since: float, until: float) -> list[ClickThrough]:
+        """Likewise, of the lists that are kept, for known users, and were shown in that time."""
+        return _rates(self._served.clicks_of_users(since, until))
 
     def flush(self) -> None:
         """Waits until everything recorded so far is written."""
@@ -166,3 +160,17 @@ class Feedback:
     def close(self) -> None:
         """Writes what is still waiting and closes the served log."""
         self._served.close()
+
+
+def _rates(clicks: Sequence[VersionClicks]) -> list[ClickThrough]:
+    return [
+        ClickThrough(
+            version=row.version,
+            served=row.served,
+            clicked=row.by_id + row.by_window,
+            by_id=row.by_id,
+            by_window=row.by_window,
+            rate=wilson(row.by_id + row.by_window, row.served),
+        )
+        for row in sorted(clicks, key=lambda row: row.version)
+    ]

@@ -31,12 +31,14 @@ class WireOrder(msgspec.Struct, forbid_unknown_fields=True):
 
 class WireChallenger(msgspec.Struct, forbid_unknown_fields=True):
     """``settings`` by dotted name; ``policy`` and ``delta`` say when it takes over: once its lift
-    in NDCG@10 is shown to be above ``delta``, or above minus ``delta``.
+    in NDCG@10 is shown to be above ``delta``, or above minus ``delta``. ``canary`` is the share of
+    the users, from 0 to 0.5, who get its lists meanwhile.
     """
 
     settings: dict[str, Any]
     policy: Policy = "better"
     delta: float = 0.0
+    canary: float = 0.0
     why: str | None = None
 
 

@@ -51,6 +51,7 @@ _SERVED = Schema(
             "CREATE INDEX lists_of_user ON lists(user_id, served_at) WHERE user_id IS NOT NULL",
             "ALTER TABLE totals ADD COLUMN clicked_by_window INTEGER NOT NULL DEFAULT 0",
         ),
+        ("ALTER TABLE lists ADD COLUMN version INTEGER NOT NULL DEFAULT 0",),
     ),
 )
 
@@ -62,6 +63,9 @@ _LISTS_OF_WINDOW = 20
 must not make each of its events read all of them."""
 
 _ASKED_AT_ONCE = 100
+
+_BY_ID, _BY_WINDOW = 1, 2
+"""How a list was clicked, in the column of that name; 0 for not at all."""
 
 _LINGER_SECONDS = 0.02
 """The writer gathers for so long before a commit, so that a busy server pays for 50 commits a
@@ -190,6 +194,22 @@ class ServedLog:
         with self._using, explained(self._name, "read"):
             rows: list[Any] = self._connection.execute(
                 "SELECT version, served, clicked, clicked_by_window FROM totals ORDER BY version"
+            ).fetchall()
+        return [VersionClicks(*row) for row in rows]
+
+    def clicks_of_users(self, since: float, until: float) -> list[VersionClicks]:
+        """Likewise, of the lists that are kept, for known users, and were served in that time.
+
+        Args:
+            since: seconds since 1970.
+            until: likewise; a list of that very moment isn't counted.
+        """
+        with self._using, explained(self._name, "read"):
+            rows: list[Any] = self._connection.execute(
+                "SELECT version, count(*), sum(clicked = ?), sum(clicked = ?) FROM lists"
+                " WHERE user_id IS NOT NULL AND served_at >= ? AND served_at < ?"
+                " GROUP BY version ORDER BY version",
+                (_BY_ID, _BY_WINDOW, since, until),
             ).fetchall()
         return [VersionClicks(*row) for row in rows]
 
@@ -337,9 +357,16 @@ class ServedLog:
     def _insert(self, served: ServedList) -> None:
         connection = self._connection
         connection.execute(
-            "INSERT OR IGNORE INTO lists(recommendation_id, clicked, payload, user_id, served_at)"
-            " VALUES(?, 0, ?, ?, ?)",
-            (served.recommendation_id, _encode(served), served.user_id, served.served_at),
+            "INSERT OR IGNORE INTO lists"
+            "(recommendation_id, clicked, payload, user_id, served_at, version)"
+            " VALUES(?, 0, ?, ?, ?, ?)",
+            (
+                served.recommendation_id,
+                _encode(served),
+                served.user_id,
+                served.served_at,
+                served.version,
+            ),
         )
         if not connection.changes():
             return
@@ -391,7 +418,8 @@ class ServedLog:
         self, served: ServedList, how: Literal["clicked", "clicked_by_window"] = "clicked"
     ) -> None:
         self._connection.execute(
-            "UPDATE lists SET clicked = 1 WHERE recommendation_id = ?", (served.recommendation_id,)
+            "UPDATE lists SET clicked = ? WHERE recommendation_id = ?",
+            (_BY_ID if how == "clicked" else _BY_WINDOW, served.recommendation_id),
         )
         self._connection.execute(
             f"UPDATE totals SET {how} = {how} + 1 WHERE version = ?", (served.version,)

@@ -1,14 +1,15 @@
 """The loop: receive, preprocess, train, evaluate, optimize, deploy, recommend, feedback.
 
 These files only sequence the stages. ``Learner`` is what the trainer role, the
-replay command and the tests run; ``Follower`` is what the API role runs. Both
-are folds of the same events log; what only the trainer learns reaches the
-follower through the updates log.
+replay command and the tests run; ``Follower``, beside which ``CanaryFollower``
+follows a challenger, is what the API role runs. All are folds of the same
+events log; what only the trainer learns reaches a follower through an updates log.
 """
 
 from __future__ import annotations
 
 from headwater.loop._backfill import Backfill, Backfilled, Progress, relearn
+from headwater.loop._canary import CanaryFollower
 from headwater.loop._fold import Fold
 from headwater.loop._follower import Follower
 from headwater.loop._learner import Learner
@@ -18,6 +19,7 @@ from headwater.loop._shadow import Shadow, seed
 __all__ = [
     "Backfill",
     "Backfilled",
+    "CanaryFollower",
     "Fold",
     "Follower",
     "Learner",

@@ -37,7 +37,7 @@ class History:
                 epoch=manifest.epoch,
                 snapshot=path.name,
                 state="live",
-                metrics={name: newest[0].values[name].value for name in _METRICS if newest},
+                metrics={name: newest[0].values[name] for name in _METRICS if newest},
                 offset=manifest.offset,
                 created_at=manifest.created_at,
                 version=manifest.version,

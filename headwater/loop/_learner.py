@@ -19,7 +19,7 @@ from headwater.log.gains import Gains
 from headwater.loop._fold import Fold, shape
 from headwater.loop._history import History
 from headwater.loop._pace import events_of, pace_of
-from headwater.loop._promotion import due, shadowed
+from headwater.loop._promotion import due, ended, shadowed
 from headwater.loop._report import Reports
 from headwater.loop._retention import Retention
 from headwater.loop._stages import Stages
@@ -396,7 +396,8 @@ class Learner:
         order = record.entry
         assert isinstance(order, Promotion)
         started, epoch, told = time.monotonic(), self.epoch, self.on_gains
-        lineage = Lineage(order.settings, record.offset, order.challenger)
+        before = ended(self.version, self.stages)
+        lineage = Lineage(order.settings, record.offset, order.challenger, before)
         numbers = {**msgspec.to_builtins(order), "offset": record.offset}
         self.on_gains = None
         try:
@@ -559,6 +560,7 @@ class Learner:
             update,
             self.stages,
             self._reception,
+            self.lineage,
             damaged=len(self._history.snapshots.damaged) if self._history else 0,
             drained=self._drained,
         )

@@ -6,15 +6,30 @@ from pathlib import Path
 
 from headwater.deploy import Challengers, Manifest, Shape, Snapshots
 from headwater.errors import SnapshotError
+from headwater.evaluate import MIXTURE
 from headwater.log import EventsLog
 from headwater.loop._fold import Fold
-from headwater.types import Record, Rollback, State
+from headwater.loop._stages import Stages
+from headwater.types import Before, Metrics, Record, Rollback, State
 
 
 def due(events: EventsLog, fold: Fold, after: int) -> Record | None:
     """The newest promotion behind offset ``after``, unless a rollback has set it aside."""
     orders = [r for r in events.promotions(after) if not fold.is_set_aside(r.offset)]
     return orders[-1] if orders else None
+
+
+def ended(version: int, stages: Stages) -> Before:
+    """A version that is about to lose its place, with the metrics of its lists by segment."""
+    metrics = [
+        Metrics("before", one.segment, {k: v for k, v in one.values.items() if _is_served(k)})
+        for one in stages.evaluator.metrics("newest")
+    ]
+    return Before(version, stages.fold.offset, metrics)
+
+
+def _is_served(name: str) -> bool:
+    return name.startswith(f"{MIXTURE}.")
 
 
 def shadowed(

@@ -9,7 +9,7 @@ import msgspec
 
 from headwater.loop._stages import Stages, Turn
 from headwater.loop._timeline import Reception
-from headwater.types import Held, Pace, SettingChange, Update
+from headwater.types import Held, Lineage, Pace, SettingChange, Update
 
 _SECONDS = 1.0
 _DRAINED_SECONDS = 0.05
@@ -42,7 +42,14 @@ class Reports:
         self._speed.add(events)
 
     def report(
-        self, update: Update, stages: Stages, reception: Reception, *, damaged: int, drained: bool
+        self,
+        update: Update,
+        stages: Stages,
+        reception: Reception,
+        lineage: Lineage,
+        *,
+        damaged: int,
+        drained: bool,
     ) -> bytes:
         """JSON to go with an update; not with every one of many, but with the last of them.
 
@@ -50,6 +57,7 @@ class Reports:
             update: its size is added up.
             stages: their figures.
             reception: its figures.
+            lineage: the version before, to stand beside the live one.
             damaged: snapshots that couldn't be used.
             drained: whether nothing waits to be learned.
         """
@@ -81,6 +89,7 @@ class Reports:
                 "damaged_snapshots": damaged,
                 "metrics": [
                     *stages.evaluator.metrics("newest"),
+                    *(lineage.before.metrics if lineage.before else ()),
                     *stages.evaluator.calibration(),
                     *stages.satisfaction.metrics(),
                 ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import numpy as np
 from headwater.config import Config, overridden
 from headwater.deploy import Manifest, Snapshots, check
 from headwater.evaluate import compared
-from headwater.log import EventsLog
+from headwater.log import EventsLog, UpdatesLog
 from headwater.log.gains import Gains, GainsLog
 from headwater.log.memory import MemoryUpdatesLog
 from headwater.loop._fold import shape
 from headwater.loop._learner import Learner
-from headwater.types import Comparison, Record, Trial, Update
+from headwater.types import Comparison, Lineage, Record, State, Trial, Update
 
 WARM = frozenset(
     {
@@ -30,6 +31,10 @@ WARM = frozenset(
 )
 """Settings of how is learned from here on: with others of them a learner can go on from the live
 model's state. What isn't here shapes the state, and is learned from the log's beginning."""
+
+KEEPING_UP = 10
+"""Micro-batches that a challenger may be behind the live model for its canary to begin: lists of a
+second ago."""
 
 
 def seed(live: Snapshots, config: Config, settings: Mapping[str, Any], folder: Path) -> None:
@@ -56,8 +61,9 @@ def seed(live: Snapshots, config: Config, settings: Mapping[str, Any], folder: P
 class Shadow(Learner):
     """Learns what the live model has learned, micro-batch by micro-batch, and is compared with it.
 
-    It publishes on no log, and gives no orders: an alarm is nobody's, a step that raises an
-    error, or an update that a guard would hold back, ends it.
+    It publishes on no log, unless its lists are to be served to some, and gives no orders: an
+    alarm is nobody's, a step that raises an error, or an update that a guard would hold back, ends
+    it.
 
     Args:
         config: its own settings.
@@ -65,13 +71,22 @@ class Shadow(Learner):
         snapshots: the folder of its own states.
         live: the live model's gains.
         trial: how it did so far.
+        number: its own; answers of its canary have minus it as their ``version``.
     """
 
     def __init__(
-        self, config: Config, events: EventsLog, snapshots: Path, live: GainsLog, trial: Trial
+        self,
+        config: Config,
+        events: EventsLog,
+        snapshots: Path,
+        live: GainsLog,
+        trial: Trial,
+        number: int = 0,
     ) -> None:
         self._live = live
+        self._number = number
         self._beside: Gains | None = None
+        self.serves = False
         super().__init__(config, events, MemoryUpdatesLog(), snapshots)
         self._trial = trial
         self.on_gains = self._compare
@@ -94,14 +109,37 @@ class Shadow(Learner):
             self.learn(records, pace=beside.pace if beside else None)
         return len(records)
 
+    def keeps_up(self) -> bool:
+        """Whether it has come to where it is compared with what the live model learned last."""
+        behind = self._live.newest() - self.trained_through
+        return self._beside is not None and behind <= KEEPING_UP * self.config.train.batch_events
+
+    def serve(self, updates: UpdatesLog) -> None:
+        """From now on it publishes, on a log of its own, which followers find its snapshot for."""
+        self._updates, self._token = updates, updates.acquire()
+        self.serves = True
+        since = self._trial.canary_since or time.time()
+        self._trial = msgspec.structs.replace(self._trial, canary_since=since)
+        self._open_epoch("a canary begins")
+
     def publish(self, *, whole: bool = False) -> None:
-        if self._unpublished:
-            update = self._update()
-            check(update, self.config.deploy)
-            self._published(update)
+        if not self._unpublished and not (whole and self._dense_waits):
+            return
+        update = self._update()
+        check(update, self.config.deploy)
+        if not (whole or self._dense_due()):
+            update.dense = {}
+        self._append(update)
 
     def _append(self, update: Update) -> None:
-        self._published(update)
+        if self.serves:
+            super()._append(update)
+        else:
+            self._published(update)
+
+    def _begin(self, found: tuple[State, Manifest] | None, lineage: Lineage) -> None:
+        super()._begin(found, lineage)
+        self.version = -self._number
 
     def _refold(self) -> None:
         """There are no updates: what came after the snapshot is learned again as it comes."""

@@ -27,7 +27,7 @@ from headwater.deploy import (
     challenging,
 )
 from headwater.errors import SnapshotError
-from headwater.types import Challenger, Lift, Promotion, Trial
+from headwater.types import Canary, Challenger, Lift, Promotion, Trial
 
 if TYPE_CHECKING:
     from headwater.config import Config
@@ -147,6 +147,8 @@ class Arena:
         except Exception as error:
             log.exception("challenger failed", number=number)
             trial = _end(trial, "retired", f"{type(error).__name__}: {error}")
+        # Before it counts as ended: after a crash in between, it is ended again.
+        self._challengers.end_canary()
         self._challengers.record(number, trial)
         if trial.ended_at is not None:
             log.info("challenger ended", number=number, state=trial.state, why=trial.why)
@@ -160,30 +162,46 @@ class Arena:
         from headwater.config import overridden
         from headwater.loop import Shadow, seed
 
-        folder = self._challengers.snapshots(challenger.number)
+        number = challenger.number
+        folder = self._challengers.snapshots(number)
         seed(self._live, self._config, challenger.settings, folder)
         config = overridden(self._config, challenger.settings)
         trial = msgspec.structs.replace(trial, state="running")
-        shadow = Shadow(config, self._events, folder, self._gains, trial)
+        shadow = Shadow(config, self._events, folder, self._gains, trial, number)
         pace, looked, kept = _Pace(self._config.challengers.share), 0.0, shadow.trained_through
-        while not self._stopping.is_set():
-            if time.monotonic() - looked >= LOOK_SECONDS:
-                looked = time.monotonic()
-                self._challengers.record(challenger.number, _measured(shadow))
-                if ended := self._ended(challenger, shadow.trial):
+        with ExitStack() as stack:
+            while not self._stopping.is_set():
+                if time.monotonic() - looked >= LOOK_SECONDS:
+                    looked = time.monotonic()
+                    if challenger.canary and not shadow.serves and shadow.keeps_up():
+                        self._serve(challenger, shadow, stack)
+                    self._challengers.record(number, _measured(shadow))
+                    if ended := self._ended(challenger, shadow.trial):
+                        return ended
+                if not shadow.step():
+                    shadow.publish()
+                    self._stopping.wait(IDLE_SECONDS)
+                    continue
+                shadow.publish_due()
+                if ended := self._judged(challenger, shadow):
                     return ended
-            if not shadow.step():
-                self._stopping.wait(IDLE_SECONDS)
-                continue
-            shadow.publish_due()
-            if ended := self._judged(challenger, shadow):
-                return ended
-            if shadow.trained_through - kept >= config.deploy.snapshot_events:
-                shadow.snapshot()
-                kept = shadow.trained_through
-            self._stopping.wait(pace.pause())
-        shadow.snapshot()
-        return _measured(shadow)
+                if shadow.trained_through - kept >= config.deploy.snapshot_events:
+                    shadow.snapshot()
+                    kept = shadow.trained_through
+                self._stopping.wait(pace.pause())
+            shadow.snapshot()
+            return _measured(shadow)
+
+    def _serve(self, challenger: Challenger, shadow: Shadow, stack: ExitStack) -> None:
+        """Begins the canary: whoever serves finds what it needs to follow the challenger."""
+        from headwater.log.sqlite import SqliteUpdatesLog
+
+        number = challenger.number
+        path = self._challengers.updates(number)
+        path.parent.mkdir(exist_ok=True)
+        shadow.serve(stack.enter_context(closing(SqliteUpdatesLog(path))))
+        self._challengers.begin_canary(Canary(number, challenger.settings, challenger.canary))
+        log.info("canary begins", number=number, share=challenger.canary)
 
     def _ended(self, challenger: Challenger, trial: Trial) -> Trial | None:
         """The trial's end, where somebody has ordered it."""

@@ -51,6 +51,7 @@ def add(
     policy: Policy,
     delta: float,
     why: str,
+    canary: float = 0.0,
 ) -> Challenger:
     """Adds a challenger with these settings over the live ones.
 
@@ -62,7 +63,7 @@ def add(
     try:
         wanted = challenging(config, live, settings)
         return Challengers(data / CHALLENGERS).add(
-            wanted, policy=policy, delta=delta, by=who(), why=reason(why)
+            wanted, policy=policy, delta=delta, by=who(), why=reason(why), canary=canary
         )
     except InvalidInput as error:
         flag = {"settings": "--set", "delta": "--by"}.get(error.field, f"--{error.field}")
@@ -126,7 +127,8 @@ def table(found: Sequence[Mapping[str, Any]]) -> Table:
             f"{datetime.fromtimestamp(one['created_at'], UTC):%Y-%m-%d %H:%M}",
             one["by"],
             ", ".join(f"{key} = {json.dumps(value)}" for key, value in one["settings"].items()),
-            f"{one['policy']} by {one['delta']:.1%}",
+            f"{one['policy']} by {one['delta']:.1%}"
+            + (f", canary {one['canary']:.0%}" if one["canary"] else ""),
             trial["state"],
             f"{lift['n']:,}",
             f"{lift['challenger']:.4f}",

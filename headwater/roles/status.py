@@ -148,12 +148,13 @@ def _behind(lag: int, seconds: float) -> str:
 
 
 def _quality(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """NDCG@10 of every model; the other figures are in the JSON."""
+    """NDCG@10 of every model, and of the version before; the other figures are in the JSON."""
+    before = metrics["window"] == "before"
     for name, metric in metrics["values"].items():
         model, _, kind = name.rpartition(".")
         if kind == "ndcg@10":
             yield (
-                f"NDCG@10, {model}",
+                "NDCG@10, version before" if before else f"NDCG@10, {model}",
                 f"{metric['value']:.4f} ({metric['low']:.4f} to {metric['high']:.4f}, "
-                f"{metrics['window']} {metric['n']:,})",
+                f"{'its newest' if before else metrics['window']} {metric['n']:,})",
             )

@@ -68,7 +68,7 @@ def tables(found: dict[str, Any]) -> list[Table]:
             f"{one['offset']:,}",
             _at(one["created_at"]),
             one["state"],
-            *("" if figure is None else f"{figure:.4f}" for figure in figures),
+            *("" if figure is None else _measured(figure) for figure in figures),
         )
     promotions = Table(
         *("promoted at", "challenger", "settings", "by", "why"), box=None, header_style="bold"
@@ -146,6 +146,10 @@ def who() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "somebody at the command line"
+
+
+def _measured(metric: dict[str, Any]) -> str:
+    return f"{metric['value']:.4f} ({metric['low']:.4f} to {metric['high']:.4f})"
 
 
 def _at(seconds: float) -> str:

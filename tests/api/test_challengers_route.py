@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headwater.deploy import VERSIONS, Challengers, Manifest, Snapshots, Versions
-from headwater.types import Lineage, Promotion, Version
+from headwater.types import Lineage, Promotion, ServedList, Trial, Version
 from tests.api.serving import is_problem, make
 
 SETTINGS = {"sequence.layers": 2}
@@ -32,6 +32,40 @@ def test_a_challenger_is_added_listed_and_retired(tmp_path: Path) -> None:
         wish = Challengers(tmp_path / "challengers").retirement(1)
         assert wish is not None
         assert wish.why == "no"
+
+
+def shown(version: int, name: str, user: str | None, at: float) -> ServedList:
+    return ServedList(name, user, version, 0, at, ("i",), (1.0,))
+
+
+def test_clicks_of_a_canary_stand_beside_those_of_everybody_else(tmp_path: Path) -> None:
+    served = make(snapshots=tmp_path)
+    with served.client() as client:
+        sent = {"settings": SETTINGS, "canary": 0.2}
+        added = client.post("/v1/challengers", json=sent).json()["challenger"]
+        assert added["canary"] == 0.2
+        (one,) = client.get("/v1/challengers").json()["challengers"]
+        assert one["clicks"] == [], "it hasn't begun"
+        lists = [
+            shown(1, "before", "a", 99.0),
+            shown(1, "live", "b", 101.0),
+            shown(1, "live-2", "c", 101.0),
+            shown(1, "nobody", None, 101.0),
+            shown(-1, "own", "d", 102.0),
+            shown(-1, "after", "d", 200.0),
+        ]
+        log = served.feedback._served
+        log.served(lists)
+        log.attribute([("live", "i", 3), ("after", "i", 4)], 4, [("d", "i", 100.0, 110.0)])
+        served.feedback.flush()
+        challengers = Challengers(tmp_path / "challengers")
+        challengers.record(1, Trial("retired", canary_since=100.0, ended_at=200.0))
+        (one,) = client.get("/v1/challengers").json()["challengers"]
+        found = {
+            row["version"]: (row["served"], row["by_id"], row["by_window"]) for row in one["clicks"]
+        }
+        assert found == {-1: (1, 0, 1), 1: (2, 1, 0)}
+        assert all(row["rate"]["n"] == row["served"] for row in one["clicks"])
 
 
 def test_a_promotion_is_an_order_in_the_log(tmp_path: Path) -> None:
@@ -63,6 +97,7 @@ def test_a_promotion_is_an_order_in_the_log(tmp_path: Path) -> None:
         ({"settings": {"sequence.layers": 1}}, 422, "settings"),
         ({"settings": {"sequence": 3, "sequence.layers": 2}}, 422, "settings"),
         ({"settings": SETTINGS, "delta": 2}, 422, "delta"),
+        ({"settings": SETTINGS, "canary": 0.7}, 422, "canary"),
         ({"settings": SETTINGS, "policy": "best"}, 422, "policy"),
         ({"settings": SETTINGS, "why": "x" * 1_001}, 422, "why"),
         ({"policy": "better"}, 422, "settings"),

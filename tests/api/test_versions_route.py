@@ -9,7 +9,7 @@ import pytest
 
 from headwater.deploy import VERSIONS, Versions
 from headwater.keys import KeyRing, Keys
-from headwater.types import Resume, Rollback, Version
+from headwater.types import Metric, Resume, Rollback, Version
 from tests.api.serving import is_problem, make, view
 
 
@@ -17,7 +17,8 @@ def kept(folder: Path) -> Versions:
     versions = Versions(folder / VERSIONS)
     for number in (1, 2, 3):
         (folder / f"s{number}").touch()
-        versions.add(Version(number, 1, f"s{number}", "live", {"m": 0.5}, 10 * number, 5.0))
+        metrics = {"m": Metric(0.5, 0.4, 0.6, 100)}
+        versions.add(Version(number, 1, f"s{number}", "live", metrics, 10 * number, 5.0))
     (folder / "s1").unlink()
     return versions
 
@@ -31,6 +32,9 @@ def test_versions_are_listed_with_the_rollbacks(tmp_path: Path) -> None:
             (2, "kept", 20),
             (3, "live", 30),
         ]
+        assert found["versions"][0]["metrics"] == {
+            "m": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}
+        }
         assert found["rollbacks"] == []
         client.post("/v1/versions/rollback", json={"to": 2, "why": "bot"})
         (rollback,) = client.get("/v1/versions").json()["rollbacks"]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.safety import gate, measuring, poison, trials
-from benchmarks.safety.measuring import recovery, run
+from benchmarks.safety import gate, measuring, poison, trials, tuning
+from benchmarks.safety.figures import Figure, missed
+from benchmarks.safety.measuring import Warm, recovery, run
+from benchmarks.safety.swaps import SMALL
 from benchmarks.safety.trials import FAKE, PUSHED, TRIALS
-from headwater.types import Event
+from headwater.config import Config
+from headwater.log.gains import Gains
+from headwater.types import Event, Promotion
 
 EVENTS = [Event(f"e{n}", "rating", f"u{n % 7}", float(n), f"i{n % 5}") for n in range(1_000)]
 
@@ -53,7 +59,8 @@ def test_a_run_counts_what_tripped_and_what_is_left(
     monkeypatch.setattr(measuring, "AFTER", 300)
     monkeypatch.setattr(measuring, "_STRETCH", 100)
     (trial,) = (trial for trial in trials.TRIALS if trial.name == "NaN in rows")
-    found = run(trial, guarded, before=400)
+    with Warm(guarded, 400) as warm:
+        found = run(trial, warm)
     assert len(found["stretches"]) >= 3
     assert found["failed"] == ""
     assert found["tripped"] == ({"finite": 1} if guarded else {})
@@ -66,12 +73,12 @@ def test_goals_are_of_what_is_left_and_of_how_often_a_pushed_item_is_shown() -> 
         one = {"left": left, "shown": shown}
         return {"trials": {"one": {"guarded": one, "unguarded": one}}}
 
-    assert not poison.missed(found(0.91, 0.04))
-    assert poison.missed(found(0.89, 0.0))
-    assert poison.missed(found(1.0, 0.06))
+    assert not missed(poison.figures(found(0.91, 0.04)))
+    assert missed(poison.figures(found(0.89, 0.0)))
+    assert missed(poison.figures(found(1.0, 0.06)))
     rolled_back = found(0.5, 0.9)
     rolled_back["trials"]["one"]["rolled back"] = {"left": 0.95, "shown": 0.0}
-    assert not poison.missed(rolled_back)
+    assert not missed(poison.figures(rolled_back))
 
 
 @pytest.mark.parametrize("lift", [0.0, 0.05])
@@ -92,4 +99,59 @@ def test_the_gate_finds_what_is_much_better_and_not_what_is_the_same() -> None:
     found = gate.promoted(better, live)
     assert found is not None
     assert found % 100 == 0
-    assert gate.missed({"alike": {"runs": 100, "promoted": 2}, "better": {}})
+    assert missed(
+        gate.figures(
+            {
+                "alike": {"runs": 100, "promoted": 2, "by_z": 9},
+                "better": {"runs": 10, "promoted": 10, "by_z": 10},
+            }
+        )
+    )
+
+
+def test_a_figure_meets_its_goal_from_either_side() -> None:
+    assert Figure("a", 0.5, "at most", 0.5).met
+    assert not Figure("a", 0.51, "at most", 0.5).met
+    assert Figure("a", 0.5, "at least", 0.5, peer=0.4, peer_name="b").row()["met"]
+    assert not Figure("a", None, "at least", 0.0).met
+    assert missed([Figure("a", 1, "at most", 0), Figure("b", 0, "at most", 0)]) == ["a"]
+
+
+def test_a_z_test_that_is_looked_at_often_promotes_what_is_the_same() -> None:
+    random = np.random.default_rng(0)
+    pairs = [random.random((2, gate.EVENTS)) for _ in range(50)]
+    assert sum(gate.by_z(*pair) for pair in pairs) > 2
+    assert sum(gate.promoted(*pair) is not None for pair in pairs) == 0
+    assert gate.by_z(np.ones(gate.EVENTS), pairs[0][0])
+
+
+def test_a_tuner_is_run_beside_the_stream_by_the_role_of_challengers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = Config.model_validate(
+        {**SMALL, "deploy": {"snapshot_events": 500}, "challengers": {"share": 1.0}}
+    )
+    plain = tuning.run(config, 3_200, tune=False)
+    tuned = tuning.run(config, 3_200, tune=True)
+    assert not np.isnan(plain.gains[100:]).all()
+    found = tuned.figures(plain)
+    assert found["tried"] >= 1
+    if not found["promoted"]:
+        assert found["lift"] == 0.0
+    assert 0.5 < found["end_of_default"] < 2.0
+
+
+def test_gains_behind_a_promotion_are_those_of_their_events(tmp_path: Path) -> None:
+    run = tuning.Run(Config.model_validate(SMALL), tmp_path, 900)
+    with closing(run.written):
+        assert run.advance()
+        run.log.append([Promotion("one", 1, {}, "", "")], 2e9)
+        assert run.advance(), "a promotion whose challenger isn't there leaves the live model"
+        assert not run.advance()
+        assert run.log.end() == 901
+        run.live.on_gains = None
+        run.gains[:] = np.nan
+        run._note(Gains(500, 502, 1, np.array([500, 502]), np.array([0.25, 0.5])))
+    assert run.gains[499] == 0.25
+    assert run.gains[500] == 0.5
+    assert np.isnan(run.gains).sum() == 898

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.safety import drift, swaps
+from benchmarks.safety.figures import missed
 from benchmarks.safety.swaps import SMALL, Answer, Swaps, swap
 from headwater import data
 from headwater.config import Config
@@ -51,14 +52,14 @@ def test_rollbacks_under_load_fail_and_mix_nothing() -> None:
 
 def test_a_late_rollback_and_a_failed_answer_are_missed() -> None:
     found = {name: seen().figures() for name in ("small", "newest", "oldest")}
-    assert not swaps.missed(found)
+    assert not missed(swaps.figures(found))
     found["oldest"]["seconds"]["most"] = 9.0
-    assert not swaps.missed(found)
+    assert not missed(swaps.figures(found))
     found["newest"]["seconds"]["most"] = 1.1
-    assert swaps.missed(found)
+    assert missed(swaps.figures(found))
     found["newest"]["seconds"]["most"] = 0.9
     found["small"]["failed"] = 1
-    assert swaps.missed(found)
+    assert missed(swaps.figures(found))
 
 
 def test_a_change_permutes_the_items_from_one_event_on() -> None:
@@ -97,9 +98,10 @@ def test_models_fitted_every_hour_know_nothing_of_the_running_hour() -> None:
 
 
 def test_a_drift_that_others_are_over_first_is_missed() -> None:
-    models = {name: {"recovered_after": at} for name, at in (("headwater", 2_000), ("other", None))}
-    found = {"models": models, "told": [{"what": "items"}]}
-    assert not drift.missed(found)
-    assert drift.missed({**found, "told": []})
+    after = (("headwater", 2_000), ("unraised", 1_000), ("other", None))
+    models = {name: {"recovered_after": at} for name, at in after}
+    found = {"change": 7_000, "models": models, "told": [{"what": "items"}]}
+    assert not missed(drift.figures(found))
+    assert missed(drift.figures({**found, "told": []}))
     models["other"]["recovered_after"] = 1_500
-    assert drift.missed(found)
+    assert missed(drift.figures(found))

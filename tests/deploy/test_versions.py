@@ -4,7 +4,7 @@ import pytest
 
 from headwater.deploy import Versions
 from headwater.errors import SnapshotError
-from headwater.types import Version
+from headwater.types import Metric, Version
 
 
 def version(number, state="live", **metrics):
@@ -23,7 +23,7 @@ def test_nothing_is_live_at_first_and_reading_writes_nothing(versions):
 
 
 def test_history_is_every_line_and_survives_reopening(versions):
-    lines = [version(1), version(2, "candidate", ndcg=0.25), version(2)]
+    lines = [version(1), version(2, "candidate", ndcg=Metric(0.25, 0.2, 0.3, 9)), version(2)]
     for line in lines:
         versions.add(line)
     assert Versions(versions.path).history() == lines

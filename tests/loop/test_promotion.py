@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from headwater.config import Config, overridden
@@ -14,9 +15,18 @@ from headwater.deploy import VERSIONS, Challengers, Snapshots, Versions, rollbac
 from headwater.errors import Dropped, GuardTripped
 from headwater.log.gains import GainsLog
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
-from headwater.loop import Follower, Learner, Shadow, seed
+from headwater.loop import Follower, Learner, Shadow, _report, seed
 from headwater.types import Promotion, Request, Rollback, Trial
-from tests.loop.streams import NOW, assert_equal, counted, events_log, learn_all, small, views
+from tests.loop.streams import (
+    NOW,
+    all_updates,
+    assert_equal,
+    counted,
+    events_log,
+    learn_all,
+    small,
+    views,
+)
 from tests.loop.test_follower import assert_same
 
 CONFIG = small(deploy={"snapshot_events": 200, "snapshots_kept": 9})
@@ -239,6 +249,53 @@ def test_a_promoted_challenger_is_live_in_both_roles(
         2,
         live.lineage,
     )
+
+
+def newest(updates: MemoryUpdatesLog) -> dict[tuple[str, str], Any]:
+    """The metrics of the newest report, by window and segment."""
+    reports = [stored.report for stored in all_updates(updates) if stored.report]
+    metrics = msgspec.json.decode(reports[-1])["metrics"]
+    return {(one["window"], one["segment"]): one["values"] for one in metrics}
+
+
+def test_the_version_before_stands_beside_the_live_one_and_goes_with_it(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_report, "_DRAINED_SECONDS", 0.0)
+    assert beside.live.lineage.before is None
+    measured = beside.live.stages.evaluator.metrics("newest")
+    own = {
+        (one.segment, name): value
+        for one in measured
+        for name, value in one.values.items()
+        if name.startswith("mixture.")
+    }
+    offset = beside.promote(beside.shadowed(OTHER))
+    learn_all(beside.live)
+    before = beside.live.lineage.before
+    assert before is not None
+    assert (before.version, before.through) == (1, offset - 1)
+    assert {one.window for one in before.metrics} == {"before"}
+    assert {
+        (one.segment, name): value for one in before.metrics for name, value in one.values.items()
+    } == own
+    beside.events.append(views(100, start=600), NOW)
+    learn_all(beside.live)
+    told = newest(beside.updates)
+    assert told["before", "all"]["mixture.ndcg@10"] == msgspec.to_builtins(
+        own["all", "mixture.ndcg@10"]
+    )
+    assert told["newest", "all"]["mixture.ndcg@10"]["n"] > own["all", "mixture.ndcg@10"].n
+    beside.live = beside.learner()
+    assert beside.live.lineage.before == before
+    number = next(v.number for v in beside.versions().listed() if v.version == 1)
+    order = rollback_to(
+        beside.versions().listed(), number, through=beside.events.end(), by="a test", why=""
+    )
+    beside.events.append([order, *views(50, start=700)], NOW)
+    learn_all(beside.live)
+    assert beside.live.lineage.before is None
+    assert not [window for window, _ in newest(beside.updates) if window == "before"]
 
 
 def test_no_version_from_a_promotion_on_stands_for_less_than_those_before(beside: Beside) -> None:

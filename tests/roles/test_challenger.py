@@ -5,20 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headwater.config import Config
+from headwater.config import Config, overridden
 from headwater.deploy import Challengers, Snapshots
 from headwater.errors import InvalidInput
 from headwater.log.gains import GainsLog
 from headwater.log.memory import MemoryUpdatesLog
-from headwater.loop import Fold, Learner
+from headwater.log.sqlite import SqliteUpdatesLog
+from headwater.loop import Fold, Follower, Learner
 from headwater.roles import challenger as role
 from headwater.roles.challenger import Arena, said_of, wanted
-from headwater.types import Challenger, Lift, Promotion, Trial
+from headwater.types import Canary, Challenger, Lift, Promotion, Trial
 from tests.loop.streams import NOW, events_log, learn_all, small, views
 
 
@@ -187,6 +189,60 @@ def test_a_challenger_that_cannot_run_is_retired_with_the_reason_and_the_next_on
     assert system.trial(second).why.startswith("shown not to be better by 90.0%")
 
 
+def test_a_canary_lasts_from_when_the_challenger_keeps_up_until_its_trial_ends(make: Any) -> None:
+    system = make(events=100_000)
+    number = system.add({"mixture.candidates": 19}, canary=0.25)
+    thread = running(system.arena())
+    until(lambda: system.challengers.canary() is not None)
+    canary = system.challengers.canary()
+    assert (canary.number, canary.settings) == (number, {"mixture.candidates": 19})
+    assert canary.share == 0.25
+    until(lambda: system.trial(number).canary_since is not None)
+    with closing(SqliteUpdatesLog(system.challengers.updates(number))) as updates:
+        until(lambda: updates.end() > 0)
+        follower = Follower(
+            overridden(system.config, canary.settings),
+            system.events,
+            updates,
+            system.challengers.snapshots(number),
+        )
+        system.events.append(views(100, start=1_500), NOW)
+        learn_all(system.live)
+
+        def follows() -> bool:
+            follower.catch_up()
+            return follower.trained_through == 1_600
+
+        until(follows)
+        assert follower.version == -number
+    system.challengers.retire(number, "ops", "no more")
+    thread.join(30.0)
+    assert system.challengers.canary() is None
+    assert not system.challengers.updates(number).exists()
+    assert system.trial(number).canary_since is not None
+
+
+def test_a_challenger_that_is_to_serve_nobody_begins_no_canary(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = make(events=1_000)
+    begun: list[Any] = []
+    monkeypatch.setattr(Challengers, "begin_canary", lambda self, canary: begun.append(canary))
+    system.add({"mixture.candidates": 20})
+    system.arena().run()
+    assert begun == []
+
+
+def test_a_canary_that_a_crash_left_behind_ends_with_its_trial(make: Any) -> None:
+    system = make(events=100_000)
+    number = system.add({"mixture.candidates": 20}, canary=0.5)
+    system.challengers.begin_canary(Canary(number, {"mixture.candidates": 20}, 0.5))
+    system.challengers.retire(number, "ops", "no more")
+    system.arena().run()
+    assert system.trial(number).state == "retired"
+    assert system.challengers.canary() is None
+
+
 # --- what is kept of them ------------------------------------------------------------------------
 
 
@@ -195,6 +251,8 @@ def test_what_makes_no_challenger_is_refused(make: Any) -> None:
     for settings, named, field in (
         ({"sequence.dim": 4}, {"delta": -0.1}, "delta"),
         ({"sequence.dim": 4}, {"delta": float("nan")}, "delta"),
+        ({"sequence.dim": 4}, {"canary": 0.6}, "canary"),
+        ({"sequence.dim": 4}, {"canary": float("nan")}, "canary"),
     ):
         with pytest.raises(InvalidInput) as caught:
             system.add(settings, **named)
