@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
 
 import apsw
 
-from headwater.log._entries import entry_id
+from headwater.log import _table as table
+from headwater.log._blocks import ids_of
 
 HELD = 65_536
 """Ids in memory, some 10 MB, before the sweep that moves them begins; it ends before there are
@@ -50,23 +50,15 @@ class Ids:
             return
         indexed = self._connection.execute("SELECT through FROM indexed").get
         self._seen = max(self._seen, indexed)
-        while self._seen < end:
-            rows: list[Any] = self._connection.execute(
-                "SELECT offset, source, event_id FROM events"
-                " WHERE offset > ? ORDER BY offset LIMIT ?",
-                (self._seen, HELD),
-            ).fetchall()
-            if not rows:
-                break
-            self.add(
-                [
-                    (entry_id(source, event_id), offset)
-                    for offset, source, event_id in rows
-                    if event_id is not None
-                ],
-                rows[-1][0],
-            )
-            if len(rows) == HELD:
+        while pieces := table.pieces(self._connection, self._seen, min(HELD, end - self._seen)):
+            found = [
+                (id, offset)
+                for block, start, stop in pieces
+                for offset, id in enumerate(ids_of(block)[start:stop], block.first + start)
+                if id is not None
+            ]
+            self.add(found, pieces[-1].block.first + pieces[-1].stop - 1)
+            if self._seen < end:
                 self.sweep(HELD)
         self._seen = end
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +17,9 @@ from hypothesis import strategies as st
 from headwater.errors import LogError
 from headwater.log import _append, _database, _ids, sqlite
 from headwater.log._append import Submission, commit
+from headwater.log._blocks import parts
 from headwater.log._database import connect
-from headwater.log._entries import BLANK, MAX_NESTING, encode, erased_id
+from headwater.log._entries import MAX_NESTING
 from headwater.log._ids import Ids
 from headwater.log.memory import MemoryEventsLog
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
@@ -78,9 +78,18 @@ class TestFiles:
         path = tmp_path / "events.db"
         SqliteEventsLog(path).close()
         newer = apsw.Connection(str(path))
-        newer.pragma("user_version", 5)
+        newer.pragma("user_version", 6)
         newer.close()
-        with pytest.raises(LogError, match=r"format 5.*upgrade"):
+        with pytest.raises(LogError, match=r"format 6.*upgrade"):
+            SqliteEventsLog(path)
+
+    def test_an_older_format_is_refused_with_what_to_do(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        with contextlib.closing(apsw.Connection(str(path))) as older:
+            older.execute("CREATE TABLE events(offset INTEGER PRIMARY KEY)")
+            older.pragma("application_id", sqlite._EVENTS.application_id)
+            older.pragma("user_version", 4)
+        with pytest.raises(LogError, match=r"events\.db: has format 4.*export.*import"):
             SqliteEventsLog(path)
 
     def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
@@ -161,7 +170,8 @@ class TestCommits:
             first = log.submit([event("first")], 2000.0)
             together = [log.submit([event(name)], 2000.0) for name in ("good", "poison", "fine")]
             other.execute(
-                "CREATE TRIGGER poisoned BEFORE INSERT ON events WHEN NEW.event_id = 'poison'"
+                "CREATE TRIGGER poisoned BEFORE INSERT ON blocks"
+                " WHEN instr(NEW.payload, CAST('poison' AS BLOB))"
                 " BEGIN SELECT RAISE(ABORT, 'the disk is on fire'); END"
             )
             other.execute("COMMIT")
@@ -217,12 +227,12 @@ class TestIds:
         connection = self._written(path)
         ids = Ids(connection)
         for n in range(100):
-            rows = encode([event(f"{n}-{k}") for k in range(10)], 2000.0)
-            commit(connection, ids, [Submission(rows, (), Future())])
+            made = parts([event(f"{n}-{k}") for k in range(10)], 2000.0)
+            commit(connection, ids, [Submission(made, (), Future())])
             assert sum(map(len, ids._held)) <= 2 * 50 + 10
         indexed = connection.execute("SELECT count(*) FROM ids").get
         assert indexed >= 1000 - (2 * 50 + 10)
-        again = encode([event(f"{n}-{k}") for n in range(100) for k in range(10)], 2000.0)
+        again = parts([event(f"{n}-{k}") for n in range(100) for k in range(10)], 2000.0)
         for reader in (ids, Ids(connection)):
             answers, _ = commit(connection, reader, [Submission(again, (), Future())])
             assert answers == [[Appended(offset, True) for offset in range(1, 1001)]]
@@ -237,32 +247,6 @@ class TestIds:
         with contextlib.closing(apsw.Connection(str(path))) as connection:
             left = connection.execute("SELECT min(offset), count(*) FROM ids").get
         assert left[0] is None or (left[0] > 490 and left[1] <= 10)
-
-    def test_ids_of_an_older_format_are_still_known(self, tmp_path: Path) -> None:
-        path = tmp_path / "events.db"
-        erased = event("erased")
-        with contextlib.closing(apsw.Connection(str(path))) as old:
-            old.pragma("journal_mode", "WAL")
-            for statement in sqlite._EVENTS.statements:
-                old.execute(statement)
-            kept = [event(f"e{n}") for n in range(120)]
-            for entry in kept:
-                old.execute(
-                    "INSERT INTO events(source, event_id, received_at, stream_time, payload)"
-                    " VALUES('', ?, 2000, 1000, ?)",
-                    (entry.event_id, msgspec.json.encode(entry)),
-                )
-            old.execute(
-                "INSERT INTO events(event_id, received_at, stream_time, payload)"
-                " VALUES(?, 2000, 1000, ?)",
-                (erased_id("", "erased"), BLANK),
-            )
-            old.pragma("application_id", sqlite._EVENTS.application_id)
-            old.pragma("user_version", 2)
-        for _ in range(2):
-            with contextlib.closing(SqliteEventsLog(path)) as log:
-                answers = log.append([*kept, erased], 2000.0)
-                assert answers == [Appended(offset, True) for offset in range(1, 122)]
 
     def _written(self, path: Path) -> apsw.Connection:
         SqliteEventsLog(path).close()
@@ -314,13 +298,15 @@ class TestEntries:
     def test_an_entry_of_a_newer_version_is_named(
         self, log: SqliteEventsLog, tmp_path: Path
     ) -> None:
-        log.append([event("a"), event("b")], 2000.0)
+        log.append([event("a"), Item("b")], 2000.0)
         newer = apsw.Connection(str(tmp_path / "events.db"))
-        newer.execute("""UPDATE events SET payload = '{"entry": "dream"}' WHERE offset = 2""")
+        newer.execute(
+            """UPDATE blocks SET payload = '[[null, {"entry": "dream"}]]' WHERE first = 2"""
+        )
         newer.close()
         with contextlib.closing(SqliteEventsLog(tmp_path / "events.db")) as reader:
             assert len(reader.read(0, 1)) == 1
-            with pytest.raises(LogError, match=r"offset 2 can't be read.*dream"):
+            with pytest.raises(LogError, match=r"offset 2 on can't be read.*dream"):
                 reader.read(0, 10)
 
 
