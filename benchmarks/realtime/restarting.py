@@ -135,7 +135,9 @@ def _kill(system: System) -> None:
 def _restart(folder: Path, events: int) -> Restart:
     with closing(apsw.Connection(str(folder / "events.db"))) as connection:
         started = time.perf_counter()
-        rows: list[Any] = connection.execute("SELECT * FROM blocks WHERE first > ?", (events,)).fetchall()
+        rows: list[Any] = connection.execute(
+            "SELECT * FROM blocks WHERE first > ?", (events,)
+        ).fetchall()
         tail = time.perf_counter() - started
     assert sum(int(row[1]) for row in rows) >= TAIL
     started = time.perf_counter()

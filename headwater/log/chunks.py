@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -58,9 +58,20 @@ class Chunk:
             others=[r for r in records if type(r.entry) is not Event],
         )
 
+    def events_before(self) -> Longs:
+        """(n - E,) how many of the events stand before each of the others."""
+        others = np.delete(np.arange(len(self)), self.places)
+        return others - np.arange(len(others))
+
     def head(self, n: int) -> Chunk:
         """The first ``n`` of them."""
         return self if n >= len(self) else self.only(np.arange(len(self)) < n)
+
+    def events_only(self) -> Chunk:
+        """Without the others."""
+        kept = np.zeros(len(self), np.bool_)
+        kept[self.places] = True
+        return self if kept.all() else self.only(kept)
 
     def only(self, kept: Flags) -> Chunk:
         """Those at the places that are flagged, (n,)."""
@@ -87,6 +98,28 @@ Entries: TypeAlias = Sequence[Record] | Chunk
 """Either form of what was read; both are folded to the same bits."""
 
 
+Read = TypeVar("Read", list[Record], Chunk)
+
+
 def chunk(entries: Entries) -> Chunk:
     """By the column, whichever form it has."""
     return entries if isinstance(entries, Chunk) else Chunk.of(entries)
+
+
+def others(entries: Entries) -> Sequence[Record]:
+    """Records, of which those that are no events are all there."""
+    return entries.others if isinstance(entries, Chunk) else entries
+
+
+def through(entries: Read, offset: int) -> Read:
+    """Those through an offset."""
+    if isinstance(entries, Chunk):
+        return entries.head(int(np.searchsorted(entries.offsets, offset, "right")))
+    return [record for record in entries if record.offset <= offset]
+
+
+def bounds(entries: Entries) -> tuple[int, int, float]:
+    """The first and the last offset, and the newest stream time, of one entry or more."""
+    if isinstance(entries, Chunk):
+        return int(entries.offsets[0]), int(entries.offsets[-1]), float(entries.times[-1])
+    return entries[0].offset, entries[-1].offset, entries[-1].stream_time
