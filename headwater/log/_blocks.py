@@ -170,10 +170,7 @@ def ids_of(block: Block) -> list[bytes | None]:
 def times(piece: Piece) -> tuple[Doubles, Doubles]:
     """When its entries were received, and their stream times."""
     block, start, stop = piece
-    received, stream = (
-        np.broadcast_to(numbers(of), block.n)[start:stop] for of in (block.received, block.times)
-    )
-    return received, stream
+    return _numbers(block.received, start, stop), _numbers(block.times, start, stop)
 
 
 def records(piece: Piece) -> Iterator[Record]:
@@ -254,6 +251,8 @@ def chunk(pieces: Sequence[Piece]) -> Chunk:
 
 
 def _parts(entries: Sequence[Entry], received_at: float) -> list[Part]:
+    if set(map(type, entries)) == {Event}:
+        return [_part_of_events(entries, received_at)]  # type: ignore[arg-type]
     made: list[Part] = []
     index = 0
     for kind, of_kind in groupby(entries, lambda entry: _KINDS.get(type(entry), OTHERS)):
@@ -321,6 +320,11 @@ def _block(first: int, kind: int, received: Doubles, times: Doubles, of: Columns
 
 def _bytes(values: Doubles) -> bytes:
     return np.array(values[:1] if (values == values[0]).all() else values, "<f8").tobytes()
+
+
+def _numbers(stored: bytes, start: int, stop: int) -> Doubles:
+    found = numbers(stored)
+    return np.full(stop - start, found[0]) if len(found) == 1 else found[start:stop]
 
 
 def _joined_arrays(arrays: Sequence[NDArray[Any]], dtype: type) -> Any:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import apsw
 
+from headwater.log import _index
 from headwater.log import _table as table
-from headwater.log._blocks import Piece, blanked, cut, ids_of, times
+from headwater.log._blocks import Piece, blanked, cut, times
 
 DROPPED_AT_ONCE = 100
 """Rows of one transaction, during which nobody else commits. In a log of a million events, with ten
@@ -26,11 +27,10 @@ def drop(connection: apsw.Connection, through: int) -> bool:
         return False
     for piece in table.pieces(connection, start, last - start):
         block, _, stop = piece
-        ids = [(id, last) for id in ids_of(block)[:stop] if id is not None]
-        connection.executemany("DELETE FROM ids WHERE id = ? AND offset <= ?", ids)
         table.delete(connection, block)
         if stop < block.n:
             table.insert(connection, [cut(Piece(block, stop, block.n))])
+    _index.drop(connection, last)
     (oldest,) = table.pieces(connection, last, 1)
     connection.execute(
         # By number, which is the order of receipt but for a commit's: no index is needed.

@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 
 from headwater.errors import Dropped, Fenced, LogError
-from headwater.log import StoredUpdate
+from headwater.log import StoredUpdate, _index
 from headwater.log import _table as table
 from headwater.log._append import Submission, commit
 from headwater.log._blocks import Part, Piece, chunk, parts, records
@@ -44,7 +44,7 @@ _EVENTS = Schema(
     application_id=0x48574556,
     statements=(
         *table.STATEMENTS,
-        "CREATE TABLE ids(id BLOB PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID",
+        *_index.STATEMENTS,
         "CREATE TABLE indexed(through INTEGER NOT NULL)",
         "INSERT INTO indexed VALUES(0)",
         """CREATE TABLE dead_letters(

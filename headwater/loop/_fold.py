@@ -80,6 +80,7 @@ class Fold:
         self._withheld = np.zeros(0, np.bool_)
         self._withheld_of = 0  # rows that are up to date, but for those that are in doubt
         self._in_doubt: list[Ints] = []
+        self._doubted = np.zeros(0, np.bool_)  # those that are in it
 
     @property
     def n_items(self) -> int:
@@ -109,6 +110,7 @@ class Fold:
         if self.config.recommend.catalogue == "all":
             eligible |= known.lists(rows)
         self._withheld[rows] = ~eligible | known.holds_back(rows)
+        self._doubted[rows[rows < len(self._doubted)]] = False
         self._withheld_of, self._in_doubt = n, []
         return self._withheld[:n].copy()
 
@@ -202,6 +204,7 @@ class Fold:
         self._passed_over = state["rollbacks.passed_over"].copy()
         self.rolled_back = int(state["rollbacks.through"])
         self._withheld_of, self._in_doubt = 0, []
+        self._doubted = np.zeros(0, np.bool_)
         self._is_category = np.zeros(0, np.bool_)
         self._mark_categories(np.arange(len(self.preprocess.tokens), dtype=np.int32))
 
@@ -239,9 +242,17 @@ class Fold:
 
     def _doubt(self, *rows: Ints) -> None:
         """Whether these may be recommended may have changed."""
-        self._in_doubt += rows
+        if self.n_items > len(self._doubted):
+            grown = np.zeros(2 * self.n_items, np.bool_)
+            grown[: len(self._doubted)] = self._doubted
+            self._doubted = grown
+        for some in rows:
+            new = some[~self._doubted[some]]
+            if len(new):
+                self._doubted[new] = True
+                self._in_doubt.append(np.unique(new))
         if len(self._in_doubt) > _APART:  # nobody may ask for long
-            self._in_doubt = [np.unique(np.concatenate(self._in_doubt))]
+            self._in_doubt = [np.concatenate(self._in_doubt)]
 
     def _mark_categories(self, tokens: Ints) -> None:
         """Notes which of the tokens are categories; a row may have been another token's."""

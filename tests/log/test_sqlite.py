@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from headwater.errors import LogError
 from headwater.log import _append, _database, _ids, sqlite
 from headwater.log._append import Submission, commit
-from headwater.log._blocks import parts
+from headwater.log._blocks import MOST, parts
 from headwater.log._database import connect
 from headwater.log._entries import MAX_NESTING
 from headwater.log._ids import Ids
+from headwater.log.erasing import scrub
 from headwater.log.memory import MemoryEventsLog
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.types import Appended, DeadLetter, Entry, Event, Item, ItemRemoval, User, UserRemoval
@@ -215,6 +216,41 @@ class TestCommits:
         assert log.dead_letter_count() == 5
 
 
+class TestBlocks:
+    def test_what_is_committed_together_is_kept_together(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        with contextlib.closing(SqliteEventsLog(path)) as log:
+            log.append([event("first")], 2000.0)
+            with held_up(path):
+                futures = [log.submit([event(f"{n}-{k}") for k in range(3)], n) for n in range(300)]
+            for future in futures:
+                future.result(20)
+        with contextlib.closing(apsw.Connection(str(path))) as connection:
+            sizes = [n for (n,) in connection.execute("SELECT n FROM blocks ORDER BY first")]
+        assert sum(sizes) == 901
+        assert max(sizes) <= MOST
+        assert len(sizes) <= 2 + 900 / MOST + 2
+
+    def test_an_event_takes_little_more_than_its_ids(self, tmp_path: Path) -> None:
+        with contextlib.closing(SqliteEventsLog(tmp_path / "events.db")) as log:
+            empty = log.size()
+            log.append([event(f"{n:032x}", item_id=f"i{n}") for n in range(2000)], 2000.0)
+            assert log.size() - empty < 2000 * 100
+
+    def test_a_block_without_what_was_blanked_is_all_that_is_left_in_the_file(
+        self, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "events.db"
+        with contextlib.closing(SqliteEventsLog(path)) as log:
+            log.append([event(f"secret-{n}", context={"secret": n}) for n in range(400)], 2000.0)
+            kept = [event(f"kept-{n}") for n in range(400)]
+            log.append(kept, 2000.0)
+            log.blank(range(1, 401))
+            assert [record.entry for record in log.read(400, 999)] == kept
+        scrub(path)
+        assert b"secret" not in path.read_bytes()
+
+
 class TestIds:
     @pytest.fixture(autouse=True)
     def holding_few(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +266,7 @@ class TestIds:
             made = parts([event(f"{n}-{k}") for k in range(10)], 2000.0)
             commit(connection, ids, [Submission(made, (), Future())])
             assert sum(map(len, ids._held)) <= 2 * 50 + 10
-        indexed = connection.execute("SELECT count(*) FROM ids").get
+        indexed = connection.execute("SELECT sum(n) FROM runs").get
         assert indexed >= 1000 - (2 * 50 + 10)
         again = parts([event(f"{n}-{k}") for n in range(100) for k in range(10)], 2000.0)
         for reader in (ids, Ids(connection)):
@@ -245,8 +281,12 @@ class TestIds:
                 log.append([event(f"{n}-{k}") for k in range(10)], 2000.0)
             log.drop(490)
         with contextlib.closing(apsw.Connection(str(path))) as connection:
-            left = connection.execute("SELECT min(offset), count(*) FROM ids").get
-        assert left[0] is None or (left[0] > 490 and left[1] <= 10)
+            newest, runs = connection.execute("SELECT min(newest), count(*) FROM runs").get
+            assert newest is None or newest > 490 or runs < 256
+            rows = connection.execute(
+                "SELECT count(*) FROM ids WHERE run NOT IN (SELECT number FROM runs)"
+            ).get
+            assert rows == 0
 
     def _written(self, path: Path) -> apsw.Connection:
         SqliteEventsLog(path).close()
