@@ -29,6 +29,7 @@ import typer
 from benchmarks.realtime.figures import Curve, Figure, Measured, Plot, at_most, runs
 from headwater.config import Config
 from headwater.log import EventsLog
+from headwater.log.chunks import Chunk
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.log.sqlite import SqliteEventsLog
 from headwater.loop import Follower, Learner
@@ -65,6 +66,9 @@ class Stream:
             Record(n, NOW + n, NOW + n, Event("", "view", f"user-{u}", NOW + n, f"item-{i}"))
             for n, (u, i) in made
         ]
+
+    def chunk(self, after: int, limit: int) -> Chunk:
+        return Chunk.of(self.read(after, limit))
 
 
 def measure(quick: bool) -> Measured:

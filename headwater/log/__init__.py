@@ -18,6 +18,7 @@ from typing import Protocol
 
 import msgspec
 
+from headwater.log.chunks import Chunk
 from headwater.types import Appended, DeadLetter, Entry, Record
 
 MAX_AHEAD = 300.0
@@ -76,6 +77,13 @@ class EventsLog(Protocol):
 
         Raises:
             Dropped: ``after`` < ``start()``: some that should come first are gone.
+        """
+
+    def chunk(self, after: int, limit: int) -> Chunk:
+        """The same by the column, for who looks at every entry.
+
+        Raises:
+            Dropped: likewise.
         """
 
     def start(self) -> int:

@@ -1,25 +1,28 @@
-"""What one commit of the events log does: rows in, duplicates found, offsets and times given."""
+"""What one commit of the events log does: blocks in, duplicates found, offsets and times given."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from itertools import repeat
 from typing import NamedTuple
 
 import apsw
 import msgspec
 
 from headwater.log import MAX_AHEAD
-from headwater.log._entries import DEAD_LETTERS_KEPT, ORDERS, Row
-from headwater.log._ids import Ids, insert
-from headwater.log._newest import Stored
+from headwater.log import _table as table
+from headwater.log._blocks import Block, Part, blocks, times
+from headwater.log._entries import DEAD_LETTERS_KEPT
+from headwater.log._ids import Ids
+from headwater.log._payloads import EVENTS
 from headwater.types import Appended, DeadLetter
 
 
 class Submission(NamedTuple):
     """What one call put into the writer's queue."""
 
-    rows: list[Row]
+    parts: list[Part]
     letters: Sequence[DeadLetter]
     future: Future[list[Appended]]
     settled: Sequence[int] = ()
@@ -27,14 +30,14 @@ class Submission(NamedTuple):
 
 def commit(
     connection: apsw.Connection, ids: Ids, submissions: Sequence[Submission]
-) -> tuple[list[list[Appended]], list[Stored]]:
+) -> tuple[list[list[Appended]], list[Block]]:
     """Writes the submissions in one transaction; returns once it is durable.
 
     Returns:
-        The answers of each, and the rows that were inserted.
+        The answers of each, and the blocks that were inserted.
     """
     connection.execute("BEGIN IMMEDIATE")
-    answers, rows = _insert(connection, ids, submissions)
+    answers, made = _insert(connection, ids, submissions)
     letters = [letter for submission in submissions for letter in submission.letters]
     if letters:
         connection.executemany(
@@ -50,53 +53,94 @@ def commit(
     if settled:
         connection.executemany("DELETE FROM dead_letters WHERE number = ?", settled)
     connection.execute("COMMIT")
-    return answers, rows
+    return answers, made
 
 
 def _insert(
     connection: apsw.Connection, ids: Ids, submissions: Sequence[Submission]
-) -> tuple[list[list[Appended]], list[Stored]]:
-    """Inserts the rows of every submission, and answers each with its offset."""
-    # The sequence and not max(offset): an offset isn't given out twice, even when the newest
-    # rows are gone.
-    end = int(connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").get or 0)
-    newest = connection.execute("SELECT stream_time FROM events ORDER BY offset DESC LIMIT 1").get
-    newest = float("-inf") if newest is None else newest
-    oldest, horizon = _start(connection)
+) -> tuple[list[list[Appended]], list[Block]]:
+    """Inserts the entries of every submission, and answers each with its offset."""
+    start, end = table.start(connection), table.end(connection)
+    newest = _time(connection, end) if end else float("-inf")
+    # What isn't in the log may be gone, up to this time.
+    horizon = _time(connection, start + 1) + MAX_AHEAD if start else float("-inf")
     ids.catch_up(end)
-    known = ids.find([row[0] for one in submissions for row in one.rows if row[0] is not None])
-    offset = end
-    rows: list[Stored] = []
-    new: list[tuple[bytes, int]] = []
-    answers: list[list[Appended]] = []
-    for submission in submissions:
-        answer: list[Appended] = []
-        answers.append(answer)
-        for id, source, event_id, received_at, own_time, payload in submission.rows:
-            if id is not None:
-                place = known.get(id, 0)
-                if place >= oldest:
-                    answer.append(Appended(place, True))
-                    continue
-                if own_time <= horizon and source not in ORDERS:
-                    answer.append(Appended(0, False, horizon))
-                    continue
-                known[id] = offset + 1
-                new.append((id, offset + 1))
-            offset += 1
-            newest = max(newest, own_time)
-            rows.append((offset, source, event_id, received_at, newest, payload))
-            answer.append(Appended(offset, False))
-    insert(connection, "INSERT INTO events", rows)
-    ids.add(new, offset)
-    ids.sweep(2 * len(new), oldest)
-    return answers, rows
+    known = ids.find(
+        [id for one in submissions for part in one.parts for id in part.ids if id is not None]
+    )
+    taking = _Taking(known, start, horizon, end)
+    answers = [
+        [answer for part in submission.parts for answer in taking.answers(part)]
+        for submission in submissions
+    ]
+    made = blocks(taking.accepted, end + 1, newest)
+    table.insert(connection, made)
+    ids.add(taking.new, taking.end)
+    ids.sweep(2 * len(taking.new), start)
+    return answers, made
 
 
-def _start(connection: apsw.Connection) -> tuple[int, float]:
-    """The oldest offset kept, and the time up to which what isn't in the log may be gone."""
-    found = connection.execute("SELECT offset, stream_time FROM events ORDER BY offset LIMIT 1").get
-    if found is None:
-        return 1, float("-inf")
-    oldest, stream_time = found
-    return oldest, stream_time + MAX_AHEAD if oldest > 1 else float("-inf")
+class _Taking:
+    """What is accepted of parts, one after the other.
+
+    Args:
+        known: offsets by id, of all ids that the parts name.
+        start: offset after which the log begins.
+        horizon: events that aren't later may be gone.
+        end: offset of the newest entry.
+    """
+
+    def __init__(self, known: dict[bytes, int], start: int, horizon: float, end: int) -> None:
+        self._known = known
+        self._start = start
+        self._horizon = horizon
+        self.end = end
+        self.accepted: list[Part] = []
+        self.new: list[tuple[bytes, int]] = []
+
+    def answers(self, part: Part) -> list[Appended]:
+        """What became of each entry."""
+        if part.kind == EVENTS and self._are_new(part):
+            return self._accept(part)
+        answers: list[Appended] = []
+        accepted: list[bool] = []
+        offset = self.end
+        for id, own_time in zip(part.ids, part.own_times.tolist(), strict=True):
+            place = 0 if id is None else self._known.get(id, 0)
+            is_known = place > self._start
+            is_late = not is_known and part.kind == EVENTS and own_time <= self._horizon
+            accepted.append(not (is_known or is_late))
+            if is_known:
+                answers.append(Appended(place, True))
+            elif is_late:
+                answers.append(Appended(0, False, self._horizon))
+            else:
+                offset += 1
+                answers.append(Appended(offset, False))
+                if id is not None:
+                    self._known[id] = offset
+        self._accept(part.only(accepted))
+        return answers
+
+    def _are_new(self, part: Part) -> bool:
+        """Whether nothing was sent before, nor twice, nor too late: as it is mostly."""
+        return (
+            self._known.keys().isdisjoint(part.ids)
+            and len(set(part.ids)) == len(part.ids)
+            and bool((part.own_times > self._horizon).all())
+        )
+
+    def _accept(self, part: Part) -> list[Appended]:
+        offsets = range(self.end + 1, self.end + 1 + len(part.ids))
+        if offsets:
+            self.accepted.append(part)
+            self.end = offsets[-1]
+            new = [(i, o) for i, o in zip(part.ids, offsets, strict=True) if i is not None]
+            self.new += new
+            self._known.update(new)
+        return list(map(Appended, offsets, repeat(False)))
+
+
+def _time(connection: apsw.Connection, offset: int) -> float:
+    (piece,) = table.pieces(connection, offset - 1, 1)
+    return float(times(piece)[1][0])

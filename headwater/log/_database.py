@@ -34,18 +34,20 @@ Synchronous = Literal["NORMAL", "FULL"]
 class Schema:
     """What a file must be: ``application_id`` tells the kinds of log apart.
 
-    ``statements`` make format 1, and each of ``upgrades`` makes the next format of the one before.
+    ``statements`` make the format ``first``, and each of ``upgrades`` makes the next format of the
+    one before; an older one is refused.
     """
 
     kind: str
     application_id: int
     statements: tuple[str, ...]
     upgrades: tuple[tuple[str, ...], ...] = ()
+    first: int = 1
 
     @property
     def version(self) -> int:
         """The format that this version of Headwater reads and writes."""
-        return 1 + len(self.upgrades)
+        return self.first + len(self.upgrades)
 
 
 @contextlib.contextmanager
@@ -94,12 +96,12 @@ def build(connection: apsw.Connection, schema: Schema) -> None:
     for statement in schema.statements:
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {schema.application_id}").fetchall()
-    _upgrade(connection, schema, 1)
+    _upgrade(connection, schema, schema.first)
 
 
 def _upgrade(connection: apsw.Connection, schema: Schema, version: int) -> None:
     """From a format to the newest one, in the caller's transaction."""
-    for statements in schema.upgrades[version - 1 :]:
+    for statements in schema.upgrades[version - schema.first :]:
         for statement in statements:
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {schema.version}").fetchall()
@@ -225,6 +227,12 @@ def _check(connection: apsw.Connection, path: Path, schema: Schema) -> None:
         raise LogError(
             f"{path}: has format {found}, newer than {schema.version}, the newest that this "
             "version of Headwater reads; upgrade Headwater"
+        )
+    if found < schema.first:
+        raise LogError(
+            f"{path}: has format {found}, older than {schema.first}, the oldest that this version "
+            "of Headwater reads; `headwater export` items, users and events by the version that "
+            "wrote it, and `headwater import` them into a new data folder"
         )
 
 

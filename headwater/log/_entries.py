@@ -7,10 +7,8 @@ from hashlib import blake2b
 from math import isfinite
 from typing import Any
 
-import msgspec
-
 from headwater.errors import LogError
-from headwater.types import Blank, Entry, Event, Item, Promotion, Rollback, User
+from headwater.types import Entry, Event, Item, User
 
 MAX_NESTING = 64
 """Deepest nesting of an event's context. Decoding recurses, and how deep it may depends on the
@@ -18,15 +16,6 @@ caller's stack: without a limit, an event that one thread could store would stop
 
 DEAD_LETTERS_KEPT = 100_000
 """Newest dead letters that are kept: a client that only sends garbage must not fill the disk."""
-
-Row = tuple[bytes | None, str | None, str | None, float, float, bytes]
-"""entry_id, source, event_id (None for what isn't an event), received_at, own time, payload."""
-
-_encode = msgspec.json.Encoder().encode
-_decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
-
-BLANK = _encode(Blank())
-"""The payload of an erased entry."""
 
 NO_TIME = 0.0
 """Own time of an entry that isn't an event: it must not move the stream time, or a catalogue that
@@ -40,15 +29,20 @@ PROMOTIONS = "headwater/promotion"
 ORDERS = frozenset({ROLLBACKS, PROMOTIONS})
 
 
-def check(entries: Sequence[Entry], received_at: float) -> None:
+def check(entries: Sequence[Entry], received_at: float, first: int = 0) -> None:
     """Refuses numbers that aren't finite: JSON has none, and no time is before or after NaN.
+
+    Args:
+        entries: of one call.
+        received_at: seconds since 1970.
+        first: place of the first of them in that call.
 
     Raises:
         LogError: names the entry and the field.
     """
     if not isfinite(received_at):
         raise LogError(f"received_at is {received_at!r}; give a finite number of seconds")
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate(entries, first):
         if type(entry) is Event:
             if not isfinite(entry.timestamp):
                 raise _not_finite(index, "timestamp", entry.timestamp)
@@ -60,58 +54,14 @@ def check(entries: Sequence[Entry], received_at: float) -> None:
             _check_attributes(index, entry)
 
 
-def encode(entries: Sequence[Entry], received_at: float) -> list[Row]:
-    """Rows to insert, in order.
-
-    Raises:
-        LogError: an entry can't be stored; none of its call is.
-    """
-    check(entries, received_at)
-    rows: list[Row] = []
-    for index, entry in enumerate(entries):
-        try:
-            payload = _encode(entry)
-            if type(entry) is Event:
-                source, event_id = entry.source, entry.event_id
-                id = entry_id(source, event_id)
-                own_time = min(entry.timestamp, received_at)
-                rows.append((id, source, event_id, received_at, own_time, payload))
-                if entry.context is not None:
-                    _check_nesting(index, entry.context, payload)
-            elif type(entry) is Rollback:
-                id = entry_id(ROLLBACKS, entry.rollback_id)
-                rows.append((id, ROLLBACKS, entry.rollback_id, received_at, NO_TIME, payload))
-            elif type(entry) is Promotion:
-                id = entry_id(PROMOTIONS, entry.promotion_id)
-                rows.append((id, PROMOTIONS, entry.promotion_id, received_at, NO_TIME, payload))
-            else:
-                rows.append((None, None, None, received_at, NO_TIME, payload))
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise LogError(f"entries[{index}] can't be stored as JSON: {error}") from error
-    return rows
-
-
-def entry_id(source: str | None, event_id: str) -> bytes:
-    """What the index of ids holds, by the columns of an entry, erased ones too."""
-    if source is None:
-        return bytes.fromhex(event_id)
-    return blake2b(_encode((source, event_id)), digest_size=16).digest()
+def entry_id(source: str, event_id: str) -> bytes:
+    """What the index of ids holds: a hash, by which two sources may use the same id."""
+    return blake2b(f"{len(source)}:{source}{event_id}".encode(), digest_size=16).digest()
 
 
 def erased_id(source: str, event_id: str) -> str:
     """What stands for the id of an erased event: equal for equal ids, and no id itself."""
     return entry_id(source, event_id).hex()
-
-
-def decode(offset: int, payload: bytes) -> Entry:
-    """The entry that was stored at ``offset``."""
-    try:
-        return _decoder.decode(payload)
-    except msgspec.MsgspecError as error:
-        raise LogError(
-            f"the entry at offset {offset} can't be read: {error}; a newer version of Headwater "
-            "may have written it"
-        ) from error
 
 
 def _check_item(index: int, item: Item) -> None:
@@ -132,9 +82,8 @@ def _check_attributes(index: int, entry: Item | User) -> None:
             raise _not_finite(index, f"attributes.{name}", value)
 
 
-def _check_nesting(index: int, context: dict[str, Any], payload: bytes) -> None:
-    if payload.count(b"{") + payload.count(b"[") <= MAX_NESTING:
-        return
+def check_nesting(context: dict[str, Any]) -> None:
+    """Refuses a context that nests too deep by a ``ValueError``."""
     level: list[Any] = [context]
     for _ in range(MAX_NESTING):
         level = [
@@ -145,7 +94,7 @@ def _check_nesting(index: int, context: dict[str, Any], payload: bytes) -> None:
         ]
         if not level:
             return
-    raise LogError(f"entries[{index}].context nests deeper than {MAX_NESTING} levels; flatten it")
+    raise ValueError(f"its context nests deeper than {MAX_NESTING} levels; flatten it")
 
 
 def _not_finite(index: int, field: str, value: float) -> LogError:

@@ -3,20 +3,19 @@
 A hash of its id is as good as random. In an index that is kept up at every commit, each
 new entry rewrites a page of 4 KiB of its own: at a million entries that was 13 of the 14
 microseconds that an event's commit took. So the index lags behind: the ids of the newest
-entries are held in memory, and moved into the index a range of hashes at a time, where
-many fall on one page (the idea of the log-structured merge tree; O'Neil et al., 1996).
+entries are held in memory, and moved into the index a range of hashes at a time.
 What is in memory is read from the log again by whoever opens it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
-from typing import Any
 
 import apsw
 
-from headwater.log._entries import entry_id
+from headwater.log import _table as table
+from headwater.log._blocks import ids_of
+from headwater.log._index import Index
 
 HELD = 65_536
 """Ids in memory, some 10 MB, before the sweep that moves them begins; it ends before there are
@@ -24,10 +23,6 @@ twice as many."""
 
 RANGES = 256
 """By the first byte of the hash."""
-
-ROWS_AT_ONCE = 100
-"""Rows of one statement. SQLite lets go of the interpreter's lock for each: for every row, a
-commit would wait for its turn as often among the threads that answer requests."""
 
 
 class Ids:
@@ -38,6 +33,7 @@ class Ids:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
+        self._index: Index | None = None
         self._held: list[dict[bytes, int]] = [{} for _ in range(RANGES)]
         self._n_held = 0
         self._seen = 0
@@ -46,42 +42,27 @@ class Ids:
 
     def catch_up(self, end: int) -> None:
         """Takes in what others have appended, through the offset ``end``."""
-        if self._seen == end:
+        if self._index is None:
+            # Only now does it say what is in the index: from here on others' ids are held here.
+            self._index = Index(self._connection)
+            self._seen = int(self._connection.execute("SELECT through FROM indexed").get)
+        if self._seen >= end:
             return
-        indexed = self._connection.execute("SELECT through FROM indexed").get
-        self._seen = max(self._seen, indexed)
-        while self._seen < end:
-            rows: list[Any] = self._connection.execute(
-                "SELECT offset, source, event_id FROM events"
-                " WHERE offset > ? ORDER BY offset LIMIT ?",
-                (self._seen, HELD),
-            ).fetchall()
-            if not rows:
-                break
-            self.add(
-                [
-                    (entry_id(source, event_id), offset)
-                    for offset, source, event_id in rows
-                    if event_id is not None
-                ],
-                rows[-1][0],
-            )
-            if len(rows) == HELD:
+        while pieces := table.pieces(self._connection, self._seen, min(HELD, end - self._seen)):
+            found = [
+                (id, offset)
+                for block, start, stop in pieces
+                for offset, id in enumerate(ids_of(block)[start:stop], block.first + start)
+                if id is not None
+            ]
+            self.add(found, pieces[-1].block.first + pieces[-1].stop - 1)
+            if self._seen < end:
                 self.sweep(HELD)
-        self._seen = end
 
     def find(self, wanted: Sequence[bytes]) -> dict[bytes, int]:
         """Those that are there, or were until they were dropped, with their offsets."""
-        found: dict[bytes, int] = {}
-        if not wanted:
-            return found
-        for number in range(0, len(wanted), ROWS_AT_ONCE):
-            part = wanted[number : number + ROWS_AT_ONCE]
-            found.update(
-                self._connection.execute(
-                    f"SELECT id, offset FROM ids WHERE id IN ({','.join('?' * len(part))})", part
-                )
-            )
+        assert self._index is not None, "catch_up comes first"
+        found = dict(self._index.find(wanted)) if wanted else {}
         held = self._held
         for id in wanted:
             offset = held[id[0]].get(id)
@@ -98,38 +79,27 @@ class Ids:
         self._n_held += n
         self._seen = end
 
-    def sweep(self, n: int, oldest: int = 0) -> None:
+    def sweep(self, n: int, start: int = 0) -> None:
         """Moves ``n`` ids or more into the index, where there are too many in memory.
 
         Args:
             n: ids.
-            oldest: offset before which entries were dropped, and their ids with them.
+            start: offset through which entries were dropped, and their ids with them.
         """
+        assert self._index is not None, "catch_up comes first"
         if self._swept == RANGES:
             if self._n_held < HELD:
                 return
             self._swept, self._sweep_end = 0, self._seen
         while n > 0 and self._swept < RANGES:
-            moved = self._held[self._swept]
+            moved = list(self._held[self._swept].items())
             self._held[self._swept] = {}
             self._swept += 1
             self._n_held -= len(moved)
             n -= len(moved)
-            kept = sorted(id_offset for id_offset in moved.items() if id_offset[1] >= oldest)
-            insert(self._connection, "INSERT OR REPLACE INTO ids", kept)
+            if moved:
+                self._index.add(moved, start)
         if self._swept == RANGES:
             self._connection.execute(
                 "UPDATE indexed SET through = max(through, ?)", (self._sweep_end,)
             )
-
-
-def insert(
-    connection: apsw.Connection, into: str, rows: Sequence[tuple[apsw.SQLiteValue, ...]]
-) -> None:
-    """Inserts rows of one width, many to a statement."""
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        part = rows[start : start + ROWS_AT_ONCE]
-        one = f"({','.join('?' * len(part[0]))})"
-        connection.execute(
-            f"{into} VALUES{','.join([one] * len(part))}", tuple(chain.from_iterable(part))
-        )

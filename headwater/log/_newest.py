@@ -1,71 +1,62 @@
-"""The newest entries that a process has appended, for its own readers."""
+"""The newest blocks that a process has appended, for its own readers."""
 
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import islice
 
-from headwater.log._entries import decode
-from headwater.types import Record
+from headwater.log._blocks import Block, Piece
+from headwater.log._table import among
 
 BYTES = 16_000_000
 """Of payloads that are kept; the older half makes place."""
 
-Stored = tuple[int, str | None, str | None, float, float, bytes]
-"""offset, source, event_id, received_at, stream_time, payload: a row of the events table."""
-
 
 class Newest:
-    """Rows without a gap, through the newest that was appended here.
+    """Blocks without a gap, through the newest that was appended here.
 
     Who serves what it takes in reads each event twice, soon after. From the file that costs a
-    step of SQLite for every row, and with each a turn at the interpreter's lock, for which the
-    threads that answer requests compete. Rows are decoded when they are first read, and as
-    those of the file are.
+    step of SQLite for every block, and with each a turn at the interpreter's lock, for which the
+    threads that answer requests compete.
     """
 
     def __init__(self) -> None:
-        self._rows: list[Stored | Record] = []
-        self._first = 1
+        self._blocks: list[Block] = []
+        self._firsts: list[int] = []
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def append(self, rows: Sequence[Stored]) -> None:
+    def append(self, blocks: Sequence[Block]) -> None:
         """Keeps what was committed; what another process has appended meanwhile makes a gap."""
-        if not rows:
+        if not blocks:
             return
         with self._lock:
-            if rows[0][0] != self._first + len(self._rows):
-                self._rows, self._bytes, self._first = [], 0, rows[0][0]
-            self._rows += rows
-            self._bytes += sum(len(row[5]) for row in rows)
+            if self._blocks and self._blocks[-1].first + self._blocks[-1].n != blocks[0].first:
+                self._clear()
+            self._blocks += blocks
+            self._firsts += [block.first for block in blocks]
+            self._bytes += sum(len(block.payload) for block in blocks)
             if self._bytes > BYTES:
-                n = len(self._rows) // 2
-                del self._rows[:n]
-                self._first += n
-                self._bytes //= 2
+                n = len(self._blocks) // 2
+                self._bytes -= sum(len(block.payload) for block in self._blocks[:n])
+                del self._blocks[:n], self._firsts[:n]
 
-    def after(self, offset: int, limit: int) -> list[Record]:
-        """Records from ``offset`` + 1 on, as many as there are and are asked for; none where the
-        first of them isn't here.
+    def after(self, offset: int, limit: int) -> list[Piece]:
+        """Where entries from ``offset`` + 1 on are, as many as there are and are asked for; none
+        where the first of them isn't here.
         """
         with self._lock:
-            start = offset + 1 - self._first
-            rows = self._rows[start : start + limit] if start >= 0 else []
-        records = [
-            row
-            if isinstance(row, Record)
-            else Record(row[0], row[3], row[4], decode(row[0], row[5]))
-            for row in rows
-        ]
-        with self._lock:
-            start = offset + 1 - self._first
-            if rows and 0 <= start < len(self._rows) and self._rows[start] is rows[0]:
-                self._rows[start : start + len(records)] = records
-        return records
+            place = bisect_right(self._firsts, offset + 1) - 1
+            if place < 0:
+                return []
+            return among(islice(self._blocks, place, None), offset, limit)
 
     def clear(self) -> None:
         """Forgets them: what is in the file has changed."""
         with self._lock:
-            self._rows, self._bytes = [], 0
-            self._first = 1
+            self._clear()
+
+    def _clear(self) -> None:
+        self._blocks, self._firsts, self._bytes = [], [], 0

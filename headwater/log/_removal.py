@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import apsw
 
-from headwater.log._entries import BLANK, entry_id, erased_id
+from headwater.log import _index
+from headwater.log import _table as table
+from headwater.log._blocks import Piece, blanked, cut, times
 
 DROPPED_AT_ONCE = 100
 """Rows of one transaction, during which nobody else commits. In a log of a million events, with ten
@@ -17,24 +19,19 @@ rows it was 26 ms, with 1,000 rows 46 ms."""
 def drop(connection: apsw.Connection, through: int) -> bool:
     """Drops at most ``DROPPED_AT_ONCE`` entries, and dead letters; True if any are left to drop."""
     connection.execute("BEGIN IMMEDIATE")
-    # Two questions: one that asks for both ends reads all that is between them.
-    first = connection.execute("SELECT min(offset) FROM events").get
-    newest = connection.execute("SELECT max(offset) FROM events").get
-    through = min(through, (newest or 0) - 1)
-    last = min(through, (first or 1) - 1 + DROPPED_AT_ONCE)
-    if first is None or last < first:
+    start, end = table.start(connection), table.end(connection)
+    through = min(through, end - 1)
+    last = min(through, start + DROPPED_AT_ONCE)
+    if last <= start:
         connection.execute("COMMIT")
         return False
-    ids = [
-        (entry_id(source, event_id), last)
-        for source, event_id in connection.execute(
-            "SELECT source, event_id FROM events WHERE offset <= ? AND event_id IS NOT NULL",
-            (last,),
-        )
-    ]
-    connection.executemany("DELETE FROM ids WHERE id = ? AND offset <= ?", ids)
-    connection.execute("DELETE FROM events WHERE offset <= ?", (last,))
-    oldest = connection.execute("SELECT received_at FROM events ORDER BY offset LIMIT 1").get
+    for piece in table.pieces(connection, start, last - start):
+        block, _, stop = piece
+        table.delete(connection, block)
+        if stop < block.n:
+            table.insert(connection, [cut(Piece(block, stop, block.n))])
+    _index.drop(connection, last)
+    (oldest,) = table.pieces(connection, last, 1)
     connection.execute(
         # By number, which is the order of receipt but for a commit's: no index is needed.
         """DELETE FROM dead_letters
@@ -42,7 +39,7 @@ def drop(connection: apsw.Connection, through: int) -> bool:
             AND number < coalesce(
                 (SELECT min(number) FROM dead_letters WHERE received_at >= :oldest),
                 9223372036854775807)""",
-        {"at_once": DROPPED_AT_ONCE, "oldest": oldest},
+        {"at_once": DROPPED_AT_ONCE, "oldest": float(times(oldest)[0][0])},
     )
     connection.execute("COMMIT")
     return bool(last < through)
@@ -52,15 +49,12 @@ def blank(connection: apsw.Connection, offsets: Sequence[int]) -> None:
     """Blanks entries in one transaction; what they held is overwritten in the file."""
     connection.execute("PRAGMA secure_delete = ON").fetchall()
     connection.execute("BEGIN IMMEDIATE")
-    for offset in offsets:
-        source, event_id = connection.execute(
-            "SELECT source, event_id FROM events WHERE offset = ?", (offset,)
-        ).get
-        if source is not None:
-            event_id = erased_id(source, event_id)
-        # An erased event has no source: so it is told from one that came with such an id.
-        connection.execute(
-            "UPDATE events SET source = NULL, event_id = ?, payload = ? WHERE offset = ?",
-            (event_id, BLANK, offset),
-        )
+    left = sorted(offsets)
+    while left:
+        (piece,) = table.pieces(connection, left[0] - 1, 1)
+        block = piece.block
+        here = [offset for offset in left if offset < block.first + block.n]
+        table.delete(connection, block)
+        table.insert(connection, blanked(block, here))
+        left = left[len(here) :]
     connection.execute("COMMIT")

@@ -20,6 +20,7 @@ from headwater.log._entries import (
     check,
     erased_id,
 )
+from headwater.log.chunks import Chunk
 from headwater.types import Appended, Blank, DeadLetter, Entry, Event, Promotion, Record, Rollback
 
 
@@ -122,6 +123,9 @@ class MemoryEventsLog(_Waiting):
             if place < 0:
                 raise Dropped(self._start)
             return self._records[place : place + limit]
+
+    def chunk(self, after: int, limit: int) -> Chunk:
+        return Chunk.of(self.read(after, limit))
 
     def start(self) -> int:
         return self._start

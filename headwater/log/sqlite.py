@@ -18,8 +18,10 @@ from typing import Any
 import apsw
 
 from headwater.errors import Dropped, Fenced, LogError
-from headwater.log import StoredUpdate
+from headwater.log import StoredUpdate, _index
+from headwater.log import _table as table
 from headwater.log._append import Submission, commit
+from headwater.log._blocks import Part, Piece, chunk, parts, records
 from headwater.log._database import (
     Readers,
     Schema,
@@ -29,26 +31,22 @@ from headwater.log._database import (
     create,
     explained,
 )
-from headwater.log._entries import PROMOTIONS, ROLLBACKS, Row, decode, encode
 from headwater.log._ids import Ids
 from headwater.log._newest import Newest
+from headwater.log._payloads import PROMOTION, ROLLBACK
 from headwater.log._removal import blank, drop
 from headwater.log._wake import Wake
-from headwater.types import Appended, DeadLetter, Entry, Promotion, Record, Rollback
+from headwater.log.chunks import Chunk
+from headwater.types import Appended, DeadLetter, Entry, Record
 
 _EVENTS = Schema(
     kind="an events log",
     application_id=0x48574556,
     statements=(
-        """CREATE TABLE events(
-            offset INTEGER PRIMARY KEY AUTOINCREMENT,
-            source TEXT,
-            event_id TEXT,
-            received_at REAL NOT NULL,
-            stream_time REAL NOT NULL,
-            payload BLOB NOT NULL)""",
-        """CREATE UNIQUE INDEX events_by_id ON events(source, event_id)
-            WHERE event_id IS NOT NULL""",
+        *table.STATEMENTS,
+        *_index.STATEMENTS,
+        "CREATE TABLE indexed(through INTEGER NOT NULL)",
+        "INSERT INTO indexed VALUES(0)",
         """CREATE TABLE dead_letters(
             number INTEGER PRIMARY KEY AUTOINCREMENT,
             received_at REAL NOT NULL,
@@ -57,26 +55,8 @@ _EVENTS = Schema(
             field TEXT NOT NULL,
             reason TEXT NOT NULL)""",
     ),
-    upgrades=(
-        # Format 2 has the same tables, but may begin later and hold blanks: who knows format 1
-        # alone would take the rest of a log for all of it.
-        (),
-        # Format 3 keeps ids by their hash, and its index lags behind. The first append to an
-        # older log fills it.
-        (
-            "DROP INDEX events_by_id",
-            "CREATE TABLE ids(id BLOB PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID",
-            "CREATE TABLE indexed(through INTEGER NOT NULL)",
-            "INSERT INTO indexed VALUES(0)",
-            f"""CREATE INDEX rollbacks ON events(offset)
-                WHERE source = '{ROLLBACKS}' AND event_id IS NOT NULL""",
-        ),
-        # Format 4 may hold promotions.
-        (
-            f"""CREATE INDEX promotions ON events(offset)
-                WHERE source = '{PROMOTIONS}' AND event_id IS NOT NULL""",
-        ),
-    ),
+    # Those before kept a row for each entry.
+    first=5,
 )
 
 _UPDATES = Schema(
@@ -127,38 +107,35 @@ class SqliteEventsLog:
 
     def submit(self, entries: Sequence[Entry], received_at: float) -> Future[list[Appended]]:
         try:
-            rows = encode(entries, received_at)
+            made = parts(entries, received_at)
         except LogError as error:
             refused: Future[list[Appended]] = Future()
             refused.set_exception(error)
             return refused
-        return self._submit(rows, ())
+        return self._submit(made, ())
 
     def append(self, entries: Sequence[Entry], received_at: float) -> list[Appended]:
         return self.submit(entries, received_at).result()
 
     def read(self, after: int, limit: int) -> list[Record]:
-        records = self._newest.after(after, limit)
-        if len(records) < limit:
-            last, left = (records[-1].offset if records else after), limit - len(records)
-            records += self._records("WHERE offset > ? ORDER BY offset LIMIT ?", (last, left))
-        if records and records[0].offset > after + 1 and (start := self.start()) > after:
-            raise Dropped(start)
-        return records
+        return [record for piece in self._pieces(after, limit) for record in records(piece)]
+
+    def chunk(self, after: int, limit: int) -> Chunk:
+        return chunk(self._pieces(after, limit))
 
     def rollbacks(self, after: int) -> list[Record]:
-        return self._orders(ROLLBACKS, Rollback, after)
+        return self._orders(ROLLBACK, after)
 
     def promotions(self, after: int) -> list[Record]:
-        return self._orders(PROMOTIONS, Promotion, after)
+        return self._orders(PROMOTION, after)
 
     def start(self) -> int:
         with self._readers.connection() as connection:
-            return int(connection.execute("SELECT min(offset) FROM events").get or 1) - 1
+            return table.start(connection)
 
     def end(self) -> int:
         with self._readers.connection() as connection:
-            return int(connection.execute("SELECT max(offset) FROM events").get or 0)
+            return table.end(connection)
 
     def size(self) -> int:
         with self._readers.connection() as connection:
@@ -202,23 +179,21 @@ class SqliteEventsLog:
             )
             return int(found.get or 0)
 
-    def _records(self, which: str, bindings: tuple[str | int, ...]) -> list[Record]:
-        with self._readers.connection() as connection:
-            rows: list[Any] = connection.execute(
-                f"SELECT offset, received_at, stream_time, payload FROM events {which}", bindings
-            ).fetchall()
-        return [
-            Record(offset, received_at, stream_time, decode(offset, payload))
-            for offset, received_at, stream_time, payload in rows
-        ]
+    def _pieces(self, after: int, limit: int) -> list[Piece]:
+        pieces = self._newest.after(after, limit)
+        missing = limit - sum(piece.stop - piece.start for piece in pieces)
+        if missing > 0:
+            last = pieces[-1].block.first + pieces[-1].stop - 1 if pieces else after
+            with self._readers.connection() as connection:
+                pieces += table.pieces(connection, last, missing)
+        if pieces and pieces[0].block.first > after + 1 and (start := self.start()) > after:
+            raise Dropped(start)
+        return pieces
 
-    def _orders(self, source: str, kind: type[Entry], after: int) -> list[Record]:
-        found = self._records(
-            f"WHERE source = '{source}' AND event_id IS NOT NULL AND offset > ? ORDER BY offset",
-            (after,),
-        )
-        # A client may name its source as it likes.
-        return [record for record in found if isinstance(record.entry, kind)]
+    def _orders(self, kind: int, after: int) -> list[Record]:
+        with self._readers.connection() as connection:
+            pieces = table.orders(connection, kind, after)
+        return [record for piece in pieces for record in records(piece)]
 
     def _letters(self, which: str, bindings: tuple[int | None, ...]) -> list[DeadLetter]:
         with self._readers.connection() as connection:
@@ -249,7 +224,7 @@ class SqliteEventsLog:
         self._readers.close()
 
     def _submit(
-        self, rows: list[Row], letters: Sequence[DeadLetter], settled: Sequence[int] = ()
+        self, parts: list[Part], letters: Sequence[DeadLetter], settled: Sequence[int] = ()
     ) -> Future[list[Appended]]:
         future: Future[list[Appended]] = Future()
         # Not cancellable: a waiter that gives up can't take back what is being committed.
@@ -264,7 +239,7 @@ class SqliteEventsLog:
                     target=self._write, name=f"append to {self._path.name}", daemon=True
                 )
                 self._thread.start()
-            self._queue.put(Submission(rows, letters, future, settled))
+            self._queue.put(Submission(parts, letters, future, settled))
         return future
 
     def _write(self) -> None:
@@ -282,7 +257,7 @@ class SqliteEventsLog:
                 if connection is None:
                     connection = connect(self._path, self._synchronous, self._vfs)
                     ids = Ids(connection)
-                answers, rows = commit(connection, ids, submissions)
+                answers, blocks = commit(connection, ids, submissions)
             except Exception as error:
                 # Whatever it was, its callers hear of it and the next commit gets a new connection.
                 abandon(connection)
@@ -294,7 +269,7 @@ class SqliteEventsLog:
                     failure.__cause__ = error
                     submission.future.set_exception(failure)
                 continue
-            self._newest.append(rows)
+            self._newest.append(blocks)
             self._wake.notify()
             for submission, answer in zip(submissions, answers, strict=True):
                 submission.future.set_result(answer)

@@ -17,12 +17,13 @@ import numpy as np
 from headwater.config import Config
 from headwater.evaluate import Outcomes, compare, ndcg_gains
 from headwater.log import EventsLog
+from headwater.log.chunks import Chunk
 from headwater.loop._fold import Fold
 from headwater.loop._learner import Learner
 from headwater.model import EXPERTS, many_threads
 from headwater.preprocess import Preprocessor, joined, taken
 from headwater.train import ListPasses, Pasts, SequencePasses, is_judge
-from headwater.types import NO_ROW, Batch, Event, Flags, Gone, Ranking, Record, State, UserRemoval
+from headwater.types import NO_ROW, Batch, Flags, Gone, Ranking, State, UserRemoval
 
 CHUNK = 1_000
 """Entries that are folded, and lists that are ranked, at a time."""
@@ -186,21 +187,20 @@ def relearn(config: Config, learner: Learner, events: EventsLog, progress: Progr
     fold = learner.fold
     backfill = Backfill(config, fold, progress)
     offsets = [
-        record.offset
-        for records in _chunked(events, events.start())
-        for record in records
-        if isinstance(record.entry, Event)
+        offset
+        for read in _chunked(events, events.start())
+        for offset in read.offsets[read.places].tolist()
     ]
     held = round(config.backfill.hold_out * len(offsets))
     end = events.end()
     until = offsets[-held] - 1 if held else end
     while fold.offset < until:
-        records = fold.until_cut(events.read(fold.offset, min(CHUNK, until - fold.offset)))
-        batch, removed = fold.batch(records)
+        read = fold.until_cut(events.chunk(fold.offset, min(CHUNK, until - fold.offset)))
+        batch, removed = fold.batch(read)
         backfill.count(batch)
-        hidden = [r.entry.user_id for r in records if isinstance(r.entry, UserRemoval)]
+        hidden = [r.entry.user_id for r in read.others if isinstance(r.entry, UserRemoval)]
         rows = np.array(fold.preprocess.users.known(hidden), np.int32)
-        gone = fold.forget(records, removed)
+        gone = fold.forget(read, removed)
         learner.stages.remember(batch, gone)
         backfill.forget(Gone(gone.items, np.union1d(gone.users, rows)))
         progress("counting", fold.offset, end, "")
@@ -222,18 +222,18 @@ def _ahead(config: Config, fold: Fold, events: EventsLog, every: int) -> Batch:
     preprocess = Preprocessor(config.model_copy(update={"preprocess": rows_only}))
     preprocess.load(fold.preprocess.state())
     batches, seen = [preprocess.batch([])[0]], 0
-    for records in _chunked(events, fold.offset):
-        batch, _ = preprocess.batch([r for r in records if isinstance(r.entry, Event)])
+    for read in _chunked(events, fold.offset):
+        batch, _ = preprocess.batch(read.events_only())
         batches.append(taken(batch, np.arange(-seen % every, len(batch), every)))
         seen += len(batch)
     return joined(batches)
 
 
-def _chunked(events: EventsLog, after: int) -> Iterator[list[Record]]:
-    """The records behind an offset."""
-    while records := events.read(after, CHUNK):
-        yield records
-        after = records[-1].offset
+def _chunked(events: EventsLog, after: int) -> Iterator[Chunk]:
+    """The entries behind an offset."""
+    while len(read := events.chunk(after, CHUNK)):
+        yield read
+        after = int(read.offsets[-1])
 
 
 def _chunks(batch: Batch) -> Iterator[Batch]:

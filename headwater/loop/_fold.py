@@ -8,6 +8,7 @@ import numpy as np
 
 from headwater.config import Config
 from headwater.deploy import Shape
+from headwater.log.chunks import Chunk, Entries, Read, bounds, chunk, others, through
 from headwater.model import Model
 from headwater.preprocess import CATEGORY, Preprocessor
 from headwater.recommend import Features, Recommender, UserVectors
@@ -79,6 +80,7 @@ class Fold:
         self._withheld = np.zeros(0, np.bool_)
         self._withheld_of = 0  # rows that are up to date, but for those that are in doubt
         self._in_doubt: list[Ints] = []
+        self._doubted = np.zeros(0, np.bool_)  # those that are in it
 
     @property
     def n_items(self) -> int:
@@ -108,6 +110,7 @@ class Fold:
         if self.config.recommend.catalogue == "all":
             eligible |= known.lists(rows)
         self._withheld[rows] = ~eligible | known.holds_back(rows)
+        self._doubted[rows[rows < len(self._doubted)]] = False
         self._withheld_of, self._in_doubt = n, []
         return self._withheld[:n].copy()
 
@@ -136,7 +139,7 @@ class Fold:
 
     def admitted(self, records: Sequence[Record]) -> Sequence[Record]:
         """The records without the events that a rollback has set aside."""
-        if not len(self._passed_over) or records[0].offset > self._passed_over[:, 1].max():
+        if not records or not self._may_be_set_aside(records[0].offset):
             return records
         return [
             record
@@ -144,13 +147,14 @@ class Fold:
             if not isinstance(record.entry, Event) or not self.is_set_aside(record.offset)
         ]
 
-    def batch(self, records: Sequence[Record]) -> tuple[Batch, Ints]:
-        """Folds records into histories and catalogue; returns the batch, and removed item rows.
+    def batch(self, entries: Entries) -> tuple[Batch, Ints]:
+        """Folds entries into histories and catalogue; returns the batch, and removed item rows.
 
         The batch holds the admitted ones, and ends where all of them end.
         """
-        batch, changes = self.preprocess.batch(self.admitted(records))
-        batch.end = records[-1].offset
+        read = chunk(entries)
+        batch, changes = self.preprocess.batch(self._admitted(read))
+        batch.end = int(read.offsets[-1])
         self.model.grow(self.n_items)
         self.model.describe(changes.described, changes.tokens)
         self._mark_categories(np.unique(changes.tokens[changes.tokens != NO_ROW]))
@@ -159,14 +163,14 @@ class Fold:
         self._doubt(named, changes.described, changes.removed)
         return batch, changes.removed
 
-    def forget(self, records: Sequence[Record], removed: Ints) -> Gone:
+    def forget(self, entries: Entries, removed: Ints) -> Gone:
         """Ends a batch once it is learned: what was removed goes, and at a sweep what expired.
 
         Args:
-            records: the batch.
+            entries: the batch.
             removed: item rows that ``batch`` gave.
         """
-        swept = self.preprocess.sweep(records)
+        swept = self.preprocess.sweep(entries)
         gone = Gone(removed, NOTHING) if swept is None else swept
         gone.items = np.union1d(gone.items, removed)
         if len(gone.items):
@@ -200,34 +204,55 @@ class Fold:
         self._passed_over = state["rollbacks.passed_over"].copy()
         self.rolled_back = int(state["rollbacks.through"])
         self._withheld_of, self._in_doubt = 0, []
+        self._doubted = np.zeros(0, np.bool_)
         self._is_category = np.zeros(0, np.bool_)
         self._mark_categories(np.arange(len(self.preprocess.tokens), dtype=np.int32))
 
-    def until_cut(self, records: list[Record]) -> list[Record]:
+    def until_cut(self, entries: Read) -> Read:
         """Those through the first removal or sweep: what is forgotten there must not depend on
         where batches end.
         """
-        every = self.config.preprocess.sweep_events
-        if not records:
-            return records
-        next_sweep = records[0].offset + -records[0].offset % every
-        kinds = {type(record.entry) for record in records}
-        if records[-1].offset >= next_sweep or ItemRemoval in kinds:
-            for k, record in enumerate(records):
-                if isinstance(record.entry, ItemRemoval) or record.offset >= next_sweep:
-                    return records[: k + 1]
-        return records
+        if not len(entries):
+            return entries
+        first, last, _ = bounds(entries)
+        sweep = first + -first % self.config.preprocess.sweep_events
+        removals = (r.offset for r in others(entries) if isinstance(r.entry, ItemRemoval))
+        cut = min(sweep, next(removals, sweep))
+        return entries if last <= cut else through(entries, cut)
 
     def is_set_aside(self, offset: int) -> bool:
         """Whether a rollback that this state knows of passes over what stands there."""
         first, through = self._passed_over.T
         return bool(((first <= offset) & (offset <= through)).any())
 
+    def _may_be_set_aside(self, first: int) -> bool:
+        """Whether anything from the offset ``first`` on may be."""
+        return bool(len(self._passed_over)) and first <= int(self._passed_over[:, 1].max())
+
+    def _admitted(self, read: Chunk) -> Chunk:
+        """Likewise by the column."""
+        if not self._may_be_set_aside(int(read.offsets[0])):
+            return read
+        offsets = read.offsets[read.places][:, None]
+        first, through = self._passed_over.T
+        aside = ((first <= offsets) & (offsets <= through)).any(axis=1)
+        kept = np.ones(len(read), np.bool_)
+        kept[read.places[aside]] = False
+        return read.only(kept)
+
     def _doubt(self, *rows: Ints) -> None:
         """Whether these may be recommended may have changed."""
-        self._in_doubt += rows
+        if self.n_items > len(self._doubted):
+            grown = np.zeros(2 * self.n_items, np.bool_)
+            grown[: len(self._doubted)] = self._doubted
+            self._doubted = grown
+        for some in rows:
+            new = some[~self._doubted[some]]
+            if len(new):
+                self._doubted[new] = True
+                self._in_doubt.append(np.unique(new))
         if len(self._in_doubt) > _APART:  # nobody may ask for long
-            self._in_doubt = [np.unique(np.concatenate(self._in_doubt))]
+            self._in_doubt = [np.concatenate(self._in_doubt)]
 
     def _mark_categories(self, tokens: Ints) -> None:
         """Notes which of the tokens are categories; a row may have been another token's."""

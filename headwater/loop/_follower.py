@@ -275,19 +275,18 @@ class Follower:
 
     def _fold_events(self, end: int) -> None:
         while self.offset < end:
-            records = self.fold.until_cut(self._events.read(self.offset, _READ))
-            batch, removed = self.fold.batch(records)
+            read = self.fold.until_cut(self._events.chunk(self.offset, _READ))
+            batch, removed = self.fold.batch(read)
             if len(batch):
                 self.fold.model.count(batch)
-            gone = self.fold.forget(records, removed)
+            gone = self.fold.forget(read, removed)
             self._forgotten_items.note(gone.items, batch.end)
             self._forgotten_tokens.note(gone.tokens, batch.end)
-            kinds = {type(record.entry) for record in records}
-            if len(gone.items) or Item in kinds:
+            if len(gone.items) or any(isinstance(r.entry, Item) for r in read.others):
                 self._vectors.clear()
-            if Event in kinds:
-                newest = next(r for r in reversed(records) if isinstance(r.entry, Event))
-                self._clock = (newest.stream_time, newest.received_at)
+            if len(read.places):
+                newest = read.places[-1]
+                self._clock = (float(read.times[newest]), float(read.received[newest]))
 
     def _apply(self, stored: StoredUpdate) -> None:
         """Takes over one update; on a gap or a new epoch, starts again from a snapshot.

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 from numba import njit
 
 from headwater.config import DAY, Config
+from headwater.log.chunks import Chunk, Entries, bounds, chunk
 from headwater.preprocess._activity import Activity
 from headwater.preprocess._admission import Admission
 from headwater.preprocess._catalogue import Catalogue, Profiles
@@ -29,7 +29,6 @@ from headwater.types import (
     Batch,
     CatalogueChanges,
     Contexts,
-    Event,
     Flags,
     Gone,
     Ints,
@@ -107,21 +106,15 @@ class Preprocessor:
         """(types,) per type code, whether such an event uses its item up."""
         return self._consumes
 
-    def batch(self, records: Sequence[Record]) -> tuple[Batch, CatalogueChanges]:
+    def batch(self, entries: Entries) -> tuple[Batch, CatalogueChanges]:
         """One micro-batch, and what was said of items in it.
 
         Every event is folded into the histories; the contexts hold what was before it.
         """
         said = _Said()
-        if {type(record.entry) for record in records} <= {Event}:
-            happened = records
-            events = cast("list[Event]", [record.entry for record in records])
-            users = self._admitted_users.rows([event.user_id for event in events])
-            items = self._admitted_items.rows([event.item_id for event in events])
-        else:
-            happened = [record for record in records if isinstance(record.entry, Event)]
-            users, items = self._read_all(records, said)
-        of = columns(happened, self._codes)
+        read = chunk(entries)
+        users, items = self._rows(read, said)
+        of = columns(read, self._codes)
         codes, times = of.types, of.times
         _note(self._active_users, users, of.offsets, times, said.users)
         _note(self._active_items, items, of.offsets, times, said.items)
@@ -143,28 +136,30 @@ class Preprocessor:
             targets=targets,
             item_events_before=self._count(items),
             contexts=contexts,
-            end=records[-1].offset if records else 0,
+            end=int(read.offsets[-1]) if len(read) else 0,
         )
         described, tokens = _padded(said.described)
         return batch, CatalogueChanges(described, tokens, np.array(said.removed, np.int32))
 
-    def sweep(self, records: Sequence[Record]) -> Gone | None:
-        """Expires ids, where the records pass a multiple of ``sweep_events`` in the log.
+    def sweep(self, entries: Entries) -> Gone | None:
+        """Expires ids, where the entries pass a multiple of ``sweep_events`` in the log.
 
         Idle ids go, and beyond the maximum those that were named least recently; what the
         catalogue lists, holds back or was told of a user goes for want of room only. Rows
         are given to new ids from then on, so nothing may be left of them anywhere.
 
         Args:
-            records: the batch that was folded last.
+            entries: the batch that was folded last.
 
         Returns:
             The rows; ``None`` where no sweep is due.
         """
         every = self._sweep_every
-        if not records or (records[0].offset - 1) // every == records[-1].offset // every:
+        if not len(entries):
             return None
-        now = records[-1].stream_time
+        first, last, now = bounds(entries)
+        if (first - 1) // every == last // every:
+            return None
         kept = self.catalogue.listed(len(self.items)) | self.catalogue.withheld(len(self.items))
         items = self._active_items.expired(self.items.in_use(), kept, now)
         told = self.profiles.listed(len(self.users))
@@ -266,40 +261,47 @@ class Preprocessor:
             "active_items": self._active_items,
         }
 
-    def _read_all(self, records: Sequence[Record], said: _Said) -> tuple[Ints, Ints]:
-        """Users and items of the events among records; notes in ``said`` what the others say.
+    def _rows(self, read: Chunk, said: _Said) -> tuple[Ints, Ints]:
+        """Users and items of the events; notes in ``said`` what the other entries say.
 
         Rows are given in log order, or they would depend on where batches end.
         """
-        rows: list[tuple[int, int]] = []
-        for record in records:
-            entry = record.entry
-            if isinstance(entry, Event):
-                id = entry.item_id
-                item = NO_ROW if id is None else self._admitted_items.row(id)
-                rows.append((self._admitted_users.row(entry.user_id), item))
-            elif isinstance(entry, Item):
-                row = self.items.row(entry.item_id)
-                self.catalogue.put(row, entry)
-                said.items.append((row, record.offset, record.stream_time))
-                tokens = tokens_of(entry, self._tokens_per_item)
-                said.described.append((row, [self.tokens.row(token) for token in tokens]))
-            elif isinstance(entry, ItemRemoval):
-                row = self.items.row(entry.item_id)
-                self.catalogue.remove(row)
-                said.items.append((row, record.offset, record.stream_time))
-                said.removed.append(row)
-            elif isinstance(entry, User):
-                row = self.users.row(entry.user_id)
-                self.profiles.put(row, entry)
-                said.users.append((row, record.offset, record.stream_time))
-            elif isinstance(entry, UserRemoval):
-                user = self.users.find(entry.user_id)
-                if user != NO_ROW:
-                    self.profiles.remove(user)
-                    said.hidden.append((len(rows), user))
-        users, items = np.array(rows, np.int32).reshape(len(rows), 2).T.copy()
-        return users, items
+        if not read.others:
+            return self._admitted_users.rows(read.users), self._admitted_items.rows(read.items)
+        users, items, done = [], [], 0
+        for record, before in zip(read.others, read.events_before().tolist(), strict=True):
+            if before > done:
+                users.append(self._admitted_users.rows(read.users[done:before]))
+                items.append(self._admitted_items.rows(read.items[done:before]))
+                done = before
+            self._note_entry(record, before, said)
+        users.append(self._admitted_users.rows(read.users[done:]))
+        items.append(self._admitted_items.rows(read.items[done:]))
+        return np.concatenate(users), np.concatenate(items)
+
+    def _note_entry(self, record: Record, before: int, said: _Said) -> None:
+        """Takes in what is no event, and stands behind so many of the batch's events."""
+        entry = record.entry
+        if isinstance(entry, Item):
+            row = self.items.row(entry.item_id)
+            self.catalogue.put(row, entry)
+            said.items.append((row, record.offset, record.stream_time))
+            tokens = tokens_of(entry, self._tokens_per_item)
+            said.described.append((row, [self.tokens.row(token) for token in tokens]))
+        elif isinstance(entry, ItemRemoval):
+            row = self.items.row(entry.item_id)
+            self.catalogue.remove(row)
+            said.items.append((row, record.offset, record.stream_time))
+            said.removed.append(row)
+        elif isinstance(entry, User):
+            row = self.users.row(entry.user_id)
+            self.profiles.put(row, entry)
+            said.users.append((row, record.offset, record.stream_time))
+        elif isinstance(entry, UserRemoval):
+            user = self.users.find(entry.user_id)
+            if user != NO_ROW:
+                self.profiles.remove(user)
+                said.hidden.append((before, user))
 
     def _let_go(self, items: Ints, users: Ints) -> Gone:
         """Clears rows and takes their ids away."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import repeat
-from operator import attrgetter
 
 import numpy as np
 
-from headwater.types import Bytes, Doubles, Flags, Longs, Record
+from headwater.log.chunks import Chunk
+from headwater.types import Bytes, Doubles, Flags, Longs
 
 _UNKNOWN_TYPE = 0
 
@@ -28,26 +27,26 @@ class Columns:
     imported: Flags  # (B,)
 
 
-def columns(records: Sequence[Record], codes: Mapping[str, int]) -> Columns:
-    """The columns of records of which every one is an event's.
+def columns(chunk: Chunk, codes: Mapping[str, int]) -> Columns:
+    """The columns of a chunk's events.
 
     Args:
+        chunk: entries of the log.
         codes: event type -> its code.
     """
-    n = len(records)
-    events = [record.entry for record in records]
-    names = map(attrgetter("type"), events)
-    sessions = list(map(attrgetter("session_id"), events))
+    code = np.array([codes.get(name, _UNKNOWN_TYPE) for name in chunk.type_names], np.uint8)
+    sessions = chunk.sessions
+    n = len(sessions)
     return Columns(
-        offsets=np.fromiter(map(attrgetter("offset"), records), np.int64, n),
-        times=np.fromiter(map(attrgetter("stream_time"), records), np.float64, n),
-        received=np.fromiter(map(attrgetter("received_at"), records), np.float64, n),
-        own_times=np.fromiter(map(attrgetter("timestamp"), events), np.float64, n),
-        types=np.fromiter(map(codes.get, names, repeat(_UNKNOWN_TYPE)), np.uint8, n),
+        offsets=chunk.offsets[chunk.places],
+        times=chunk.times[chunk.places],
+        received=chunk.received[chunk.places],
+        own_times=chunk.own_times,
+        types=code[chunk.types],
         sessions=np.fromiter(map(_hash, sessions), np.int64, n)
         if any(sessions)
         else np.zeros(n, np.int64),
-        imported=np.fromiter(map(attrgetter("imported"), events), np.bool_, n),
+        imported=chunk.imported,
     )
 
 

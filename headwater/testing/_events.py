@@ -12,6 +12,7 @@ import msgspec
 
 from headwater.errors import Dropped, LogError
 from headwater.log import MAX_AHEAD, EventsLog
+from headwater.log.chunks import Chunk
 from headwater.testing._outcome import PATIENCE, raised
 from headwater.types import (
     Appended,
@@ -102,6 +103,31 @@ class EventsLogContract:
             assert seen == [f"e{n}" for n in range(25)]
             assert _ids(log.read(answers[3].offset, 2)) == ["e4", "e5"]
             assert log.read(log.end(), 10) == []
+
+    def test_reading_by_the_column_says_the_same(self, tmp_path: Path) -> None:
+        entries: list[Entry] = [
+            _event("a", 100.0),
+            msgspec.structs.replace(_event("b", 90.0), type="click", session_id="s"),
+            Item("i1"),
+            User("u1"),
+            msgspec.structs.replace(_event("c", 300.0), item_id=None, imported=True),
+            UserRemoval("u1"),
+            Rollback("r", 1, 2, 3, "ops", "why"),
+            msgspec.structs.replace(_event("d", 400.0), type="a type of its own"),
+        ]
+        with contextlib.closing(self.open(tmp_path)) as log:
+            for n in range(3):
+                log.append([_event(f"e{n}-{k}", float(k)) for k in range(300)], 200.0 + n)
+                log.append(entries[3 * n : 3 * n + 3], 300.0 + n)
+            for after, limit in ((0, 2000), (0, 1), (299, 3), (298, 8), (305, 299), (900, 9)):
+                read = log.chunk(after, limit)
+                records = log.read(after, limit)
+                assert _by_record(read) == [_said(record) for record in records]
+                no_events = [r for r in records if not isinstance(r.entry, Event)]
+                assert list(read.others) == no_events
+            assert len(log.chunk(log.end(), 10)) == 0
+            log.drop(5)
+            assert raised(lambda: log.chunk(4, 10)) is Dropped
 
     def test_an_event_counts_once(self, tmp_path: Path) -> None:
         with contextlib.closing(self.open(tmp_path)) as log:
@@ -413,6 +439,28 @@ class EventsLogContract:
             assert answers[0].older_than is not None
             assert answers[1] == Appended(2, True)
 
+    def test_entries_are_blanked_and_dropped_wherever_they_stand(self, tmp_path: Path) -> None:
+        """However a backend keeps them together."""
+        with contextlib.closing(self.open(tmp_path)) as log:
+            events = [_event(f"e{n}", 100.0 + n) for n in range(1000)]
+            log.append(events, 90_000.0)
+            erased = {2, 3, 10, 257, 258, 999, 1000}
+            log.blank([2, 10, 257])
+            log.blank(sorted(erased - {2, 10, 257}))
+            for start in (0, 1, 2, 120, 256, 257, 901):
+                log.drop(start)
+                records = log.read(start, 2000)
+                assert [record.offset for record in records] == list(range(start + 1, 1001))
+                assert [record.stream_time for record in records] == [
+                    99.0 + offset for offset in range(start + 1, 1001)
+                ]
+                assert {r.offset for r in records if r.entry == Blank()} == {
+                    offset for offset in erased if offset > start
+                }
+            again = log.append(events, 90_001.0)
+            assert [answer.offset for answer in again] == [0] * 901 + list(range(902, 1001))
+            assert log.end() == 1000
+
 
 class SharedEventsLogContract(EventsLogContract):
     """An events log that outlives its process and may be open several times at once."""
@@ -529,3 +577,32 @@ def _letter(number: int) -> DeadLetter:
 def _numbered(number: int) -> DeadLetter:
     """The same, as a log keeps it that has kept ``number`` of them."""
     return msgspec.structs.replace(_letter(number), number=number)
+
+
+def _said(record: Record) -> tuple[object, ...]:
+    """What a chunk has to say of it."""
+    place = (record.offset, record.received_at, record.stream_time)
+    if not isinstance(event := record.entry, Event):
+        return place
+    who = (event.user_id, event.item_id, event.type)
+    return (*place, *who, event.timestamp, event.session_id, event.imported)
+
+
+def _by_record(read: Chunk) -> list[tuple[object, ...]]:
+    """The same as a chunk says it, by its columns."""
+    found: list[tuple[object, ...]] = list(
+        zip(read.offsets.tolist(), read.received.tolist(), read.times.tolist(), strict=True)
+    )
+    types = [read.type_names[place] for place in read.types.tolist()]
+    of_events = zip(
+        read.users,
+        read.items,
+        types,
+        read.own_times.tolist(),
+        read.sessions,
+        read.imported.tolist(),
+        strict=True,
+    )
+    for place, event in zip(read.places.tolist(), of_events, strict=True):
+        found[place] += event
+    return found

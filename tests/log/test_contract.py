@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from headwater.log import EventsLog, StoredUpdate, UpdatesLog, _ids
+from headwater.log import EventsLog, StoredUpdate, UpdatesLog, _ids, _index
+from headwater.log.chunks import Chunk
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.testing import (
@@ -37,7 +38,7 @@ class TestSqliteEventsLogWithoutIdsInMemory(TestSqliteEventsLog):
     @pytest.fixture(autouse=True)
     def _holding_few(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_ids, "HELD", 2)
-        monkeypatch.setattr(_ids, "ROWS_AT_ONCE", 2)
+        monkeypatch.setattr(_index, "PAGE", 2)
 
 
 class TestMemoryUpdatesLog(UpdatesLogContract):
@@ -139,6 +140,16 @@ class SplitsACall(MemoryEventsLog):
 class ReadsInclusively(MemoryEventsLog):
     def read(self, after: int, limit: int) -> list[Record]:
         return super().read(max(after - 1, 0), limit)
+
+
+class ForgetsWhatIsNoEvent(MemoryEventsLog):
+    def chunk(self, after: int, limit: int) -> Chunk:
+        return super().chunk(after, limit).events_only()
+
+
+class BlanksTheNext(MemoryEventsLog):
+    def blank(self, offsets: Sequence[int]) -> None:
+        super().blank([min(offset + 1, self.end()) for offset in offsets])
 
 
 class NeverWakes(MemoryEventsLog):
@@ -247,6 +258,8 @@ UPDATES = UpdatesLogContract
         (SplitsACall, EVENTS.test_what_cannot_be_stored_is_refused_alone),
         (SplitsACall, EVENTS.test_a_call_of_many_threads_stays_together_and_in_order),
         (ReadsInclusively, EVENTS.test_reading_goes_on_after_an_offset_and_stops_at_the_limit),
+        (ForgetsWhatIsNoEvent, EVENTS.test_reading_by_the_column_says_the_same),
+        (BlanksTheNext, EVENTS.test_entries_are_blanked_and_dropped_wherever_they_stand),
         (NeverWakes, EVENTS.test_waiting_ends_when_an_offset_is_there),
         (OldestLetterFirst, EVENTS.test_dead_letters_come_newest_first),
         (NumbersAgain, EVENTS.test_a_settled_letter_is_gone_and_its_number_is_not_given_again),

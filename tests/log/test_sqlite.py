@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +17,11 @@ from hypothesis import strategies as st
 from headwater.errors import LogError
 from headwater.log import _append, _database, _ids, sqlite
 from headwater.log._append import Submission, commit
+from headwater.log._blocks import MOST, parts
 from headwater.log._database import connect
-from headwater.log._entries import BLANK, MAX_NESTING, encode, erased_id
+from headwater.log._entries import MAX_NESTING
 from headwater.log._ids import Ids
+from headwater.log.erasing import scrub
 from headwater.log.memory import MemoryEventsLog
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.types import Appended, DeadLetter, Entry, Event, Item, ItemRemoval, User, UserRemoval
@@ -78,9 +79,18 @@ class TestFiles:
         path = tmp_path / "events.db"
         SqliteEventsLog(path).close()
         newer = apsw.Connection(str(path))
-        newer.pragma("user_version", 5)
+        newer.pragma("user_version", 6)
         newer.close()
-        with pytest.raises(LogError, match=r"format 5.*upgrade"):
+        with pytest.raises(LogError, match=r"format 6.*upgrade"):
+            SqliteEventsLog(path)
+
+    def test_an_older_format_is_refused_with_what_to_do(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        with contextlib.closing(apsw.Connection(str(path))) as older:
+            older.execute("CREATE TABLE events(offset INTEGER PRIMARY KEY)")
+            older.pragma("application_id", sqlite._EVENTS.application_id)
+            older.pragma("user_version", 4)
+        with pytest.raises(LogError, match=r"events\.db: has format 4.*export.*import"):
             SqliteEventsLog(path)
 
     def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
@@ -161,7 +171,8 @@ class TestCommits:
             first = log.submit([event("first")], 2000.0)
             together = [log.submit([event(name)], 2000.0) for name in ("good", "poison", "fine")]
             other.execute(
-                "CREATE TRIGGER poisoned BEFORE INSERT ON events WHEN NEW.event_id = 'poison'"
+                "CREATE TRIGGER poisoned BEFORE INSERT ON blocks"
+                " WHEN instr(NEW.payload, CAST('poison' AS BLOB))"
                 " BEGIN SELECT RAISE(ABORT, 'the disk is on fire'); END"
             )
             other.execute("COMMIT")
@@ -205,6 +216,41 @@ class TestCommits:
         assert log.dead_letter_count() == 5
 
 
+class TestBlocks:
+    def test_what_is_committed_together_is_kept_together(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        with contextlib.closing(SqliteEventsLog(path)) as log:
+            log.append([event("first")], 2000.0)
+            with held_up(path):
+                futures = [log.submit([event(f"{n}-{k}") for k in range(3)], n) for n in range(300)]
+            for future in futures:
+                future.result(20)
+        with contextlib.closing(apsw.Connection(str(path))) as connection:
+            sizes = [n for (n,) in connection.execute("SELECT n FROM blocks ORDER BY first")]
+        assert sum(sizes) == 901
+        assert max(sizes) <= MOST
+        assert len(sizes) <= 2 + 900 / MOST + 2
+
+    def test_an_event_takes_little_more_than_its_ids(self, tmp_path: Path) -> None:
+        with contextlib.closing(SqliteEventsLog(tmp_path / "events.db")) as log:
+            empty = log.size()
+            log.append([event(f"{n:032x}", item_id=f"i{n}") for n in range(2000)], 2000.0)
+            assert log.size() - empty < 2000 * 100
+
+    def test_a_block_without_what_was_blanked_is_all_that_is_left_in_the_file(
+        self, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "events.db"
+        with contextlib.closing(SqliteEventsLog(path)) as log:
+            log.append([event(f"secret-{n}", context={"secret": n}) for n in range(400)], 2000.0)
+            kept = [event(f"kept-{n}") for n in range(400)]
+            log.append(kept, 2000.0)
+            log.blank(range(1, 401))
+            assert [record.entry for record in log.read(400, 999)] == kept
+        scrub(path)
+        assert b"secret" not in path.read_bytes()
+
+
 class TestIds:
     @pytest.fixture(autouse=True)
     def holding_few(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,12 +263,12 @@ class TestIds:
         connection = self._written(path)
         ids = Ids(connection)
         for n in range(100):
-            rows = encode([event(f"{n}-{k}") for k in range(10)], 2000.0)
-            commit(connection, ids, [Submission(rows, (), Future())])
+            made = parts([event(f"{n}-{k}") for k in range(10)], 2000.0)
+            commit(connection, ids, [Submission(made, (), Future())])
             assert sum(map(len, ids._held)) <= 2 * 50 + 10
-        indexed = connection.execute("SELECT count(*) FROM ids").get
+        indexed = connection.execute("SELECT sum(n) FROM runs").get
         assert indexed >= 1000 - (2 * 50 + 10)
-        again = encode([event(f"{n}-{k}") for n in range(100) for k in range(10)], 2000.0)
+        again = parts([event(f"{n}-{k}") for n in range(100) for k in range(10)], 2000.0)
         for reader in (ids, Ids(connection)):
             answers, _ = commit(connection, reader, [Submission(again, (), Future())])
             assert answers == [[Appended(offset, True) for offset in range(1, 1001)]]
@@ -235,34 +281,12 @@ class TestIds:
                 log.append([event(f"{n}-{k}") for k in range(10)], 2000.0)
             log.drop(490)
         with contextlib.closing(apsw.Connection(str(path))) as connection:
-            left = connection.execute("SELECT min(offset), count(*) FROM ids").get
-        assert left[0] is None or (left[0] > 490 and left[1] <= 10)
-
-    def test_ids_of_an_older_format_are_still_known(self, tmp_path: Path) -> None:
-        path = tmp_path / "events.db"
-        erased = event("erased")
-        with contextlib.closing(apsw.Connection(str(path))) as old:
-            old.pragma("journal_mode", "WAL")
-            for statement in sqlite._EVENTS.statements:
-                old.execute(statement)
-            kept = [event(f"e{n}") for n in range(120)]
-            for entry in kept:
-                old.execute(
-                    "INSERT INTO events(source, event_id, received_at, stream_time, payload)"
-                    " VALUES('', ?, 2000, 1000, ?)",
-                    (entry.event_id, msgspec.json.encode(entry)),
-                )
-            old.execute(
-                "INSERT INTO events(event_id, received_at, stream_time, payload)"
-                " VALUES(?, 2000, 1000, ?)",
-                (erased_id("", "erased"), BLANK),
-            )
-            old.pragma("application_id", sqlite._EVENTS.application_id)
-            old.pragma("user_version", 2)
-        for _ in range(2):
-            with contextlib.closing(SqliteEventsLog(path)) as log:
-                answers = log.append([*kept, erased], 2000.0)
-                assert answers == [Appended(offset, True) for offset in range(1, 122)]
+            newest, runs = connection.execute("SELECT min(newest), count(*) FROM runs").get
+            assert newest is None or newest > 490 or runs < 256
+            rows = connection.execute(
+                "SELECT count(*) FROM ids WHERE run NOT IN (SELECT number FROM runs)"
+            ).get
+            assert rows == 0
 
     def _written(self, path: Path) -> apsw.Connection:
         SqliteEventsLog(path).close()
@@ -314,13 +338,15 @@ class TestEntries:
     def test_an_entry_of_a_newer_version_is_named(
         self, log: SqliteEventsLog, tmp_path: Path
     ) -> None:
-        log.append([event("a"), event("b")], 2000.0)
+        log.append([event("a"), Item("b")], 2000.0)
         newer = apsw.Connection(str(tmp_path / "events.db"))
-        newer.execute("""UPDATE events SET payload = '{"entry": "dream"}' WHERE offset = 2""")
+        newer.execute(
+            """UPDATE blocks SET payload = '[[null, {"entry": "dream"}]]' WHERE first = 2"""
+        )
         newer.close()
         with contextlib.closing(SqliteEventsLog(tmp_path / "events.db")) as reader:
             assert len(reader.read(0, 1)) == 1
-            with pytest.raises(LogError, match=r"offset 2 can't be read.*dream"):
+            with pytest.raises(LogError, match=r"offset 2 on can't be read.*dream"):
                 reader.read(0, 10)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from headwater.config import Config
 from headwater.log import EventsLog
+from headwater.log.chunks import Chunk
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
 from headwater.types import (
@@ -90,6 +91,9 @@ class Endless:
     def read(self, after: int, limit: int) -> list[Record]:
         entries = ever_new(after, min(limit, self.newest - after))
         return [Record(k, NOW, 1e9 + k, entry) for k, entry in enumerate(entries, after + 1)]
+
+    def chunk(self, after: int, limit: int) -> Chunk:
+        return Chunk.of(self.read(after, limit))
 
 
 def size_of(state: State) -> int:

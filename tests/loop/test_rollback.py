@@ -11,6 +11,7 @@ import pytest
 from headwater.deploy import VERSIONS, Manifest, Snapshots, Versions, rollback_to
 from headwater.errors import InvalidInput
 from headwater.evaluate import Outcomes
+from headwater.log.chunks import Entries, chunk
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
 from headwater.types import (
@@ -19,7 +20,6 @@ from headwater.types import (
     Event,
     Item,
     Lineage,
-    Record,
     Request,
     Rollback,
     State,
@@ -225,10 +225,10 @@ def test_a_batch_that_cannot_even_be_counted_is_set_aside_in_both_roles(
     follower = Follower(config, events, updates, tmp_path)
     fold = follower.fold.batch
 
-    def failing(records: list[Record]) -> Any:
-        if any(record.offset == 250 for record in records):
+    def failing(entries: Entries) -> Any:
+        if 250 in chunk(entries).offsets:
             raise ValueError("no way")
-        return fold(records)
+        return fold(entries)
 
     follower.fold.batch = failing  # type: ignore[assignment,method-assign]
     with pytest.raises(ValueError, match="no way"):

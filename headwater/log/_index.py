@@ -1,0 +1,188 @@
+"""The index of ids in an events log's file: sorted runs, and a filter of what is in them.
+
+A log-structured merge tree (O'Neil et al., 1996): ids come in runs, of which the smaller ones are
+merged as in a binary counter (Bentley and Saxe, 1980), so that an id is written some times
+over, but always among its neighbours. Most that is asked for isn't there; that a Bloom filter
+(1970) in memory tells without a look.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apsw
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.types import Flags
+
+STATEMENTS = (
+    # ``range`` is the first byte of the ids, ``newest`` the largest of their offsets.
+    """CREATE TABLE runs(
+        number INTEGER PRIMARY KEY,
+        range INTEGER NOT NULL,
+        n INTEGER NOT NULL,
+        newest INTEGER NOT NULL)""",
+    "CREATE INDEX runs_of_range ON runs(range, number)",
+    """CREATE TABLE ids(
+        run INTEGER NOT NULL,
+        first INTEGER NOT NULL,
+        ids BLOB NOT NULL,
+        PRIMARY KEY(run, first)) WITHOUT ROWID""",
+)
+
+PAGE = 80
+"""Ids of a row, two of which fill a page of SQLite's."""
+
+_ID = np.dtype([("key", "<i8"), ("rest", "<i8"), ("offset", "<i8")])
+"""16 bytes of an id, by whose first half they are in order, and its offset."""
+
+_DROPPED_AT_ONCE = 8
+"""Runs: more than 100 entries, which are dropped at once, have made."""
+
+Keys = NDArray[Any]
+
+
+class Index:
+    """Ids with their offsets; to be used within the transactions of a connection.
+
+    Runs that another process writes meanwhile aren't known to be there.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        rows = connection.execute("SELECT count(*) FROM ids").get
+        self._filters = [_Filter(2 * PAGE * int(rows))]
+        for (stored,) in connection.execute("SELECT ids FROM ids"):
+            self._note(np.frombuffer(stored, _ID))
+
+    def find(self, wanted: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
+        """Those that are there, with their offsets."""
+        keys = np.frombuffer(b"".join(wanted), "<i8").reshape(-1, 2)
+        maybe = np.zeros(len(wanted), np.bool_)
+        for one in self._filters:
+            maybe |= one.may_hold(keys)
+        runs: dict[int, list[int]] = defaultdict(list)
+        for place in np.flatnonzero(maybe).tolist():
+            id, key = wanted[place], int(keys[place, 0])
+            if id[0] not in runs:
+                runs[id[0]] = [number for number, _ in self._runs(id[0])]
+            for number in runs[id[0]]:
+                offset = self._offset(number, key, id)
+                if offset is not None:
+                    yield id, offset
+                    break
+
+    def add(self, ids: Sequence[tuple[bytes, int]], start: int) -> None:
+        """Adds ids of one range, one or more.
+
+        Args:
+            ids: with their offsets.
+            start: what has an offset up to this needn't be found any more.
+        """
+        range = ids[0][0][0]
+        run = np.zeros(len(ids), _ID)
+        halves = np.frombuffer(b"".join([id for id, _ in ids]), "<i8").reshape(-1, 2)
+        run["key"], run["rest"] = halves.T
+        run["offset"] = [offset for _, offset in ids]
+        self._note(run)
+        merged = [run]
+        for number, n in self._runs(range):
+            if n > sum(map(len, merged)):
+                break
+            pages = self._connection.execute("SELECT ids FROM ids WHERE run = ?", (number,))
+            merged += [np.frombuffer(stored, _ID) for (stored,) in pages]
+            delete(self._connection, number)
+        run = np.concatenate(merged)
+        run = run[run["offset"] > start]
+        if len(run):
+            self._write(range, run[np.argsort(run["key"], kind="stable")])
+
+    def _write(self, range_: int, run: Keys) -> None:
+        number = self._connection.execute(
+            "INSERT INTO runs(range, n, newest) VALUES(?, ?, ?) RETURNING number",
+            (range_, len(run), int(run["offset"].max())),
+        ).get
+        self._connection.executemany(
+            "INSERT INTO ids VALUES(?, ?, ?)",
+            [
+                (number, int(run["key"][place]), run[place : place + PAGE].tobytes())
+                for place in range(0, len(run), PAGE)
+            ],
+        )
+
+    def _runs(self, range: int) -> list[tuple[int, int]]:
+        """Number and size of each run, the newest first."""
+        found: list[Any] = self._connection.execute(
+            "SELECT number, n FROM runs WHERE range = ? ORDER BY number DESC", (range,)
+        ).fetchall()
+        return found
+
+    def _offset(self, number: int, key: int, id: bytes) -> int | None:
+        page = self._connection.execute(
+            "SELECT ids FROM ids WHERE run = ? AND first <= ? ORDER BY first DESC LIMIT 1",
+            (number, key),
+        ).get
+        place = -1 if page is None else page.find(id)
+        while place % _ID.itemsize and place > 0:
+            place = page.find(id, place + 1)
+        return None if place < 0 else int(np.frombuffer(page, _ID)["offset"][place // _ID.itemsize])
+
+    def _note(self, run: Keys) -> None:
+        if self._filters[-1].is_full:
+            self._filters.append(_Filter(2 * self._filters[-1].capacity))
+        self._filters[-1].add(np.stack([run["key"], run["rest"]], axis=1))
+
+
+def drop(connection: apsw.Connection, start: int) -> None:
+    """Drops runs none of whose offsets is above ``start``."""
+    found = connection.execute(
+        "SELECT number FROM runs WHERE newest <= ? LIMIT ?", (start, _DROPPED_AT_ONCE)
+    ).fetchall()
+    for (number,) in found:
+        delete(connection, int(number))
+
+
+def delete(connection: apsw.Connection, number: int) -> None:
+    """Deletes a run."""
+    connection.execute("DELETE FROM ids WHERE run = ?", (number,))
+    connection.execute("DELETE FROM runs WHERE number = ?", (number,))
+
+
+class _Filter:
+    """A Bloom filter: 10 to 20 bits for each id, of which it takes fewer than 1 % for others."""
+
+    _LEAST = 1 << 18
+    _PROBES = np.arange(6, dtype=np.uint64)
+
+    def __init__(self, capacity: int) -> None:
+        n_bits = 1 << (10 * max(capacity, self._LEAST) - 1).bit_length()
+        self.capacity = n_bits // 10
+        self._mask = np.uint64(n_bits - 1)
+        self._bytes = np.zeros(n_bits // 8, np.uint8)
+        self._n = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._n >= self.capacity
+
+    def add(self, keys: Keys) -> None:
+        bits = self._bits(keys)
+        np.bitwise_or.at(self._bytes, bits >> np.uint64(3), self._flags(bits))
+        self._n += len(keys)
+
+    def may_hold(self, keys: Keys) -> Flags:
+        bits = self._bits(keys)
+        held: Flags = (self._bytes[bits >> np.uint64(3)] & self._flags(bits) > 0).all(axis=1)
+        return held
+
+    def _bits(self, keys: Keys) -> Keys:
+        """(n, 6) of each id: its halves are two hashes (Kirsch and Mitzenmacher, 2006)."""
+        first, second = keys.astype("<i8").view(np.uint64).T
+        step = second | np.uint64(1)
+        return (first[:, None] + step[:, None] * self._PROBES) & self._mask
+
+    def _flags(self, bits: Keys) -> NDArray[np.uint8]:
+        return np.uint8(1) << (bits & np.uint64(7)).astype(np.uint8)
