@@ -83,10 +83,12 @@ def serve(
         listener = stack.enter_context(_listen(host, port))
 
         def follower() -> Follower:
+            gc.disable()  # what is imported and what a snapshot holds stays
             from headwater.loop import CanaryFollower
 
             found = CanaryFollower(config, events, updates, data / "snapshots", data / CHALLENGERS)
-            gc.freeze()  # what a snapshot held stays, and needn't be looked through
+            gc.freeze()
+            gc.enable()
             return found
 
         dead = threading.Event()

@@ -8,7 +8,9 @@ the arrays, and the arrays once it has the document.
 from __future__ import annotations
 
 from hashlib import blake2b
+from mmap import mmap
 
+import msgspec
 import numpy as np
 
 from headwater.types import State
@@ -16,6 +18,12 @@ from headwater.types import State
 _KEY = "headwater"
 _DIGEST_BYTES = 32
 _DIGEST_CHARACTERS = 2 * _DIGEST_BYTES
+_DTYPES = {
+    "BOOL": np.dtype(np.bool_),
+    **{f"F{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
+    **{f"I{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    **{f"U{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
+}
 
 
 class BrokenSeal(ValueError):
@@ -79,3 +87,38 @@ def unseal(metadata: dict[str, str] | None) -> bytes:
     if bytes_digest(document) != checksum:
         raise BrokenSeal("its header doesn't match its checksum")
     return document
+
+
+class _Tensor(msgspec.Struct):
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+def body(container: bytes | mmap) -> int:
+    """Where the arrays begin: behind the length of the header, and the header."""
+    return 8 + int.from_bytes(container[:8], "little")
+
+
+def views(container: bytes | mmap) -> tuple[State, dict[str, str] | None]:
+    """The arrays of a safetensors container, uncopied, and its ``__metadata__``.
+
+    They can be written to where the container can.
+
+    Raises:
+        ValueError, TypeError, KeyError, msgspec.DecodeError: it is damaged.
+    """
+    start = body(container)
+    entries = msgspec.json.decode(container[8:start], type=dict[str, msgspec.Raw])
+    metadata = msgspec.json.decode(entries.pop("__metadata__", "null"), type=dict[str, str] | None)
+    arrays: State = {}
+    end = 0
+    for name, entry in entries.items():
+        tensor = msgspec.json.decode(entry, type=_Tensor)
+        array = np.ndarray(tensor.shape, _DTYPES[tensor.dtype], container, start + end)
+        if tensor.data_offsets != (end, end + array.nbytes):
+            raise ValueError(f"{name} isn't where it should be")
+        arrays[name], end = array, end + array.nbytes
+    if start + end != len(container):
+        raise ValueError("they go on behind the last array")
+    return arrays, metadata

@@ -10,14 +10,15 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from mmap import ACCESS_COPY, mmap
 from pathlib import Path
 
 import msgspec
 import structlog
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from headwater.deploy._sealing import BrokenSeal, dense_array, seal, state_digest, unseal
+from headwater.deploy._sealing import dense_array, seal, state_digest, unseal, views
 from headwater.deploy._versions import sync_folder
 from headwater.errors import SnapshotError
 from headwater.types import Lineage, State
@@ -214,20 +215,18 @@ class Snapshots:
 
 
 def _read(path: Path, *, arrays: bool) -> tuple[State, Manifest]:
+    """The arrays are a private map of the file: what is copied from there is read once."""
     try:
-        with safe_open(path, framework="np") as file:
-            document = unseal(file.metadata())
-            manifest = _manifest(path, document)
-            state: State = {}
-            if arrays:
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with path.open("rb") as file:
+            state, metadata = views(mmap(file.fileno(), 0, access=ACCESS_COPY))
+        manifest = _manifest(path, unseal(metadata))
     except FileNotFoundError:
         raise _Gone(f"{path} is gone; list the snapshots again") from None
-    except (OSError, SafetensorError, BrokenSeal, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, msgspec.DecodeError) as error:
         raise _damaged(path, str(error)) from None
     if arrays and state_digest(state) != manifest.digest:
         raise _damaged(path, "its arrays don't match their checksum")
-    return state, manifest
+    return state if arrays else {}, manifest
 
 
 def _manifest(path: Path, document: bytes) -> Manifest:

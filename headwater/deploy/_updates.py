@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import msgspec
 import numpy as np
 from safetensors.numpy import save
 
 from headwater.deploy._sealing import (
+    body,
     bytes_digest,
     dense_array,
     seal,
     state_digest,
     unseal,
+    views,
 )
 from headwater.errors import UpdateError
 from headwater.types import Held, Pace, SettingChange, State, TableRows, Update
@@ -41,7 +42,7 @@ def digest(payload: bytes) -> str:
 
     It is that of the header, which holds the digest of the arrays: they are read once.
     """
-    return bytes_digest(payload[: _body(payload)])
+    return bytes_digest(payload[: body(payload)])
 
 
 def encode(update: Update) -> bytes:
@@ -81,7 +82,7 @@ def decode(payload: bytes) -> Update:
         UpdateError: the bytes are damaged, or were written in a newer format.
     """
     try:
-        arrays, metadata = _views(payload)
+        arrays, metadata = views(payload)
         document = unseal(metadata)
     except (ValueError, TypeError, KeyError, msgspec.DecodeError) as error:
         raise UpdateError(
@@ -103,38 +104,6 @@ def decode(payload: bytes) -> Update:
 
 class _Form(msgspec.Struct):
     format: int
-
-
-class _Tensor(msgspec.Struct):
-    dtype: Literal["F32", "I32"]
-    shape: list[int]
-    data_offsets: tuple[int, int]
-
-
-_DTYPES = {"F32": np.dtype("<f4"), "I32": np.dtype("<i4")}
-
-
-def _body(payload: bytes) -> int:
-    """Where the arrays begin: behind the length of the header, and the header."""
-    return 8 + int.from_bytes(payload[:8], "little")
-
-
-def _views(payload: bytes) -> tuple[State, dict[str, str] | None]:
-    """The arrays of a safetensors container, uncopied, and its ``__metadata__``."""
-    start = _body(payload)
-    entries = msgspec.json.decode(payload[8:start], type=dict[str, msgspec.Raw])
-    metadata = msgspec.json.decode(entries.pop("__metadata__", "null"), type=dict[str, str] | None)
-    arrays: State = {}
-    end = 0
-    for name, entry in entries.items():
-        tensor = msgspec.json.decode(entry, type=_Tensor)
-        array = np.ndarray(tensor.shape, _DTYPES[tensor.dtype], payload, start + end)
-        if tensor.data_offsets != (end, end + array.nbytes):
-            raise ValueError(f"{name} isn't where it should be")
-        arrays[name], end = array, end + array.nbytes
-    if start + end != len(payload):
-        raise ValueError("they go on behind the last array")
-    return arrays, metadata
 
 
 def _arrays(update: Update) -> State:

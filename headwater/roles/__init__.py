@@ -10,7 +10,10 @@ Processes are spawned, never forked: torch and numba don't survive a fork.
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 ROLES = ("trainer", "api", "challenger")
@@ -35,3 +38,14 @@ def compute_on_one_thread() -> None:
     """
     for library in ("OMP", "MKL", "NUMBA"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """For imports that take long: what they make stays, and no collection looks through it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -17,7 +17,15 @@ from headwater.config import Config, Serve
 from headwater.errors import ConfigError, Dropped, Fenced
 from headwater.keys import KeyRing
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
-from headwater.roles import ROLES, Exit, _folder, _lifeline, compute_on_one_thread, logs
+from headwater.roles import (
+    ROLES,
+    Exit,
+    _folder,
+    _lifeline,
+    compute_on_one_thread,
+    importing,
+    logs,
+)
 from headwater.roles.challenger import wanted
 from headwater.roles.supervisor import Role, Supervisor
 
@@ -73,19 +81,16 @@ def serve(
 def _run_role(role: Literal["api", "trainer", "challenger"], config: Config, data: Path) -> None:
     data.mkdir(parents=True, exist_ok=True)
     compute_on_one_thread()
-    if role == "trainer":
-        from headwater.roles import trainer
-
-        trainer.run(config, data)
-    elif role == "challenger":
-        from headwater.roles import challenger
-
-        challenger.run(config, data)
-    else:
-        from headwater import api
+    if role == "api":
+        with importing():
+            from headwater import api
 
         check_address(config.serve, data)
-        api.serve(config, data, config.serve.host, config.serve.port)
+        return api.serve(config, data, config.serve.host, config.serve.port)
+    with importing():
+        import headwater.loop  # noqa: F401
+        from headwater.roles import challenger, trainer
+    (trainer if role == "trainer" else challenger).run(config, data)
 
 
 def _supervise(config: Config, data: Path, config_file: Path | None) -> Exit:
