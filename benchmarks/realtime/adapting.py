@@ -103,6 +103,12 @@ class _Adapted(SequenceExpert):
             users = super()._forward(*arguments, **named)
         return self.adapter(users)  # type: ignore[no-any-return]
 
+    def _encode(self, *histories: Any) -> Floats:
+        users = super()._encode(*histories)
+        with torch.inference_mode():
+            users[:, :-1] = self.adapter(torch.from_numpy(users[:, :-1])).numpy()
+        return users
+
 
 class _Named(Tower):
     """Of a step's rows only those of the items that it was to foretell are learned."""

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from headwater.config import Config
 from headwater.model._dense import Step
+from headwater.model._encoding import gap_buckets
 from headwater.model._opinion import Opinion, Scratch, mark
 from headwater.model.content import Content
 from headwater.model.habits import Habits
@@ -24,7 +25,7 @@ from headwater.model.mixture import FirstLists, Mixture
 from headwater.model.neighbours import Neighbours
 from headwater.model.popularity import Popularity
 from headwater.model.precedents import Precedents
-from headwater.model.sequence import Examples, SequenceExpert, gap_buckets
+from headwater.model.sequence import Examples, SequenceExpert
 from headwater.model.tables import Table
 from headwater.model.transitions import Transitions
 from headwater.types import Batch, Contexts, Flags, Floats, Ints, State, TableRows

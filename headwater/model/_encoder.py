@@ -40,6 +40,7 @@ class Encoder(nn.Module):
             nn.init.normal_(self.out.weight, std=0.02)
             nn.init.zeros_(self.out.bias)
         self.layers = layers
+        self.heads = heads
 
     def forward(
         self,
@@ -83,13 +84,6 @@ class Encoder(nn.Module):
         picked = hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[2]))
         deep: Tensor = self.out(self.norm(self.blocks[-1](picked, hidden, seen, dropout)))
         return users + deep * some
-
-    def history_weights(self, valid: Tensor, types: Tensor, gaps: Tensor) -> Tensor:
-        """(B, L) the linear path's weights w_t of a whole history; each row sums to 1."""
-        length = valid.shape[1]
-        distance = torch.arange(length - 1, -1, -1)
-        logits = self.recency[distance] + self.type_weight[types] + self.gap_weight[gaps]
-        return logits.masked_fill(~valid, -1e9).softmax(-1) * valid.any(-1, keepdim=True)
 
 
 class Block(nn.Module):

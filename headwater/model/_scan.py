@@ -18,9 +18,12 @@ from numba import njit
 
 from headwater.types import NO_ROW, Contexts, Flags, Floats, Ints, Longs, State
 
-_BLOCK = 8_192
-"""Items multiplied at a time: the products with 64 users, 2 MB, still fit a core's own cache. On
-an Intel Xeon 4,096 to 16,384 were equally fast."""
+_PRODUCTS = 128 * 1_024
+"""Products made at a time: half a megabyte, a quarter of a core's own cache. On an Intel Xeon half
+and twice as many were equally fast."""
+
+_CHUNK = 32
+"""Items that are passed over together where none of them is wanted."""
 
 _MOST = 127.0
 
@@ -65,27 +68,24 @@ class Scan:
         codes = np.zeros((batch, self._codes.shape[1]), np.int8)
         scales = np.zeros(batch, np.float32)
         _encode(users, np.arange(batch, dtype=np.int32), codes, scales, np.zeros_like(scales))
-        asked = torch.from_numpy(np.ascontiguousarray(codes.T))
-        rows = np.full((batch, n), NO_ROW, np.int32)
-        scores = np.full((batch, n), -np.inf, np.float32)
+        asked, of_items = torch.from_numpy(codes), torch.from_numpy(self._codes)
+        kept = np.empty((batch, 2 * n), np.int64)
         filled = np.zeros(batch, np.int64)
-        excluded = [
-            np.sort(contexts.excluded[start:end])
-            for start, end in zip(
-                contexts.excluded_starts[:-1], contexts.excluded_starts[1:], strict=True
-            )
-        ]
-        barred = np.concatenate([*excluded, np.zeros(0, np.int32)])
-        of_items = torch.from_numpy(self._codes)
-        products = torch.empty((_BLOCK, batch), dtype=torch.int32)
+        floors = np.full(batch, -np.inf, np.float32)
+        barred = _ordered(contexts.excluded_starts, contexts.excluded)
         # No more than there are flags for: what came since isn't known yet to who asks.
         known = min(self.n_items, len(withheld))
-        for first in range(0, known, _BLOCK):
-            end = min(first + _BLOCK, known)
-            block = products[: end - first]
-            torch._int_mm(of_items[first:end], asked, out=block)
+        step = max(_PRODUCTS // batch, _CHUNK)
+        room = torch.empty(batch * min(step, known), dtype=torch.int32)
+        for first in range(0, known, step):
+            block = of_items[first : min(first + step, known)]
+            products = room[: batch * len(block)].view(batch, -1)
+            if batch == 1:  # either way round they are the same, and sooner this way
+                torch._int_mm(block, asked.T, out=products.view(-1, 1))
+            else:
+                torch._int_mm(asked, block.T, out=products)
             _offer(
-                block.numpy(),
+                products.numpy(),
                 first,
                 self._scales,
                 self._biases,
@@ -93,10 +93,12 @@ class Scan:
                 withheld,
                 contexts.excluded_starts,
                 barred,
-                rows,
-                scores,
+                kept,
                 filled,
+                floors,
             )
+        rows = np.full((batch, n), NO_ROW, np.int32)
+        _take(kept, filled, rows)
         return rows
 
     def state(self) -> State:
@@ -129,6 +131,15 @@ def _encode(vectors: Floats, rows: Ints, codes: np.ndarray, scales: Floats, bias
 
 
 @njit(cache=True, nogil=True)
+def _ordered(starts: Longs, rows: Ints) -> Ints:
+    """The rows of each context in ascending order."""
+    found = rows.copy()
+    for b in range(len(starts) - 1):
+        found[starts[b] : starts[b + 1]].sort()
+    return found
+
+
+@njit(cache=True, nogil=True)
 def _offer(
     products: Ints,
     first: int,
@@ -138,35 +149,84 @@ def _offer(
     withheld: Flags,
     excluded_starts: Longs,
     barred: Ints,
-    rows: Ints,
-    scores: Floats,
+    kept: Longs,
     filled: Longs,
+    floors: Floats,
 ) -> None:
-    """Puts a block of items into each user's heap of the best, the worst of them on top."""
-    n, batch = products.shape
-    size = rows.shape[1]
-    floors = np.full(batch, -np.inf, np.float32)
-    for b in range(batch):
-        if filled[b] == size:
-            floors[b] = scores[b, 0]
-    for j in range(n):
-        row = first + j
-        scale, bias = scales[row], biases[row]
-        # A sum, because loops that leave early aren't done 16 at a time.
-        above = 0
-        for b in range(batch):
-            above += user_scales[b] * scale * products[j, b] + bias > floors[b]
-        if not above or withheld[row]:
-            continue
-        for b in range(batch):
-            score = user_scales[b] * scale * products[j, b] + bias
-            if score > floors[b] and not _holds(
-                barred, excluded_starts[b], excluded_starts[b + 1], row
-            ):
-                _push(rows[b], scores[b], filled[b], row, score)
-                filled[b] = min(filled[b] + 1, size)
-                if filled[b] == size:
-                    floors[b] = scores[b, 0]
+    """Keeps of a block of items those that are among each user's best so far.
+
+    Args:
+        products: (B, M) of users and the items from ``first`` on.
+        kept: (B, 2 n) keys of what may be among the n best; higher ones are better.
+        filled: (B,) how many there are.
+        floors: (B,) scores that what comes now has to be above.
+    """
+    one = np.empty(1, np.float32)
+    bits = one.view(np.int32)
+    n_items = products.shape[1]
+    of_items = slice(first, first + n_items)
+    own_scales, own_biases = scales[of_items], biases[of_items]
+    for b in range(len(products)):
+        own, scale, floor = products[b], user_scales[b], floors[b]
+        for start in range(0, n_items, _CHUNK):
+            end = min(start + _CHUNK, n_items)
+            # Counted, because loops that leave early aren't done 16 at a time; nor are those over
+            # places that might be below 0.
+            above = np.int32(0)
+            for i in range(np.uintp(start), np.uintp(end)):
+                score = scale * own_scales[i] * np.float32(own[i]) + own_biases[i]
+                above = np.int32(above + np.int32(score > floor))
+            if not above:
+                continue
+            for i in range(start, end):
+                row = first + i
+                one[0] = scale * own_scales[i] * np.float32(own[i]) + own_biases[i]
+                if (
+                    one[0] > floor
+                    and not withheld[row]
+                    and not _holds(barred, excluded_starts[b], excluded_starts[b + 1], row)
+                ):
+                    if filled[b] == kept.shape[1]:
+                        floor = _halve(kept[b], filled[b])
+                        filled[b] = kept.shape[1] // 2
+                        if one[0] <= floor:
+                            continue
+                    kept[b, filled[b]] = _key(bits[0], row)
+                    filled[b] += 1
+        floors[b] = floor
+
+
+@njit(cache=True, nogil=True)
+def _key(bits: int, row: int) -> int:
+    """A number that is in the order of scores, and of equal ones higher for the lower row.
+
+    Args:
+        bits: of the score; those of numbers below 0 are in the opposite order.
+    """
+    ordered = np.int64(bits) if bits >= 0 else np.int64(bits ^ 0x7FFFFFFF)
+    return int((ordered << 32) | np.int64(0x7FFFFFFF - row))
+
+
+@njit(cache=True, nogil=True)
+def _halve(keys: Longs, filled: int) -> float:
+    """Leaves the better half of as many as there is room for; returns the least score of it."""
+    n = len(keys) // 2
+    keys[:n] = np.partition(keys[:filled], filled - n)[filled - n :]
+    ordered = np.int32(keys[:n].min() >> 32)
+    least = np.empty(1, np.float32)
+    least.view(np.int32)[0] = ordered if ordered >= 0 else ordered ^ np.int32(0x7FFFFFFF)
+    return float(least[0])
+
+
+@njit(cache=True, nogil=True)
+def _take(kept: Longs, filled: Longs, rows: Ints) -> None:
+    """The rows that are best of what was kept."""
+    n = rows.shape[1]
+    for b in range(len(rows)):
+        if filled[b] > n:
+            _halve(kept[b], filled[b])
+        for place in range(min(filled[b], n)):
+            rows[b, place] = 0x7FFFFFFF - (kept[b, place] & 0x7FFFFFFF)
 
 
 @njit(cache=True, nogil=True)
@@ -181,26 +241,3 @@ def _holds(ordered: Ints, start: int, end: int, row: int) -> bool:
         else:
             end = middle
     return False
-
-
-@njit(cache=True, nogil=True)
-def _push(rows: Ints, scores: Floats, filled: int, row: int, score: float) -> None:
-    """Into a heap with the least score on top; a full one loses that."""
-    if filled < len(rows):
-        at = filled
-        while at > 0 and scores[(at - 1) // 2] > score:
-            scores[at], rows[at] = scores[(at - 1) // 2], rows[(at - 1) // 2]
-            at = (at - 1) // 2
-    else:
-        at = 0
-        while True:
-            child = 2 * at + 1
-            if child >= filled:
-                break
-            if child + 1 < filled and scores[child + 1] < scores[child]:
-                child += 1
-            if scores[child] >= score:
-                break
-            scores[at], rows[at] = scores[child], rows[child]
-            at = child
-    scores[at], rows[at] = score, row

@@ -20,19 +20,15 @@ outside of a coalition say nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import factorial
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor, nn
 
 from headwater.config import Mixture as Settings
 from headwater.model._dense import DenseWeights, Step
-from headwater.types import Doubles, Flags, Floats, Ints, Longs, State
-
-_CHUNK = 2_048
-"""Coalitions taken through the second layer at a time, so that it finds them in the cache."""
+from headwater.model._scoring import Weights, orders, score, share
+from headwater.types import Flags, Floats, Ints, State
 
 _FIRST_LISTS = 500.0
 """Memory, in first lists, of what serves them better. On first halves of three streams 100 to
@@ -56,6 +52,14 @@ class Network(nn.Module):
         hidden = torch.relu(self.second(hidden))
         deep: Tensor = self.last(hidden)[..., 0]
         return features @ self.linear + deep
+
+
+def _arrays(network: nn.Module) -> Weights:
+    """Its weights as ``score`` and ``share`` take them, uncopied."""
+    linear, first, first_bias, second, second_bias, last, last_bias = (
+        weight.detach().numpy() for weight in network.parameters()
+    )
+    return linear, first, first_bias, second, second_bias, last, last_bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +110,21 @@ class Mixture:
         self._gains = nn.Parameter(torch.zeros(2), requires_grad=False)
         self.members.register_parameter("first_gains", self._gains)
         self.dense = DenseWeights("mixture", self.members, settings.learning_rate)
+        # Views: what is learned or taken over is in them.
+        self._weights = [_arrays(member) for member in self.members]
+        self._owners = np.full(len(linear), -1, np.int32)
+        for number, columns in enumerate(groups.values()):
+            self._owners[columns] = number
+        self._orders = orders(len(groups))
 
-    def scores(self, features: Floats) -> Floats:
-        """(...) scores of (..., F) features."""
-        scores = self._learned(features)
+    def scores(self, features: Floats, wanted: Flags | None = None) -> Floats:
+        """(...) scores of (..., F) features; of all, or of those that are wanted.
+
+        An item's score depends on its own features alone, not on what is scored beside it.
+        """
+        if wanted is None:
+            wanted = np.ones(features.shape[:-1], np.bool_)
+        scores = self._learned(features, wanted)
         if self._by_popularity:
             popularity = features[..., self.first.popularity]
             scores = np.where(features[..., self.first.flag] > 0.5, popularity, scores)
@@ -123,7 +138,9 @@ class Mixture:
             answers: (N, C) bool, the candidate that came next; nowhere, if none did.
             valid: (N, C) bool, the places that hold a candidate.
         """
-        both = np.stack([features[..., self.first.popularity], self._learned(features)], axis=-1)
+        both = np.stack(
+            [features[..., self.first.popularity], self._learned(features, valid)], axis=-1
+        )
         both[~valid] = -np.inf
         own = np.where(answers[..., None], both, -np.inf).max(axis=1, keepdims=True)
         # Those of equal score share their mean place.
@@ -176,46 +193,15 @@ class Mixture:
         every expert silent.
         """
         flat = np.ascontiguousarray(features.reshape(-1, features.shape[-1]), np.float32)
-        speaking = np.stack(
-            [
-                (flat[:, columns] != self.silence[columns]).any(axis=1)
-                for columns in self.groups.values()
-            ],
-            axis=1,
-        )
-        # Only coalitions of those who speak: the others have no share, and would double the work.
-        sizes = np.left_shift(1, speaking.sum(axis=1))
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        owners = np.full(flat.shape[1], -1, np.int32)
-        for number, columns in enumerate(self.groups.values()):
-            owners[columns] = number
-        values = np.zeros(starts[-1], np.float32)
-        for member in self.members:
-            weights = {name: w.detach().numpy() for name, w in member.named_parameters()}
-            hidden, linear = _coalitions(
-                flat,
-                speaking,
-                starts,
-                owners,
-                self.silence,
-                np.ascontiguousarray(weights["first.weight"].T),
-                weights["first.bias"],
-                weights["linear"],
-            )
-            for start in range(0, len(hidden), _CHUNK):
-                part = slice(start, start + _CHUNK)
-                second = hidden[part] @ weights["second.weight"].T
-                second += weights["second.bias"]
-                np.maximum(second, 0, out=second)
-                values[part] += linear[part] + second @ weights["last.weight"][0]
-        shares = np.zeros(speaking.shape, np.float32)
-        values /= np.float32(len(self.members))
-        _shares(values, speaking, starts, _orders(len(self.groups)), shares)
+        shares = np.zeros((len(flat), len(self.groups)), np.float32)
+        for weights in self._weights:
+            share(flat, self._owners, self.silence, weights, self._orders, shares)
+        shares /= np.float32(len(self.members))
         if self._by_popularity:
             first, popularity = flat[:, self.first.flag] > 0.5, self.first.popularity
             shares[first] = 0.0
             alone = flat[first, popularity] - self.silence[popularity]
-            shares[first, owners[popularity]] = alone
+            shares[first, self._owners[popularity]] = alone
         shape = features.shape[:-1]
         return {name: shares[:, number].reshape(shape) for number, name in enumerate(self.groups)}
 
@@ -224,11 +210,14 @@ class Mixture:
         """Whether that is what first lists are served by."""
         return bool(self._gains[0] >= self._gains[1])
 
-    def _learned(self, features: Floats) -> Floats:
-        """(...) the networks' mean scores of (..., F) features."""
-        with torch.inference_mode():
-            scores: Floats = self._scores(torch.from_numpy(features)).mean(0).numpy()
-        return scores
+    def _learned(self, features: Floats, wanted: Flags) -> Floats:
+        """(...) the networks' mean scores of those of (..., F) features that are wanted."""
+        flat = np.ascontiguousarray(features.reshape(-1, features.shape[-1]), np.float32)
+        scores = np.zeros(len(flat), np.float32)
+        for weights in self._weights:
+            score(flat, wanted.ravel(), weights, scores)
+        scores /= np.float32(len(self.members))
+        return scores.reshape(wanted.shape)
 
     def _loss(
         self,
@@ -259,103 +248,3 @@ class Mixture:
 
     def load(self, state: State) -> None:
         self.dense.load(state)
-
-
-def _orders(experts: int) -> Doubles:
-    """(E + 1, E) for n of them that speak, the share of the orders of joining in which a given one
-    comes behind s given others.
-    """
-    orders = np.zeros((experts + 1, experts))
-    for n in range(1, experts + 1):
-        orders[n, :n] = [factorial(s) * factorial(n - s - 1) / factorial(n) for s in range(n)]
-    return orders
-
-
-@njit(cache=True, nogil=True)
-def _coalitions(
-    features: Floats,
-    speaking: Flags,
-    starts: Longs,
-    owners: Ints,
-    silence: Floats,
-    weights: Floats,
-    bias: Floats,
-    linear: Floats,
-) -> tuple[Floats, Floats]:
-    """The first hidden layer and the linear part for every coalition of each item's speakers.
-
-    Both are linear in what an expert says, so a coalition is another one and what one expert
-    adds. Coalition c of item r is row ``starts[r] + c``; bit p of c is its p-th speaker.
-
-    Args:
-        owners: (F,) number of the expert of a feature, -1 for none.
-        weights: (F, hidden).
-    """
-    n_features, width = weights.shape
-    experts = speaking.shape[1]
-    hidden = np.empty((starts[-1], width), np.float32)
-    scores = np.empty(starts[-1], np.float32)
-    added = np.empty((experts + 1, width), np.float32)
-    added_scores = np.empty(experts + 1, np.float32)
-    place = np.empty(experts, np.int64)
-    for r in range(len(features)):
-        n = 0
-        for e in range(experts):
-            place[e] = n
-            n += speaking[r, e]
-        added[:n] = 0
-        added_scores[:n] = 0
-        added[n] = bias
-        added_scores[n] = 0
-        for f in range(n_features):
-            owner = owners[f]
-            into, value = n, features[r, f]
-            if owner >= 0 and speaking[r, owner]:
-                into = place[owner]
-                value -= silence[f]
-                for h in range(width):
-                    added[n, h] += silence[f] * weights[f, h]
-                added_scores[n] += silence[f] * linear[f]
-            if value != 0:
-                for h in range(width):
-                    added[into, h] += value * weights[f, h]
-                added_scores[into] += value * linear[f]
-        first = starts[r]
-        hidden[first] = added[n]
-        scores[first] = added_scores[n]
-        for p in range(n):
-            half = 1 << p
-            for c in range(half):
-                scores[first + half + c] = scores[first + c] + added_scores[p]
-                for h in range(width):
-                    hidden[first + half + c, h] = hidden[first + c, h] + added[p, h]
-        for row in range(first, starts[r + 1]):
-            for h in range(width):
-                hidden[row, h] = max(hidden[row, h], np.float32(0))
-    return hidden, scores
-
-
-@njit(cache=True, nogil=True)
-def _shares(
-    values: Floats, speaking: Flags, starts: Longs, orders: Doubles, shares: Floats
-) -> None:
-    """Shapley shares from the value of every coalition, laid out as ``_coalitions`` does."""
-    for r in range(len(speaking)):
-        n = 0
-        for e in range(speaking.shape[1]):
-            n += speaking[r, e]
-        p = 0
-        for e in range(speaking.shape[1]):
-            if not speaking[r, e]:
-                continue
-            share = 0.0
-            for others in range(1 << n):
-                if (others >> p) & 1:
-                    continue
-                size = 0
-                for q in range(n):
-                    size += (others >> q) & 1
-                gain = values[starts[r] + (others | (1 << p))] - values[starts[r] + others]
-                share += orders[n, size] * gain
-            shares[r, e] = share
-            p += 1

@@ -20,14 +20,14 @@ from torch.nn import functional as F
 
 from headwater.config import Sequence as Settings
 from headwater.model._dense import DenseWeights, Step
-from headwater.model._encoder import GAP_BUCKETS, Encoder
+from headwater.model._encoder import Encoder
+from headwater.model._encoding import Encoding, gap_buckets, nearest
 from headwater.model._tower import Tower
 from headwater.model.content import Content
 from headwater.types import (
     NO_ROW,
     Bytes,
     Contexts,
-    Doubles,
     Flags,
     Floats,
     Ints,
@@ -94,6 +94,7 @@ class SequenceExpert:
             self.encoder = Encoder(
                 settings.dim, settings.layers, settings.heads, length, len(consuming_types)
             )
+        self.encoding = Encoding(self.encoder)
         self.dense = DenseWeights("sequence", self.encoder, settings.learning_rate)
 
     def grow(self, n_items: int) -> None:
@@ -147,27 +148,16 @@ class SequenceExpert:
     def history_weights(self, contexts: Contexts) -> Floats:
         """(B, L) weight of each behaviour in the linear path; sums to 1 over a history."""
         gaps = gap_buckets(contexts.history_times, contexts.history_items, contexts.times)
-        with torch.inference_mode():
-            return self.encoder.history_weights(
-                torch.from_numpy(contexts.history_items >= 0),
-                torch.from_numpy(contexts.history_types.astype(np.int64)),
-                torch.from_numpy(gaps.astype(np.int64)),
-            ).numpy()
+        return self.encoding.weights(contexts.history_items, contexts.history_types, gaps)
 
     def sources(self, contexts: Contexts, rows: Ints) -> Ints:
         """(B, C) for each candidate, the history item whose weighted vector is nearest to it;
         ``NO_ROW`` where there is no history.
         """
         history = contexts.history_items
-        known, place = self._of_histories(history)
-        vectors = self.tower.vectors_of(known)[:, :-1]
-        weighted = self.history_weights(contexts)[:, :, None] * vectors[np.maximum(place, 0)]
-        of_rows = self.tower.vectors_of(np.maximum(rows, 0).ravel())[:, :-1]
-        of_rows = of_rows.reshape(*rows.shape, -1)
-        products = np.einsum("bcd,bld->bcl", of_rows, weighted, optimize=True)
-        products[np.broadcast_to((history < 0)[:, None], products.shape)] = -np.inf
-        nearest: Ints = np.take_along_axis(history, np.argmax(products, axis=2), axis=1)
-        return nearest
+        vectors = self.tower.vectors_of(history[history >= 0])
+        candidates = self.tower.vectors_of(np.maximum(rows, 0).ravel()).reshape(*rows.shape, -1)
+        return nearest(history, self.history_weights(contexts), vectors, candidates)
 
     def step(
         self,
@@ -267,21 +257,8 @@ class SequenceExpert:
         self.tower.load({k: v for k, v in state.items() if not k.startswith("dense.")})
         self.dense.load({k[6:]: v for k, v in state.items() if k.startswith("dense.")})
 
-    def _of_histories(self, history: Ints) -> tuple[Ints, Ints]:
-        """The distinct items of histories (at least one row), and the place of each column's
-        among them; -1 where it has none.
-        """
-        rows = np.unique(np.maximum(history, 0))
-        place = np.where(history >= 0, np.searchsorted(rows, history), NO_ROW)
-        return rows.astype(np.int32), place.astype(np.int32)
-
     def _encode(self, items: Ints, types: Bytes, gaps: Bytes) -> Floats:
-        at = np.full((len(items), 1), self.length - 1, np.int32)
-        rows, place = self._of_histories(items)
-        vectors = torch.from_numpy(self.tower.vectors_of(rows)[:, :-1])
-        with torch.inference_mode():
-            users = self._forward(place, types, gaps, at, vectors, items)
-        return np.concatenate([users[:, 0].numpy(), np.ones((len(items), 1), np.float32)], axis=1)
+        return self.encoding.encode(items, types, gaps, self.tower.vectors_of(items[items >= 0]))
 
     def _forward(
         self,
@@ -320,17 +297,6 @@ class SequenceExpert:
             order.append(rows)
         back = np.argsort(np.concatenate(order))
         return torch.cat(parts)[torch.from_numpy(back)]
-
-
-def gap_buckets(times: Doubles, items: Ints, now: Doubles) -> Bytes:
-    """(B, L) bucket of the time from each event to the next one, of the last to ``now``.
-
-    Bucket g > 0 starts at 3 ** (g - 0.5) - 1 seconds; an empty column gets 0.
-    """
-    until = np.concatenate([times[:, 1:], now[:, None]], axis=1)
-    gaps = np.maximum(until - times, 0.0)
-    buckets = np.minimum(np.log1p(gaps) / np.log(3.0) + 0.5, GAP_BUCKETS - 1)
-    return np.where(items >= 0, buckets, 0).astype(np.uint8)
 
 
 @njit(cache=True, nogil=True)

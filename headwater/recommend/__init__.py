@@ -61,8 +61,9 @@ class Recommender:
         k = max(self.config.mixture.candidates, n)
         candidates = propose(model, self._encode(contexts), contexts, withheld, k)
         features = self.features.fill(model, contexts, candidates)
-        scores = model.mixture.scores(features)
-        scores[candidates.rows == NO_ROW] = -np.inf
+        there = candidates.rows != NO_ROW
+        scores = model.mixture.scores(features, there)
+        scores[~there] = -np.inf
         order = np.argsort(-scores, axis=1, kind="stable")
         return Ranking(
             rows=np.take_along_axis(candidates.rows, order, axis=1),

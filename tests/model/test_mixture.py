@@ -244,6 +244,25 @@ def test_a_score_is_the_mean_of_the_members_scores():
     assert np.abs(own[0] - own[1]).max() > 0.01
 
 
+def test_what_an_item_scores_depends_on_nothing_beside_it():
+    found, features = ensemble(), np.concatenate([candidates(n) for n in (1, 70, 129)])
+    scores, shares = found.scores(features), found.contributions(features)
+    for n in range(len(features)):
+        alone = features[n : n + 1]
+        assert found.scores(alone)[0] == scores[n]
+        assert {name: share[0] for name, share in found.contributions(alone).items()} == {
+            name: share[n] for name, share in shares.items()
+        }
+
+
+def test_only_what_is_wanted_is_scored():
+    found, features = ensemble(), candidates(300).reshape(2, 150, 4)
+    wanted = np.random.default_rng(4).random((2, 150)) < 0.4
+    np.testing.assert_array_equal(
+        found.scores(features, wanted), np.where(wanted, found.scores(features), 0.0)
+    )
+
+
 def test_the_contributions_of_several_members_add_up_too():
     found, features = ensemble(), candidates()
     total = sum(found.contributions(features).values())

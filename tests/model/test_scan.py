@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headwater.model._scan import _BLOCK, Scan
+from headwater.model import _scan
+from headwater.model._scan import Scan
 from headwater.types import NO_ROW, Contexts
 from tests.model.arrays import contexts
 
@@ -52,14 +53,33 @@ def exact(of, who, withheld, excluded, n):
 
 
 @pytest.mark.parametrize("n_users", [1, 3, 33])
-def test_the_best_ten_are_among_the_sixty_that_seem_best(n_users):
-    of, who = vectors(_BLOCK + 500), users(n_users)
+def test_the_best_ten_are_among_the_sixty_that_seem_best(n_users, monkeypatch):
+    monkeypatch.setattr(_scan, "_PRODUCTS", 1_000 * n_users)  # so that there are many blocks
+    of, who = vectors(8_700), users(n_users)
     nothing = np.zeros(len(of), np.bool_)
     seeming = scan(of).best(who, asked([[]] * n_users), nothing, 60)
     best = exact(of, who, nothing, [[]] * n_users, 10)
     found = [len(set(rows) & set(line.tolist())) for rows, line in zip(best, seeming, strict=True)]
     assert np.mean(found) >= 9.98
     assert all(len(set(line)) == 60 for line in seeming.tolist())
+
+
+@pytest.mark.parametrize("n_users", [1, 5])
+def test_what_seems_best_is_what_has_the_highest_scores_in_bytes(n_users, monkeypatch):
+    """Those of equal scores by row, whatever the size of a block."""
+    rng = np.random.default_rng(2)
+    of, who = vectors(3_000)[rng.integers(3_000, size=3_000)], users(n_users)
+    codes = np.rint(of[:, :-1] * (127 / np.abs(of[:, :-1]).max(axis=1, keepdims=True)))
+    of = of.copy()
+    of[:, :-1] = codes * 2.0 ** rng.integers(-3, 3, size=(len(of), 1)) / 128
+    of[:, -1] = np.round(of[:, -1])
+    who[:, :-1] = np.rint(who[:, :-1] * (127 / np.abs(who[:, :-1]).max(axis=1, keepdims=True)))
+    nothing = np.zeros(len(of), np.bool_)
+    best = exact(of.astype(np.float64), who.astype(np.float64), nothing, [[]] * n_users, 50)
+    for products in (1, 700 * n_users, 1_000_000):
+        monkeypatch.setattr(_scan, "_PRODUCTS", products)
+        seeming = scan(of).best(who, asked([[]] * n_users), nothing, 50)
+        assert np.sort(seeming, axis=1).tolist() == np.sort(best, axis=1).tolist()
 
 
 def test_it_tells_what_is_best_by_more_than_the_bytes_round_off():
