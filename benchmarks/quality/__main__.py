@@ -11,7 +11,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from benchmarks import reporting
-from benchmarks.quality.figures import OURS, best, draw, figures, goals, segments
+from benchmarks.quality.drawing import draw
+from benchmarks.quality.figures import OURS, best, figures, goals, segments
 from benchmarks.quality.peers import PEERS
 from benchmarks.quality.running import Progress as Told
 from benchmarks.quality.running import ours, peer
@@ -64,6 +65,7 @@ def _measure(spec: Spec, limit: int | None, run_peers: bool, console: Console) -
     interactions = read(spec, limit)
     stream = encode(interactions, spec)
     settings: dict[str, Any] = {}
+    not_run: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(20), TaskProgressColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
         task = bar.add_task(spec.name)
@@ -78,11 +80,11 @@ def _measure(spec: Spec, limit: int | None, run_peers: bool, console: Console) -
         for name in PEERS:
             found = peer(stream, name, progress)
             if found is None:
-                console.print(f"{spec.name}: no kept result of {name}", style="yellow")
+                not_run.append(name)
                 continue
             # An expert may have the name of a peer.
-            ranks[f"peer {name}"] = found[0][name]
-            settings[f"peer {name}"] = found[1]
+            ranks[f"peer {name}"] = found.ranks
+            settings[f"peer {name}"] = {**found.settings, "tried": found.tried}
     models = figures(ranks)
     parts = segments(ranks, experts, replayed.segments)
     return {
@@ -92,6 +94,7 @@ def _measure(spec: Spec, limit: int | None, run_peers: bool, console: Console) -
         **{name: replayed.results[name] for name in ("seconds", "peak_rss_mb")},
         "models": models,
         "peers": settings,
+        "not_run": not_run,
         "experts": experts,
         "segments": parts,
         "goals": goals(spec, models, experts, list(settings), parts),
@@ -111,6 +114,8 @@ def _table(name: str, one: dict[str, Any]) -> Table:
             low, high = found["ours_ahead_interval"]
             row += [f"{found['ours_ahead']:+.1%}", f"{low:+.1%} to {high:+.1%}"]
         table.add_row(f"expert {model}" if model in one["experts"] else model, *row)
+    if one["not_run"]:
+        table.caption = f"not run: {', '.join(one['not_run'])}"
     return table
 
 

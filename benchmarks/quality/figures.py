@@ -1,8 +1,7 @@
-"""Ranks -> figures with their intervals, goals, the chart."""
+"""Ranks -> figures with their intervals, and goals."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -113,34 +112,6 @@ def goals(
     for entry in asked:
         entry["met"] = bool(entry["figure"] >= entry["limit"])
     return asked
-
-
-def draw(path: Path, streams: dict[str, dict[str, Any]]) -> None:
-    """A group of bars for each stream: ours, then the peers, NDCG@10 with its interval."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    names = [OURS, *dict.fromkeys(p for s in streams.values() for p in s["peers"])]
-    figure, axes = pyplot.subplots(figsize=(2 + 1.8 * len(streams), 4.5), layout="constrained")
-    width = 0.85 / len(names)
-    for m, name in enumerate(names):
-        at, values, spread = [], [], []
-        for place, stream in enumerate(streams.values()):
-            one = stream["models"].get(name)
-            if one is not None:
-                low, high = one["ndcg@10_interval"]
-                at.append(place + (m - (len(names) - 1) / 2) * width)
-                values.append(one["ndcg@10"])
-                spread.append((one["ndcg@10"] - low, high - one["ndcg@10"]))
-        errors = np.maximum(np.array(spread).reshape(-1, 2).T, 0.0)
-        axes.bar(at, values, width, yerr=errors, label=name, error_kw={"linewidth": 0.8})
-    axes.set_xticks(range(len(streams)), list(streams), rotation=15)
-    axes.set_ylabel("NDCG@10, second half")
-    axes.legend(frameon=False, ncols=2)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
 
 
 def _ends(values: NDArray[np.float64]) -> list[float]:

@@ -27,17 +27,20 @@ class Kind:
 
 PEERS = {
     "popularity": Kind(
-        "protocol", tuple({"half_life": share} for share in (0.0005, 0.002, 0.005, 0.02, 0.05, 0.2))
+        "protocol",
+        tuple({"half_life": share} for share in (0.0002, 0.0005, 0.002, 0.005, 0.02, 0.05, 0.2)),
     ),
     "transitions": Kind(
         "streaming_peers",
-        tuple({"window": 10, "half_life": share} for share in (0.002, 0.01, 0.05, 0.2, 1.0)),
+        tuple(
+            {"window": 10, "half_life": share} for share in (0.0005, 0.002, 0.01, 0.05, 0.2, 1.0)
+        ),
     ),
     "isgd": Kind(
         "streaming_peers",
         tuple(
-            {"factors": 64, "rate": rate, "regularization": 0.01, "seed": 1}
-            for rate in (0.01, 0.05, 0.2)
+            {"factors": 64, "rate": rate, "regularization": l2, "seed": 1}
+            for rate, l2 in ((0.01, 0.01), (0.05, 0.01), (0.2, 0.01), (0.05, 0.1), (0.1, 0.1))
         ),
     ),
     "vsknn": Kind(
@@ -54,8 +57,8 @@ PEERS = {
     "implicit-als": Kind(
         "implicit_peers",
         tuple(
-            {"factors": 64, "regularization": 0.05, "iterations": 15, "alpha": alpha, "seed": 1}
-            for alpha in (1.0, 20.0)
+            {"factors": 64, "regularization": l2, "iterations": 15, "alpha": alpha, "seed": 1}
+            for alpha, l2 in ((1.0, 0.05), (1.0, 5.0), (20.0, 0.05), (20.0, 10.0))
         ),
         pins=IMPLICIT,
     ),
@@ -63,7 +66,7 @@ PEERS = {
         "rectools_peer",
         (
             {"factors": 64, "blocks": 2, "heads": 2, "length": 50}
-            | {"steps": 300.0, "refits": 6.0, "seed": 1.0},
+            | {"rate": 0.001, "steps": 300.0, "refits": 4.0, "seed": 1.0},
         ),
         pins=RECTOOLS,
     ),

@@ -14,11 +14,22 @@ from pytorch_lightning import seed_everything
 from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.models import SASRecModel
+from rectools.models.nn.transformers.lightning import TransformerLightningModule
 
 Settings = dict[str, float]
 
 _SEQUENCES = 128
 """Users in a step, as is RecTools' default."""
+
+
+class _WithoutPadding(TransformerLightningModule):  # type: ignore[misc]
+    """RecTools' full cross-entropy; places without a target, which it weighs 0, aren't scored."""
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        model, wanted = self.torch_model, batch["y"] > 0
+        vectors = model.item_model.get_all_embeddings()
+        logits = model.encode_sessions(batch, vectors)[wanted] @ vectors.T
+        return torch.nn.functional.cross_entropy(logits, batch["y"][wanted])
 
 
 class SasRec:
@@ -46,9 +57,11 @@ class SasRec:
             n_heads=int(settings["heads"]),
             n_factors=int(settings["factors"]),
             session_max_len=int(settings["length"]),
+            lr=settings["rate"],
             batch_size=_SEQUENCES,
             epochs=max(round(settings["steps"] / -(-len(np.unique(users)) // _SEQUENCES)), 1),
             deterministic=True,
+            lightning_module_type=_WithoutPadding,
         )
         # A second each, so that the order is that of the events.
         times = pd.Timestamp(2000, 1, 1) + pd.to_timedelta(np.arange(len(users)), unit="s")

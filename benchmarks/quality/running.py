@@ -107,8 +107,17 @@ def _segments(histories: Longs, item_events: Longs) -> dict[str, Flags]:
     return found
 
 
-def peer(stream: Stream, name: str, progress: Progress | None) -> tuple[Ranks, Settings] | None:
-    """Ranks of a peer in the second half, ``MISS`` before, and its settings, the best of the first.
+@dataclass(frozen=True)
+class Rival:
+    """A peer with the settings that were best on the first half."""
+
+    ranks: NDArray[np.float64]  # (n,) of the second half, ``MISS`` before
+    settings: Settings
+    tried: list[dict[str, Any]]  # settings, and NDCG@10 on the first half; none of a single one
+
+
+def peer(stream: Stream, name: str, progress: Progress | None) -> Rival | None:
+    """A peer's settings are chosen, and then it is run.
 
     ``None``: no result is kept, and none is to be made.
 
@@ -119,17 +128,16 @@ def peer(stream: Stream, name: str, progress: Progress | None) -> tuple[Ranks, S
     half = int(targets[(len(targets) + 1) // 2]) if len(targets) > 1 else len(stream)
     tuning = min(half, TUNING_EVENTS)
     grid = PEERS[name].grid
-    best = grid[0]
+    best, tried = grid[0], []
     if len(grid) > 1:
-        figures = []
         for settings in grid:
             ranks = _run(stream, name, settings, 0, tuning, progress)
             if ranks is None:
                 return None
-            figures.append(float(gains(ranks).mean()))
-        best = grid[int(np.argmax(figures))]
+            tried.append({**settings, "ndcg@10": float(gains(ranks).mean())})
+        best = grid[int(np.argmax([one["ndcg@10"] for one in tried]))]
     ranks = _run(stream, name, best, half, len(stream), progress)
-    return None if ranks is None else ({name: ranks}, best)
+    return None if ranks is None else Rival(ranks, best, tried)
 
 
 def key(stream: Stream, name: str, settings: Settings, start: int, stop: int) -> str:

@@ -26,6 +26,7 @@ class Spec:
     name: str
     repeats: bool
     grouped: bool
+    folder: str | None = None  # where it isn't the name
     limit: int | None = None
     goal: float | None = None  # least NDCG@10
     margin: float | None = None  # least ratio to the best peer
@@ -36,6 +37,12 @@ SPECS = {
     for spec in (
         Spec("ml-100k", repeats=False, grouped=False, goal=0.140),
         Spec("movietweetings-100k", repeats=False, grouped=False, limit=60_000, goal=0.235),
+        Spec(
+            "movietweetings-100k-whole",
+            repeats=False,
+            grouped=False,
+            folder="movietweetings-100k",
+        ),
         Spec("online-retail", repeats=True, grouped=True, margin=1.1),
         Spec("informfully-idea", repeats=True, grouped=True, margin=1.1),
         Spec("complete-journey-sample", repeats=True, grouped=True, margin=1.1),
@@ -51,7 +58,8 @@ def read(spec: Spec, limit: int | None) -> Interactions:
         UnreadableFile: the stream isn't there.
     """
     limits = [number for number in (spec.limit, limit) if number is not None]
-    path = _ml_100k() if spec.name == "ml-100k" else _folder() / spec.name / "interactions.parquet"
+    file = _folder() / (spec.folder or spec.name) / "interactions.parquet"
+    path = _ml_100k() if spec.name == "ml-100k" else file
     return read_interactions(path, limit=min(limits, default=None))
 
 

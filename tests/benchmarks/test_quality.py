@@ -351,9 +351,13 @@ def test_a_second_run_runs_no_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     second = running.peer(one, "isgd", None)
     assert first is not None
     assert second is not None
-    assert first[0]["isgd"].tolist() == second[0]["isgd"].tolist()
-    assert first[1] == second[1]
-    assert first[1] in PEERS["isgd"].grid
+    assert first.ranks.tolist() == second.ranks.tolist()
+    assert first.settings == second.settings
+    assert [one | {"ndcg@10": 0} for one in first.tried] == [
+        {**settings, "ndcg@10": 0} for settings in PEERS["isgd"].grid
+    ]
+    best = max(first.tried, key=lambda one: one["ndcg@10"])
+    assert best == {**first.settings, "ndcg@10": best["ndcg@10"]}
 
 
 @pytest.mark.parametrize("grouped", [False, True])
