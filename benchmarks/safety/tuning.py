@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,29 @@ def table(found: dict[str, Any]) -> Table:
     return made
 
 
+@dataclass
+class Outcome:
+    """What a run came to: NDCG@10 by event, challengers tried, and those promoted."""
+
+    gains: Doubles
+    tried: int
+    promoted: list[dict[str, Any]]
+
+    def figures(self, plain: Outcome) -> dict[str, Any]:
+        """Beside a run of the defaults."""
+        both = ~np.isnan(self.gains) & ~np.isnan(plain.gains)
+        found = lift(compared(Comparison(), self.gains[both], plain.gains[both]))
+        means, others = _means(self.gains), _means(plain.gains)
+        return {
+            **means,
+            "end_of_default": means["end"] / others["end"],
+            "lift": found.value,
+            "interval": [found.low, found.high],
+            "tried": self.tried,
+            "promoted": self.promoted,
+        }
+
+
 class Run:
     """A live model, and the challengers beside it."""
 
@@ -125,7 +149,6 @@ class Run:
         self.gains: Doubles = np.full(len(self.stream), np.nan)
         self.written = GainsLog(folder / "gains.db")
         self.challengers = Challengers(folder / "challengers")
-        self.tried = 0
         self.live = Learner(
             config,
             self.log,
@@ -145,23 +168,13 @@ class Run:
             self.live.publish()
         return True
 
-    def figures(self, plain: Run) -> dict[str, Any]:
-        """What it came to, beside a run of the defaults."""
-        both = ~np.isnan(self.gains) & ~np.isnan(plain.gains)
-        found = lift(compared(Comparison(), self.gains[both], plain.gains[both]))
-        means, others = _means(self.gains), _means(plain.gains)
-        return {
-            **means,
-            "end_of_default": means["end"] / others["end"],
-            "lift": found.value,
-            "interval": [found.low, found.high],
-            "tried": self.tried,
-            "promoted": [
-                {"offset": record.offset, "settings": record.entry.settings}
-                for record in self.log.promotions(0)
-                if isinstance(record.entry, Promotion)
-            ],
-        }
+    def outcome(self) -> Outcome:
+        promoted = [
+            {"offset": record.offset, "settings": record.entry.settings}
+            for record in self.log.promotions(0)
+            if isinstance(record.entry, Promotion)
+        ]
+        return Outcome(self.gains, len(self.challengers.listed()), promoted)
 
     def _note(self, gains: Gains) -> None:
         self.written.add(gains)
@@ -189,23 +202,20 @@ class Waits:
         return self._over
 
 
-def run(config: Config, events: int, *, tune: bool) -> Run:
+def run(config: Config, events: int, *, tune: bool) -> Outcome:
     """A stream from its first event to its last."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = Run(config, folder, events)
         with closing(found.written):
-            if not tune:
-                while found.advance():
-                    pass
-                return found
-            section = config.challengers.model_copy(update={"tune": True})
+            section = config.challengers.model_copy(update={"tune": tune})
             tuned = config.model_copy(update={"challengers": section})
             arena = Arena(tuned, folder, found.log, found.written)
             arena._stopping = Waits(found)  # type: ignore[assignment]
             arena.run()
-            found.tried = len(found.challengers.listed())
-            return found
+            while found.advance():
+                pass
+            return found.outcome()
 
 
 def _means(gains: Doubles) -> dict[str, float]:
