@@ -21,7 +21,7 @@ from headwater import cli, config
 from headwater.deploy import VERSIONS, Snapshots, Versions
 from headwater.log.sqlite import SqliteEventsLog
 from headwater.roles import _folder, bulk, versions
-from headwater.types import DeadLetter, Lineage, Metric, Resume, User, Version
+from headwater.types import DeadLetter, Event, Lineage, Metric, Resume, User, Version
 
 STATUS = {
     "role": "api",
@@ -540,8 +540,11 @@ def test_versions_are_listed_and_returned_to_without_a_server(
     data = tmp_path / "data"
     (data / "snapshots").mkdir(parents=True)
     with closing(SqliteEventsLog(data / "events.db")) as log:
-        log.append([User(f"u{n}") for n in range(30)], 2e9)
+        log.append([User(f"u{n}") for n in range(28)], 2e9)
+        log.append([Event(f"e{n}", "view", "u1", 1e9, f"i{n}") for n in range(2)], 2e9)
     assert run(monkeypatch, "rollback", "--data", str(data)) == 2
+    assert run(monkeypatch, "undo", "--data", str(data)) == 2
+    assert "there is no such rollback" in capsys.readouterr().err
     assert "--to can't be met: no version is kept yet" in capsys.readouterr().err
     (data / "snapshots" / "s").touch()
     kept = Versions(data / "snapshots" / VERSIONS)
@@ -561,5 +564,9 @@ def test_versions_are_listed_and_returned_to_without_a_server(
     assert [(one["first"], one["through"]) for one in found["rollbacks"]] == [(21, 30)]
     assert run(monkeypatch, "versions", "--data", str(data)) == 0
     shown = capsys.readouterr().out
+    for again in ("2 events from 21 to 30", "0 events from 21 to 30"):
+        assert run(monkeypatch, "undo", "--data", str(data)) == 0
+        assert again in capsys.readouterr().out
+    assert run(monkeypatch, "undo", "none-such", "--data", str(data)) == 2
     for part in ("0.2500 (0.2000 to 0.3000)", "live", "21 to 30", "bot"):
         assert part in shown

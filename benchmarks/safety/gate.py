@@ -51,11 +51,9 @@ def measured(alike_runs: int = ALIKE, better_runs: int = BETTER) -> dict[str, An
     """Shares of comparisons that were promoted, and after how many events."""
     one, other = (gains(settings) for settings in PAIR)
     random = np.random.default_rng(0)
-    pairs = [drawn(one, other, 0.0, random) for _ in range(alike_runs)]
-    alike, alike_by_z = [promoted(*pair) for pair in pairs], sum(by_z(*pair) for pair in pairs)
-    pairs = [drawn(one, other, LIFT, random) for _ in range(better_runs)]
-    better, better_by_z = [promoted(*pair) for pair in pairs], sum(by_z(*pair) for pair in pairs)
-    needed = sorted(n for n in better if n is not None)
+    alike = [_judged(*drawn(one, other, 0.0, random)) for _ in range(alike_runs)]
+    better = [_judged(*drawn(one, other, LIFT, random)) for _ in range(better_runs)]
+    needed = sorted(n for n, _ in better if n is not None)
     sums = compared(Comparison(), *drawn(one, other, LIFT, random))
     found = lift(sums)
     return {
@@ -63,13 +61,13 @@ def measured(alike_runs: int = ALIKE, better_runs: int = BETTER) -> dict[str, An
         "correlation": float(np.corrcoef(one, other)[0, 1]),
         "alike": {
             "runs": alike_runs,
-            "promoted": sum(n is not None for n in alike),
-            "by_z": alike_by_z,
+            "promoted": sum(n is not None for n, _ in alike),
+            "by_z": sum(wrong for _, wrong in alike),
         },
         "better": {
             "runs": better_runs,
             "promoted": len(needed),
-            "by_z": better_by_z,
+            "by_z": sum(right for _, right in better),
             "lift": LIFT,
             "median_events": needed[len(needed) // 2] if needed else None,
             "interval": [found.low, found.high],
@@ -161,6 +159,10 @@ def promoted(challenger: Doubles, live: Doubles) -> int | None:
         if verdict(sums, 0.0) == "better":
             return end
     return None
+
+
+def _judged(challenger: Doubles, live: Doubles) -> tuple[int | None, bool]:
+    return promoted(challenger, live), by_z(challenger, live)
 
 
 def by_z(challenger: Doubles, live: Doubles) -> bool:

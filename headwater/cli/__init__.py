@@ -159,6 +159,23 @@ def rollback(
 
 
 @app.command()
+def undo(
+    rollback_id: Annotated[
+        str | None, typer.Argument(help="Of a rollback.  [default: the newest]", show_default=False)
+    ] = None,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Undo a rollback: append again the events that it set aside, as history that comes now."""
+    from headwater.roles import versions as kept
+
+    order, new = kept.undo(data, rollback_id)
+    typer.echo(
+        f"{new:,} events from {order.first:,} to {order.through:,} are appended again, "
+        "to be learned like any others"
+    )
+
+
+@app.command()
 def resume(why: WhyOption = "", data: DataOption = DEFAULT_DATA) -> None:
     """Learn on after a guard has paused it: what comes now is usual."""
     from headwater.roles import versions as kept

@@ -15,7 +15,7 @@ from headwater.deploy._challengers import (
     in_canary,
 )
 from headwater.deploy._guards import check
-from headwater.deploy._rollbacks import rollback_to
+from headwater.deploy._rollbacks import rollback_to, set_aside
 from headwater.deploy._sealing import state_digest
 from headwater.deploy._snapshots import Manifest, Shape, Snapshots
 from headwater.deploy._updates import decode, digest, encode
@@ -40,5 +40,6 @@ __all__ = [
     "encode",
     "in_canary",
     "rollback_to",
+    "set_aside",
     "state_digest",
 ]

@@ -1,4 +1,4 @@
-"""``headwater versions``, ``rollback`` and ``resume``: orders go through the events log.
+"""``headwater versions``, ``rollback``, ``undo`` and ``resume``: orders go through the events log.
 
 So they need no server: a trainer that runs acts at once, and one that doesn't when it
 starts.
@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from headwater.deploy import VERSIONS, Versions, rollback_to
+from headwater.deploy import VERSIONS, Versions, rollback_to, set_aside
 from headwater.errors import HeadwaterError, InvalidInput
 from headwater.ingest import reason
 from headwater.log.sqlite import SqliteUpdatesLog
@@ -111,6 +111,29 @@ def roll_back(data: Path, to: int | None, why: str) -> tuple[Rollback, float | N
                 return order, waited
             time.sleep(0.02)
     return order, None
+
+
+def undo(data: Path, rollback_id: str | None) -> tuple[Rollback, int]:
+    """Appends again what a rollback set aside, by default the newest one; how many came anew.
+
+    Raises:
+        HeadwaterError: the folder holds no events log, there is no such rollback, or the log no
+            longer holds what it set aside.
+    """
+    with closing(existing_log(data)) as events:
+        orders = [record.entry for record in events.rollbacks(0)]
+        wanted = [
+            order
+            for order in orders
+            if isinstance(order, Rollback) and rollback_id in (None, order.rollback_id)
+        ]
+        if not wanted:
+            raise HeadwaterError("there is no such rollback; `headwater versions --json` has them")
+        order, new = wanted[-1], 0
+        for found in set_aside(events, order):
+            appended = events.append(found, time.time())
+            new += sum(not one.duplicate for one in appended)
+    return order, new
 
 
 def resume(data: Path, why: str) -> int:
