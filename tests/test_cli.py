@@ -543,9 +543,9 @@ def test_versions_are_listed_and_returned_to_without_a_server(
         log.append([User(f"u{n}") for n in range(28)], 2e9)
         log.append([Event(f"e{n}", "view", "u1", 1e9, f"i{n}") for n in range(2)], 2e9)
     assert run(monkeypatch, "rollback", "--data", str(data)) == 2
+    assert "--to can't be met: no version is kept yet" in capsys.readouterr().err
     assert run(monkeypatch, "undo", "--data", str(data)) == 2
     assert "there is no such rollback" in capsys.readouterr().err
-    assert "--to can't be met: no version is kept yet" in capsys.readouterr().err
     (data / "snapshots" / "s").touch()
     kept = Versions(data / "snapshots" / VERSIONS)
     figures = {"mixture.ndcg@10": Metric(0.25, 0.2, 0.3, 900)}
