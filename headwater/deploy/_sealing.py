@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 from mmap import mmap
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,12 +19,23 @@ from headwater.types import State
 _KEY = "headwater"
 _DIGEST_BYTES = 32
 _DIGEST_CHARACTERS = 2 * _DIGEST_BYTES
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "U64": np.dtype("<u8"),
+    "I64": np.dtype("<i8"),
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "U32": np.dtype("<u4"),
+    "I32": np.dtype("<i4"),
+    "F16": np.dtype("<f2"),
+    "U16": np.dtype("<u2"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
-    **{f"F{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
-    **{f"I{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
-    **{f"U{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
 }
+"""Of safetensors' names, in the order in which its own library puts arrays."""
+
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class BrokenSeal(ValueError):
@@ -93,6 +105,25 @@ class _Tensor(msgspec.Struct):
     dtype: str
     shape: list[int]
     data_offsets: tuple[int, int]
+
+
+def pack(arrays: State, metadata: dict[str, str]) -> bytes:
+    """A safetensors container, the bytes that its own library writes, of each array copied once.
+
+    Args:
+        arrays: dense ones, see :func:`dense_array`.
+    """
+    kinds = list(_DTYPES.values())
+    ordered = sorted(arrays.items(), key=lambda item: (kinds.index(item[1].dtype), item[0]))
+    entries: dict[str, dict[str, str] | _Tensor] = {"__metadata__": metadata}
+    end = 0
+    for name, array in ordered:
+        start, end = end, end + array.nbytes
+        entries[name] = _Tensor(_NAMES[array.dtype], list(array.shape), (start, end))
+    header = msgspec.json.encode(entries)
+    header += b" " * (-len(header) % 8)
+    parts = [array.reshape(-1).view(np.uint8).data for _, array in ordered]
+    return b"".join([len(header).to_bytes(8, "little"), header, *parts])
 
 
 def body(container: bytes | mmap) -> int:

@@ -6,12 +6,12 @@ import math
 
 import msgspec
 import numpy as np
-from safetensors.numpy import save
 
 from headwater.deploy._sealing import (
     body,
     bytes_digest,
     dense_array,
+    pack,
     seal,
     state_digest,
     unseal,
@@ -70,7 +70,7 @@ def encode(update: Update) -> bytes:
         gradient_through=update.gradient_through,
         digest=state_digest(arrays),
     )
-    return save(arrays, metadata=seal(msgspec.json.encode(header, order="deterministic")))
+    return pack(arrays, seal(msgspec.json.encode(header, order="deterministic")))
 
 
 def decode(payload: bytes) -> Update:
