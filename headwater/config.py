@@ -393,8 +393,10 @@ class Challengers(_Section):
 class Recommend(_Section):
     repeats: bool | None = Field(default=None, examples=[True])
     """Overrides every event type's ``repeats``; by default each type says for itself."""
-    catalogue: Literal["seen", "all"] = "seen"
-    """``seen``: an item is recommended once an event has named it; ``all``: listed ones too."""
+    catalogue: Literal["seen", "all"] = "all"
+    """``all``: an item is recommended as soon as it is set, or an event names it; ``seen``: once
+    an event has named it. ``headwater replay`` takes ``seen`` where neither is said, as its
+    protocol does."""
     max_n: int = Field(default=100, ge=1, le=1000)
     """Longest list that a request may ask for."""
     active_users: int = Field(default=250, ge=1, le=100_000)

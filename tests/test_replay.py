@@ -375,8 +375,13 @@ def test_with_all_of_the_catalogue_a_first_appearance_can_be_hit(folder: Folder)
     items = folder.file("items.csv", listed, "item_id", "title")
     seen = folder.replay(file, "--items", str(items), settings=ONE_BY_ONE)
     assert seen.ranks["rank"].is_null().all()
+    assert seen.results["config"]["recommend"]["catalogue"] == "seen"
+    configured = f'{ONE_BY_ONE}\n[recommend]\ncatalogue = "all"\n'
+    named = folder.replay(file, "--items", str(items), settings=configured)
+    assert named.results["config"]["recommend"]["catalogue"] == "all"
     whole = folder.replay(file, "--items", str(items), "--catalogue", "all", settings=ONE_BY_ONE)
     assert whole.ranks["rank"].is_not_null().sum() > 15
+    assert whole.ranks.equals(named.ranks)
     assert whole.ranks["rank_popularity"].is_null().all(), "counts know nothing of it"
     assert whole.ranks["index"].to_list() == list(range(30)), "items aren't rows of the file"
     assert whole.results["second_half"]["coverage@10"] <= 1.0

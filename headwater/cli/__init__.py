@@ -255,10 +255,14 @@ def replay(
     }
     if seed is not None:
         flags["seed"] = seed
+    loaded = settings.load(config, flags)
+    if "catalogue" not in loaded.recommend.model_fields_set:
+        flags["recommend"]["catalogue"] = CatalogueChoice.SEEN.value
+        loaded = settings.load(config, flags)
     replaying.run(
         file,
         items,
-        config=settings.load(config, flags),
+        config=loaded,
         grouped=ties is TiesChoice.GROUPED,
         limit=limit,
         mapping=_pairs(mapping),

@@ -394,7 +394,8 @@ def test_a_batch_is_answered_as_its_requests_are_one_by_one() -> None:
 
 def test_before_the_first_event_there_is_nothing_to_recommend() -> None:
     log, updates = events_log([]), MemoryUpdatesLog()
-    follower = following(small(), log, updates)
+    seen = small(recommend={"catalogue": "seen"})
+    follower = following(seen, log, updates)
     answers = follower.recommend(
         [Request(n=5), Request(n=5, user_id="u"), Request(n=5, session_items=("a",))], NOW
     )
@@ -403,7 +404,7 @@ def test_before_the_first_event_there_is_nothing_to_recommend() -> None:
     follower.catch_up()
     [answer] = follower.recommend([Request(n=5, user_id="u")], NOW)
     assert answer.items == [], "a listed item is recommended once it is seen"
-    everything = following(small(recommend={"catalogue": "all"}), log, updates)
+    everything = following(small(), log, updates)
     [answer] = everything.recommend([Request(n=5, user_id="u")], NOW)
     assert {item.item_id: item.title for item in answer.items} == {"a": None, "b": "B"}
 

@@ -37,7 +37,7 @@ def scores_by_sequence(follower: Follower, user: str, items: list[str]) -> Float
 
 def test_an_item_that_was_put_a_moment_ago_is_in_the_next_list() -> None:
     events, updates = MemoryEventsLog(), MemoryUpdatesLog()
-    config = small(recommend={"catalogue": "all"})
+    config = small()
     learner = Learner(config, events, updates, None)
     follower = Follower(config, events, updates, None)
     events.append(stream(), 2e9)
@@ -59,7 +59,7 @@ def test_an_item_that_was_put_a_moment_ago_is_in_the_next_list() -> None:
 
 def test_the_sequence_expert_expects_a_new_item_of_those_who_like_its_like() -> None:
     events, updates = MemoryEventsLog(), MemoryUpdatesLog()
-    config = small(recommend={"catalogue": "all"})
+    config = small()
     learner = Learner(config, events, updates, None)
     follower = Follower(config, events, updates, None)
     films = [entry for entry in stream() if isinstance(entry, Item)]
