@@ -11,14 +11,15 @@ predictions too, and without a model of them.
 - below its reference: x is the NDCG@10 of the mixture less ``_TOLERATED`` times its own mean
   over the last ``_MEMORY`` predictions.
 
-It rings once both are above the threshold. The one that rose first says since when.
+It rings once both are above the threshold. The one that rose first says since when. The second
+alone is a drift: the stream has become harder, or another one, and is to be learned.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from headwater.types import Doubles, Longs, State
+from headwater.types import Doubles, Longs, State, StreamChange
 
 THRESHOLD = 1e6
 """Predictions from one false alarm of a test to the next, at least, on average."""
@@ -39,6 +40,7 @@ class Alarm:
         self._numbers: Doubles = np.zeros(3)  # predictions, decayed weight, decayed gains
         self._logs: Doubles = np.zeros(2)  # of M: below popularity, below the reference
         self._since: Longs = np.zeros(2, np.int64)  # offsets behind which each rose from 1
+        self._fallen = False
 
     @property
     def rings(self) -> bool:
@@ -48,6 +50,17 @@ class Alarm:
     def since(self) -> int:
         """Offset behind which what rings now began."""
         return int(self._since.min())
+
+    def fall(self, offset: int) -> StreamChange | None:
+        """What the timeline is told at an offset: that the mixture has just been shown to be below
+        its reference. It is told again only after the test has been at 1.
+        """
+        before, evidence = self._fallen, float(self._logs[1])
+        self._fallen = evidence > 0.0 if before else evidence >= np.log(THRESHOLD)
+        if before or not self._fallen:
+            return None
+        said = f"NDCG@10 is below {_TOLERATED:g} of {self.reference:.4f}, its running mean, "
+        return StreamChange(offset, "gains", _TOLERATED, f"{said}since offset {self._since[1]}")
 
     @property
     def reference(self) -> float:
@@ -79,11 +92,17 @@ class Alarm:
         self._logs[:] = 0.0
 
     def state(self) -> State:
-        return {"numbers": self._numbers, "logs": self._logs, "since": self._since}
+        return {
+            "numbers": self._numbers,
+            "logs": self._logs,
+            "since": self._since,
+            "fallen": np.array(self._fallen),
+        }
 
     def load(self, state: State) -> None:
         self._numbers, self._logs = state["numbers"].copy(), state["logs"].copy()
         self._since = state["since"].copy()
+        self._fallen = bool(state["fallen"])
 
     def _rise(self, test: int, offsets: Longs, factors: Doubles) -> None:
         path = self._logs[test] + np.concatenate([[0.0], np.cumsum(factors)])

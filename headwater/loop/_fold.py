@@ -25,7 +25,7 @@ from headwater.types import (
     State,
 )
 
-LAYOUT = 6
+LAYOUT = 7
 """What the arrays of a snapshot are; those of another layout can't be read."""
 
 _APART = 64

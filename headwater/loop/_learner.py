@@ -177,8 +177,9 @@ class Learner:
         self._reports.add(turn, pace)
         if turn.ringing is not None:
             self._ringing = turn.ringing
+        told = self._told
         for change in turn.stream:
-            if change.offset > self._told:  # a refold meets it again
+            if change.offset > told:  # a refold meets it again
                 self._told = change.offset
                 self._alert("the stream has changed", msgspec.structs.asdict(change))
         if turn.held is not None:

@@ -134,7 +134,7 @@ class Stages:
             outcomes = self.evaluator.observe(
                 tested, ranking, popularity.events, popularity.n_events, popularity.n_eligible
             )
-            ringing = self._listen(tested, outcomes)
+            ringing, fall = self._listen(tested, outcomes)
             if on_tested is not None:
                 on_tested(batch, tested, outcomes)
             if on_outcomes is not None and pace is None:
@@ -144,6 +144,9 @@ class Stages:
             values = _values(admitted)
             self.satisfaction.observe(batch, values, shown, self.fold.categories(shown))
             stream = self.timeline.observe(batch, admitted, values)
+            if fall is not None:
+                self.timeline.note(fall)
+                stream.append(fall)
             known = self.fold.preprocess
             self.impressions.observe(batch, admitted, known.items.find, known.users.find)
             judged = self.watch.judge(batch)
@@ -237,15 +240,16 @@ class Stages:
         on_outcomes(tested, compare(EXPERTS, tested, ranking, *counts))
         return sample, _part_of(ranking, np.searchsorted(targets, chosen))
 
-    def _listen(self, batch: Batch, outcomes: Outcomes) -> int | None:
-        """Offset since which the alarm rings; it is silent again at once."""
+    def _listen(self, batch: Batch, outcomes: Outcomes) -> tuple[int | None, StreamChange | None]:
+        """Offset since which the alarm rings, it is silent again at once; and a fall of gains."""
         gains = ndcg_gains(outcomes.ranks[:, [0, _POPULARITY]], 10)
         self.alarm.observe(batch.offsets[outcomes.index], *gains.T)
+        fall = self.alarm.fall(batch.end)
         if not self.alarm.rings:
-            return None
+            return None, fall
         since = self.alarm.since
         self.alarm.silence()
-        return since
+        return since, fall
 
     def _train(
         self, batch: Batch, ranking: Ranking, sample: Sample, held: Held | None

@@ -64,6 +64,11 @@ class Timeline:
         self._newest.extend(changes)
         return changes
 
+    def note(self, change: StreamChange) -> None:
+        """Takes a change that was found elsewhere."""
+        self._drift.count(change)
+        self._newest.append(change)
+
     def report(self) -> dict[str, Any]:
         """``changes`` by kind, ``timeline`` newest last."""
         return {"changes": self._drift.counts, "timeline": list(self._newest)}

@@ -31,11 +31,11 @@ SERVE = """
     from tests.api.serving import CountingFollower
 
     loop = types.ModuleType("headwater.loop")
-    loop.Follower = {follower}
+    loop.CanaryFollower = {follower}
     sys.modules["headwater.loop"] = loop
     api.serve(Config(recommend=Recommend(wait_seconds=30.0)), Path(sys.argv[1]), {host!r}, 0)
 """
-COUNTING = "lambda config, events, updates, snapshots: CountingFollower(events)"
+COUNTING = "lambda config, events, *folders: CountingFollower(events)"
 BROKEN = "lambda *_: 1 / 0"
 
 

@@ -73,7 +73,11 @@ def test_where_batches_end_changes_nothing_but_the_reference() -> None:
 
 
 def of_tests() -> dict[str, np.ndarray]:
-    return {"logs": np.zeros(2), "since": np.zeros(2, np.int64)}
+    return {
+        "logs": np.zeros(2),
+        "since": np.zeros(2, np.int64),
+        "fallen": np.array(False),
+    }
 
 
 def test_a_state_goes_on_as_the_one_it_was_taken_from() -> None:
@@ -87,3 +91,34 @@ def test_a_state_goes_on_as_the_one_it_was_taken_from() -> None:
     assert one.run(3_000, 0.0, 0.2) == other.run(3_000, 0.0, 0.2)
     for name, array in one.alarm.state().items():
         assert np.array_equal(array, other.alarm.state()[name]), name
+
+
+def test_a_fall_is_told_once_and_again_after_it_was_over() -> None:
+    stream = Stream()
+    told: list[int] = []
+
+    def run(n: int, mixture: float) -> None:
+        for _ in range(n // 100):
+            stream.run(100, mixture, 0.0)
+            if (change := stream.alarm.fall(stream.offset)) is not None:
+                assert (change.what, change.offset) == ("gains", stream.offset)
+                told.append(stream.offset)
+
+    run(20_000, 0.3)
+    assert told == []
+    run(2_000, 0.06)
+    assert len(told) == 1
+    assert 20_000 < told[0] < 21_500
+    run(20_000, 0.3)
+    run(3_000, 0.06)
+    assert len(told) == 2
+
+
+def test_a_fall_that_was_told_is_not_told_after_a_restart() -> None:
+    stream = Stream()
+    stream.run(10_000, 0.3, 0.0)
+    stream.run(2_000, 0.06, 0.0)
+    assert stream.alarm.fall(stream.offset) is not None
+    again = Alarm()
+    again.load(stream.alarm.state())
+    assert again.fall(stream.offset) is None

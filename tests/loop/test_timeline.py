@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
-from headwater.loop import Learner
+from headwater.loop import Learner, _report
 from headwater.loop._timeline import Reception
-from headwater.types import StreamChange
+from headwater.types import Event, StreamChange
 from tests.loop.streams import NOW, all_updates, learn_all, small, views
 
 
-def test_a_change_is_told_reported_and_kept_over_a_restart(tmp_path: Path) -> None:
+def test_a_change_is_told_reported_and_kept_over_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_report, "_DRAINED_SECONDS", 0.0)
     config = small(deploy={"snapshot_events": 100_000})
     log, updates = MemoryEventsLog(), MemoryUpdatesLog()
     learner = Learner(config, log, updates, tmp_path)
@@ -34,6 +38,29 @@ def test_a_change_is_told_reported_and_kept_over_a_restart(tmp_path: Path) -> No
     again = Learner(config, log, updates, tmp_path)
     assert again.digest() == learner.digest()
     assert again.stages.timeline.report()["timeline"] == [StreamChange(**one) for one in changes]
+
+
+def test_lists_that_do_worse_than_they_did_are_told(tmp_path: Path) -> None:
+    log, updates = MemoryEventsLog(), MemoryUpdatesLog()
+    learner = Learner(small(deploy={"snapshot_events": 100_000}), log, updates, tmp_path)
+    told: list[Any] = []
+    learner.on_alert = lambda what, numbers: told.append(dict(numbers))
+    random = np.random.default_rng(0)
+    log.append(views(4_000), NOW)
+    learn_all(learner)
+    assert not [one for one in told if one.get("what") == "gains"]
+    at_random = [
+        msgspec.structs.replace(event, item_id=f"r{random.integers(400)}")
+        for event in views(2_000, start=4_000)
+        if isinstance(event, Event)
+    ]
+    log.append(at_random, NOW)
+    learn_all(learner)
+    (change,) = [one for one in told if one.get("what") == "gains"]
+    assert 4_000 < change["offset"] < 5_000
+    assert change["reason"].startswith("NDCG@10 is below 0.7 of 0.")
+    assert learner.stages.timeline.report()["changes"]["gains"] == 1
+    assert StreamChange(**change) in learner.stages.timeline.report()["timeline"]
 
 
 class Clock:
