@@ -25,6 +25,7 @@ from headwater.log._entries import (
     check,
     check_nesting,
     entry_id,
+    entry_ids,
 )
 from headwater.log._payloads import (
     DEFAULTS,
@@ -164,7 +165,7 @@ def ids_of(block: Block) -> list[bytes | None]:
         if block.kind != EVENTS:
             return [None if id is None else bytes.fromhex(id) for id in ids(block.payload)]
         stored = Stored(block.payload)
-        return list(map(entry_id, stored["source"] or repeat(""), stored["event_id"]))
+        return [*entry_ids(stored["source"], stored["event_id"])]
 
 
 def times(piece: Piece) -> tuple[Doubles, Doubles]:
@@ -275,7 +276,7 @@ def _part_of_events(events: Sequence[Event], received_at: float) -> Part:
     for context in of[_CONTEXT] or ():
         if context is not None:
             check_nesting(context)
-    known = list(map(entry_id, of[_SOURCE] or repeat(""), of[_ID] or ()))
+    known = entry_ids(of[_SOURCE], of[_ID] or ())
     # Only to see that it can be: what is stored doesn't hold the duplicates.
     pack(EVENTS, of)
     return Part(EVENTS, of, known, np.minimum(timestamps, received_at), received_at)

@@ -59,6 +59,13 @@ def entry_id(source: str, event_id: str) -> bytes:
     return blake2b(f"{len(source)}:{source}{event_id}".encode(), digest_size=16).digest()
 
 
+def entry_ids(sources: Sequence[str] | None, event_ids: Sequence[str]) -> list[bytes]:
+    """The same of many, ``None`` standing for no source at all."""
+    if sources is not None:
+        return list(map(entry_id, sources, event_ids))
+    return [blake2b(f"0:{id}".encode(), digest_size=16).digest() for id in event_ids]
+
+
 def erased_id(source: str, event_id: str) -> str:
     """What stands for the id of an erased event: equal for equal ids, and no id itself."""
     return entry_id(source, event_id).hex()

@@ -265,7 +265,7 @@ class TestIds:
         for n in range(100):
             made = parts([event(f"{n}-{k}") for k in range(10)], 2000.0)
             commit(connection, ids, [Submission(made, (), Future())])
-            assert sum(map(len, ids._held)) <= 2 * 50 + 10
+            assert len(ids._held) + len(ids._moving) <= 2 * 50 + 10
         indexed = connection.execute("SELECT sum(n) FROM runs").get
         assert indexed >= 1000 - (2 * 50 + 10)
         again = parts([event(f"{n}-{k}") for n in range(100) for k in range(10)], 2000.0)
