@@ -211,6 +211,7 @@ def chunk(pieces: Sequence[Piece]) -> Chunk:
     users: list[str] = []
     items: list[str | None] = []
     sessions: list[str | None] = []
+    recommendations: list[str | None] = []
     types, own_times, imported, places = [], [], [], []
     others: list[Record] = []
     before = 0
@@ -227,6 +228,8 @@ def chunk(pieces: Sequence[Piece]) -> Chunk:
                 users += stored["user_id"][start:stop]
                 items += (stored["item_id"] or [None] * stop)[start:stop]
                 sessions += (stored["session_id"] or [None] * stop)[start:stop]
+                named = stored["recommendation_id"] or [None] * stop
+                recommendations += named[start:stop]
                 flags = (stored["imported"] or [False] * stop)[start:stop]
             imported.append(np.array(flags, np.bool_))
             places.append(np.arange(before, before + n))
@@ -246,6 +249,7 @@ def chunk(pieces: Sequence[Piece]) -> Chunk:
         type_names=list(names),
         own_times=_joined_arrays(own_times, np.float64),
         sessions=sessions,
+        recommendations=recommendations,
         imported=_joined_arrays(imported, np.bool_),
         others=others,
     )

@@ -148,11 +148,11 @@ def by_range(ids: Mapping[bytes, int]) -> list[Keys]:
 
 def drop(connection: apsw.Connection, start: int) -> None:
     """Drops runs none of whose offsets is above ``start``."""
-    found = connection.execute(
+    found: list[Any] = connection.execute(
         "SELECT number FROM runs WHERE newest <= ? LIMIT ?", (start, _DROPPED_AT_ONCE)
     ).fetchall()
     for (number,) in found:
-        delete(connection, int(number))
+        delete(connection, number)
 
 
 def delete(connection: apsw.Connection, number: int) -> None:
@@ -195,7 +195,8 @@ class _Filter:
         """(n, 6) of each id: its halves are two hashes (Kirsch and Mitzenmacher, 2006)."""
         first, second = keys.astype("<i8").view(np.uint64).T
         step = second | np.uint64(1)
-        return (first[:, None] + step[:, None] * self._PROBES) & self._mask
+        bits: Keys = (first[:, None] + step[:, None] * self._PROBES) & self._mask
+        return bits
 
     def _flags(self, bits: Keys) -> NDArray[np.uint8]:
         return np.uint8(1) << (bits & np.uint64(7)).astype(np.uint8)
