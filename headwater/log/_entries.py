@@ -26,8 +26,6 @@ ROLLBACKS = "headwater/rollback"
 PROMOTIONS = "headwater/promotion"
 """Sources under which rollbacks and promotions stand in the index of event ids."""
 
-ORDERS = frozenset({ROLLBACKS, PROMOTIONS})
-
 
 def check(entries: Sequence[Entry], received_at: float, first: int = 0) -> None:
     """Refuses numbers that aren't finite: JSON has none, and no time is before or after NaN.

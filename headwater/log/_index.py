@@ -96,8 +96,11 @@ class Index:
             delete(self._connection, number)
         run = np.concatenate(merged)
         run = run[run["offset"] > start]
+        # An id that another process moved as well is there twice; it is found where it came last.
+        run = run[np.lexsort((run["offset"], run["key"]))]
+        is_last = np.append(run["key"][1:] != run["key"][:-1], True)
         if len(run):
-            self._write(range, run[np.argsort(run["key"], kind="stable")])
+            self._write(range, run[is_last])
 
     def _write(self, range_: int, run: Keys) -> None:
         number = self._connection.execute(
