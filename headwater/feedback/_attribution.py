@@ -15,18 +15,18 @@ import msgspec
 from headwater.config import MINUTE, Config
 from headwater.intervals import wilson
 from headwater.log import EventsLog
+from headwater.log.chunks import Entries, chunk
 from headwater.log.served import ServedLog, VersionClicks
 from headwater.types import (
     MAX_PASSED_OVER,
     ClickThrough,
     Event,
     Recommendations,
-    Record,
     ServedList,
 )
 
 _READ = 1_000
-"""Records observed at a time."""
+"""Entries observed at a time."""
 
 
 class Feedback:
@@ -101,29 +101,35 @@ class Feedback:
             return ()
         return shown.items[max(position - MAX_PASSED_OVER, 0) : position]
 
-    def observe(self, records: Sequence[Record]) -> None:
+    def observe(self, entries: Entries) -> None:
         """Attributes every positive event of an item to a list that showed it, if one did.
 
         One that names a list counts for that list or for none; another for the newest one that
-        its user was shown within the window before. Folding the same records again changes nothing.
+        its user was shown within the window before. Folding the same entries again changes nothing.
         """
+        if not len(entries):
+            return
+        read = chunk(entries)
+        positive = [name in self._positive for name in read.type_names]
         pairs, acts = [], []
-        for record in records:
-            event = record.entry
-            if (
-                not isinstance(event, Event)
-                or event.item_id is None
-                or event.type not in self._positive
-            ):
+        for user, item, named, kind, offset, now in zip(
+            read.users,
+            read.items,
+            read.recommendations,
+            read.types.tolist(),
+            read.offsets[read.places].tolist(),
+            read.times[read.places].tolist(),
+            strict=True,
+        ):
+            if item is None or not positive[kind]:
                 continue
-            if event.recommendation_id is not None:
-                pairs.append((event.recommendation_id, event.item_id, record.offset))
+            if named is not None:
+                pairs.append((named, item, offset))
             else:
-                now = record.stream_time
-                acts.append((event.user_id, event.item_id, now - self._window, now))
-        if records:
-            self._served.attribute(pairs, records[-1].offset, acts)
-            self._searched = records[-1].offset
+                acts.append((user, item, now - self._window, now))
+        through = int(read.offsets[-1])
+        self._served.attribute(pairs, through, acts)
+        self._searched = through
 
     def follow(self, events: EventsLog, through: int) -> None:
         """Observes the log from where this was left, by this process or an earlier one.
@@ -140,10 +146,10 @@ class Feedback:
             self._searched = through
         self._searched = max(self._searched, events.start())
         while self._searched < through:
-            records = events.read(self._searched, min(_READ, through - self._searched))
-            if not records:
+            read = events.chunk(self._searched, min(_READ, through - self._searched))
+            if not len(read):
                 return
-            self.observe(records)
+            self.observe(read)
 
     def click_through(self) -> list[ClickThrough]:
         """By version, oldest first: lists shown, lists acted on, and the rate with its interval."""

@@ -25,6 +25,7 @@ from headwater.log._entries import (
     check,
     check_nesting,
     entry_id,
+    entry_ids,
 )
 from headwater.log._payloads import (
     DEFAULTS,
@@ -164,7 +165,7 @@ def ids_of(block: Block) -> list[bytes | None]:
         if block.kind != EVENTS:
             return [None if id is None else bytes.fromhex(id) for id in ids(block.payload)]
         stored = Stored(block.payload)
-        return list(map(entry_id, stored["source"] or repeat(""), stored["event_id"]))
+        return [*entry_ids(stored["source"], stored["event_id"])]
 
 
 def times(piece: Piece) -> tuple[Doubles, Doubles]:
@@ -210,6 +211,7 @@ def chunk(pieces: Sequence[Piece]) -> Chunk:
     users: list[str] = []
     items: list[str | None] = []
     sessions: list[str | None] = []
+    recommendations: list[str | None] = []
     types, own_times, imported, places = [], [], [], []
     others: list[Record] = []
     before = 0
@@ -226,6 +228,8 @@ def chunk(pieces: Sequence[Piece]) -> Chunk:
                 users += stored["user_id"][start:stop]
                 items += (stored["item_id"] or [None] * stop)[start:stop]
                 sessions += (stored["session_id"] or [None] * stop)[start:stop]
+                named = stored["recommendation_id"] or [None] * stop
+                recommendations += named[start:stop]
                 flags = (stored["imported"] or [False] * stop)[start:stop]
             imported.append(np.array(flags, np.bool_))
             places.append(np.arange(before, before + n))
@@ -245,6 +249,7 @@ def chunk(pieces: Sequence[Piece]) -> Chunk:
         type_names=list(names),
         own_times=_joined_arrays(own_times, np.float64),
         sessions=sessions,
+        recommendations=recommendations,
         imported=_joined_arrays(imported, np.bool_),
         others=others,
     )
@@ -275,7 +280,7 @@ def _part_of_events(events: Sequence[Event], received_at: float) -> Part:
     for context in of[_CONTEXT] or ():
         if context is not None:
             check_nesting(context)
-    known = list(map(entry_id, of[_SOURCE] or repeat(""), of[_ID] or ()))
+    known = entry_ids(of[_SOURCE], of[_ID] or ())
     # Only to see that it can be: what is stored doesn't hold the duplicates.
     pack(EVENTS, of)
     return Part(EVENTS, of, known, np.minimum(timestamps, received_at), received_at)

@@ -26,8 +26,6 @@ ROLLBACKS = "headwater/rollback"
 PROMOTIONS = "headwater/promotion"
 """Sources under which rollbacks and promotions stand in the index of event ids."""
 
-ORDERS = frozenset({ROLLBACKS, PROMOTIONS})
-
 
 def check(entries: Sequence[Entry], received_at: float, first: int = 0) -> None:
     """Refuses numbers that aren't finite: JSON has none, and no time is before or after NaN.
@@ -57,6 +55,13 @@ def check(entries: Sequence[Entry], received_at: float, first: int = 0) -> None:
 def entry_id(source: str, event_id: str) -> bytes:
     """What the index of ids holds: a hash, by which two sources may use the same id."""
     return blake2b(f"{len(source)}:{source}{event_id}".encode(), digest_size=16).digest()
+
+
+def entry_ids(sources: Sequence[str] | None, event_ids: Sequence[str]) -> list[bytes]:
+    """The same of many, ``None`` standing for no source at all."""
+    if sources is not None:
+        return list(map(entry_id, sources, event_ids))
+    return [blake2b(f"0:{id}".encode(), digest_size=16).digest() for id in event_ids]
 
 
 def erased_id(source: str, event_id: str) -> str:

@@ -15,14 +15,11 @@ import apsw
 
 from headwater.log import _table as table
 from headwater.log._blocks import ids_of
-from headwater.log._index import Index
+from headwater.log._index import Index, Keys, by_range
 
 HELD = 65_536
 """Ids in memory, some 10 MB, before the sweep that moves them begins; it ends before there are
 twice as many."""
-
-RANGES = 256
-"""By the first byte of the hash."""
 
 
 class Ids:
@@ -34,10 +31,10 @@ class Ids:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self._index: Index | None = None
-        self._held: list[dict[bytes, int]] = [{} for _ in range(RANGES)]
-        self._n_held = 0
+        self._held: dict[bytes, int] = {}
         self._seen = 0
-        self._swept = RANGES
+        self._moving: dict[bytes, int] = {}  # ids that a sweep moves; empty between two sweeps
+        self._runs: list[Keys] = []  # those of them that are left, by range
         self._sweep_end = 0
 
     def catch_up(self, end: int) -> None:
@@ -46,9 +43,10 @@ class Ids:
             # Only now does it say what is in the index: from here on others' ids are held here.
             self._index = Index(self._connection)
             self._seen = int(self._connection.execute("SELECT through FROM indexed").get)
-        if self._seen >= end:
-            return
-        while pieces := table.pieces(self._connection, self._seen, min(HELD, end - self._seen)):
+        while self._seen < end:
+            pieces = table.pieces(self._connection, self._seen, min(HELD, end - self._seen))
+            if not pieces:
+                break
             found = [
                 (id, offset)
                 for block, start, stop in pieces
@@ -63,20 +61,14 @@ class Ids:
         """Those that are there, or were until they were dropped, with their offsets."""
         assert self._index is not None, "catch_up comes first"
         found = dict(self._index.find(wanted)) if wanted else {}
-        held = self._held
-        for id in wanted:
-            offset = held[id[0]].get(id)
-            if offset is not None:
-                found[id] = offset
+        for held in (self._moving, self._held):
+            if not held.keys().isdisjoint(wanted):
+                found.update((id, held[id]) for id in wanted if id in held)
         return found
 
     def add(self, entries: Iterable[tuple[bytes, int]], end: int) -> None:
         """Holds ids of entries that were appended, through the offset ``end``."""
-        n, held = 0, self._held
-        for id, offset in entries:
-            held[id[0]][id] = offset
-            n += 1
-        self._n_held += n
+        self._held.update(entries)
         self._seen = end
 
     def sweep(self, n: int, start: int = 0) -> None:
@@ -87,19 +79,17 @@ class Ids:
             start: offset through which entries were dropped, and their ids with them.
         """
         assert self._index is not None, "catch_up comes first"
-        if self._swept == RANGES:
-            if self._n_held < HELD:
+        if not self._moving:
+            if len(self._held) < HELD:
                 return
-            self._swept, self._sweep_end = 0, self._seen
-        while n > 0 and self._swept < RANGES:
-            moved = list(self._held[self._swept].items())
-            self._held[self._swept] = {}
-            self._swept += 1
-            self._n_held -= len(moved)
-            n -= len(moved)
-            if moved:
-                self._index.add(moved, start)
-        if self._swept == RANGES:
+            self._moving, self._held = self._held, {}
+            self._runs, self._sweep_end = by_range(self._moving), self._seen
+        while n > 0 and self._runs:
+            run = self._runs.pop()
+            self._index.add(run, start)
+            n -= len(run)
+        if not self._runs:
+            self._moving = {}
             self._connection.execute(
                 "UPDATE indexed SET through = max(through, ?)", (self._sweep_end,)
             )

@@ -9,7 +9,7 @@ over, but always among its neighbours. Most that is asked for isn't there; that 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apsw
@@ -39,6 +39,9 @@ PAGE = 80
 _ID = np.dtype([("key", "<i8"), ("rest", "<i8"), ("offset", "<i8")])
 """16 bytes of an id, by whose first half they are in order, and its offset."""
 
+_RANGE = 255
+"""A mask: the first byte of an id, which is the lowest of its key."""
+
 _DROPPED_AT_ONCE = 8
 """Runs: more than 100 entries, which are dropped at once, have made."""
 
@@ -62,7 +65,7 @@ class Index:
         """Those that are there, with their offsets."""
         keys = np.frombuffer(b"".join(wanted), "<i8").reshape(-1, 2)
         maybe = np.zeros(len(wanted), np.bool_)
-        for one in self._filters:
+        for one in filter(len, self._filters):
             maybe |= one.may_hold(keys)
         runs: dict[int, list[int]] = defaultdict(list)
         for place in np.flatnonzero(maybe).tolist():
@@ -75,18 +78,14 @@ class Index:
                     yield id, offset
                     break
 
-    def add(self, ids: Sequence[tuple[bytes, int]], start: int) -> None:
+    def add(self, run: Keys, start: int) -> None:
         """Adds ids of one range, one or more.
 
         Args:
-            ids: with their offsets.
+            run: as of ``by_range``.
             start: what has an offset up to this needn't be found any more.
         """
-        range = ids[0][0][0]
-        run = np.zeros(len(ids), _ID)
-        halves = np.frombuffer(b"".join([id for id, _ in ids]), "<i8").reshape(-1, 2)
-        run["key"], run["rest"] = halves.T
-        run["offset"] = [offset for _, offset in ids]
+        range = int(run["key"][0]) & _RANGE
         self._note(run)
         merged = [run]
         for number, n in self._runs(range):
@@ -97,8 +96,11 @@ class Index:
             delete(self._connection, number)
         run = np.concatenate(merged)
         run = run[run["offset"] > start]
+        # An id that another process moved as well is there twice; it is found where it came last.
+        run = run[np.lexsort((run["offset"], run["key"]))]
+        is_last = np.append(run["key"][1:] != run["key"][:-1], True)
         if len(run):
-            self._write(range, run[np.argsort(run["key"], kind="stable")])
+            self._write(range, run[is_last])
 
     def _write(self, range_: int, run: Keys) -> None:
         number = self._connection.execute(
@@ -136,13 +138,24 @@ class Index:
         self._filters[-1].add(np.stack([run["key"], run["rest"]], axis=1))
 
 
+def by_range(ids: Mapping[bytes, int]) -> list[Keys]:
+    """A run for every range of which there are ids, not in order."""
+    run = np.zeros(len(ids), _ID)
+    run["key"], run["rest"] = np.frombuffer(b"".join(ids), "<i8").reshape(-1, 2).T
+    run["offset"] = np.fromiter(ids.values(), np.int64, len(ids))
+    of = (run["key"] & _RANGE).astype(np.uint8)
+    run = run[np.argsort(of, kind="stable")]
+    found = np.split(run, np.cumsum(np.bincount(of, minlength=_RANGE + 1)))
+    return [some for some in found if len(some)]
+
+
 def drop(connection: apsw.Connection, start: int) -> None:
     """Drops runs none of whose offsets is above ``start``."""
-    found = connection.execute(
+    found: list[Any] = connection.execute(
         "SELECT number FROM runs WHERE newest <= ? LIMIT ?", (start, _DROPPED_AT_ONCE)
     ).fetchall()
     for (number,) in found:
-        delete(connection, int(number))
+        delete(connection, number)
 
 
 def delete(connection: apsw.Connection, number: int) -> None:
@@ -164,6 +177,9 @@ class _Filter:
         self._bytes = np.zeros(n_bits // 8, np.uint8)
         self._n = 0
 
+    def __len__(self) -> int:
+        return self._n
+
     @property
     def is_full(self) -> bool:
         return self._n >= self.capacity
@@ -182,7 +198,8 @@ class _Filter:
         """(n, 6) of each id: its halves are two hashes (Kirsch and Mitzenmacher, 2006)."""
         first, second = keys.astype("<i8").view(np.uint64).T
         step = second | np.uint64(1)
-        return (first[:, None] + step[:, None] * self._PROBES) & self._mask
+        bits: Keys = (first[:, None] + step[:, None] * self._PROBES) & self._mask
+        return bits
 
     def _flags(self, bits: Keys) -> NDArray[np.uint8]:
         return np.uint8(1) << (bits & np.uint64(7)).astype(np.uint8)

@@ -29,6 +29,7 @@ class Chunk:
     type_names: list[str]
     own_times: Doubles  # (E,) the client's
     sessions: list[str | None]  # (E,)
+    recommendations: list[str | None]  # (E,) the lists that they name
     imported: Flags  # (E,)
     others: list[Record]  # (n - E) what is no event
 
@@ -54,6 +55,7 @@ class Chunk:
             type_names=names,
             own_times=np.array([event.timestamp for event in events], np.float64),
             sessions=[event.session_id for event in events],
+            recommendations=[event.recommendation_id for event in events],
             imported=np.array([event.imported for event in events], np.bool_),
             others=[r for r in records if type(r.entry) is not Event],
         )
@@ -89,6 +91,7 @@ class Chunk:
             types=self.types[events],
             own_times=self.own_times[events],
             sessions=list(compress(self.sessions, events)),
+            recommendations=list(compress(self.recommendations, events)),
             imported=self.imported[events],
             others=list(compress(self.others, kept[is_other])),
         )

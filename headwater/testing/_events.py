@@ -107,7 +107,9 @@ class EventsLogContract:
     def test_reading_by_the_column_says_the_same(self, tmp_path: Path) -> None:
         entries: list[Entry] = [
             _event("a", 100.0),
-            msgspec.structs.replace(_event("b", 90.0), type="click", session_id="s"),
+            msgspec.structs.replace(
+                _event("b", 90.0), type="click", session_id="s", recommendation_id="r"
+            ),
             Item("i1"),
             User("u1"),
             msgspec.structs.replace(_event("c", 300.0), item_id=None, imported=True),
@@ -585,7 +587,8 @@ def _said(record: Record) -> tuple[object, ...]:
     if not isinstance(event := record.entry, Event):
         return place
     who = (event.user_id, event.item_id, event.type)
-    return (*place, *who, event.timestamp, event.session_id, event.imported)
+    said = (event.timestamp, event.session_id, event.recommendation_id, event.imported)
+    return (*place, *who, *said)
 
 
 def _by_record(read: Chunk) -> list[tuple[object, ...]]:
@@ -600,6 +603,7 @@ def _by_record(read: Chunk) -> list[tuple[object, ...]]:
         types,
         read.own_times.tolist(),
         read.sessions,
+        read.recommendations,
         read.imported.tolist(),
         strict=True,
     )

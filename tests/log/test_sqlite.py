@@ -265,13 +265,27 @@ class TestIds:
         for n in range(100):
             made = parts([event(f"{n}-{k}") for k in range(10)], 2000.0)
             commit(connection, ids, [Submission(made, (), Future())])
-            assert sum(map(len, ids._held)) <= 2 * 50 + 10
+            assert len(ids._held) + len(ids._moving) <= 2 * 50 + 10
         indexed = connection.execute("SELECT sum(n) FROM runs").get
         assert indexed >= 1000 - (2 * 50 + 10)
         again = parts([event(f"{n}-{k}") for n in range(100) for k in range(10)], 2000.0)
         for reader in (ids, Ids(connection)):
             answers, _ = commit(connection, reader, [Submission(again, (), Future())])
             assert answers == [[Appended(offset, True) for offset in range(1, 1001)]]
+        connection.close()
+
+    def test_ids_that_two_processes_moved_are_found_once(self, tmp_path: Path) -> None:
+        connection = self._written(tmp_path / "events.db")
+        both = [Ids(connection), Ids(connection)]
+        answers = []
+        for n in range(60):
+            made = parts([event(f"{n}-{k}") for k in range(10)], 2000.0)
+            for ids in both:
+                ((answer,), _) = commit(connection, ids, [Submission(made, (), Future())])
+                answers.append([(place.offset, place.duplicate) for place in answer])
+        assert answers[::2] == [[(10 * n + k, False) for k in range(1, 11)] for n in range(60)]
+        assert answers[1::2] == [[(10 * n + k, True) for k in range(1, 11)] for n in range(60)]
+        assert connection.execute("SELECT sum(n) FROM runs").get > 500
         connection.close()
 
     def test_dropped_entries_leave_no_ids(self, tmp_path: Path) -> None:

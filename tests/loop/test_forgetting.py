@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from headwater.config import Config
 from headwater.log import StoredUpdate
+from headwater.log.chunks import Entries, bounds
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
 from headwater.loop._forgotten import Forgotten
@@ -28,7 +29,6 @@ from headwater.types import (
     Ints,
     Item,
     ItemRemoval,
-    Record,
     Request,
     TableRows,
     User,
@@ -332,9 +332,9 @@ class World:
         cleared: list[Gone] = []
         honest = ahead.fold.forget
 
-        def forget(records: Sequence[Record], removed: Ints) -> Gone:
-            gone = honest(records, removed)
-            if through < records[-1].offset <= follower.offset:
+        def forget(entries: Entries, removed: Ints) -> Gone:
+            gone = honest(entries, removed)
+            if through < bounds(entries)[1] <= follower.offset:
                 cleared.append(gone)
             return gone
 

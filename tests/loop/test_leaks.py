@@ -17,6 +17,7 @@ import pytest
 from headwater.config import Config
 from headwater.evaluate import Outcomes
 from headwater.log import EventsLog, UpdatesLog
+from headwater.log.chunks import Entries
 from headwater.log.memory import MemoryUpdatesLog
 from headwater.loop import Learner
 from headwater.model import EXPERTS
@@ -52,8 +53,8 @@ class HidesTheRestOfTheBatch(Learner):
         super().__init__(config, events, updates, snapshots)
         honest = self.fold.batch
 
-        def batch(records: Sequence[Record]) -> tuple[Batch, Ints]:
-            made, removed = honest(records)
+        def batch(entries: Entries) -> tuple[Batch, Ints]:
+            made, removed = honest(entries)
             _exclude_the_rest(made)
             return made, removed
 

@@ -230,7 +230,7 @@ def test_a_batch_that_cannot_even_be_counted_is_set_aside_in_both_roles(
             raise ValueError("no way")
         return fold(entries)
 
-    follower.fold.batch = failing  # type: ignore[assignment,method-assign]
+    follower.fold.batch = failing  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="no way"):
         follower.catch_up()
     learn_all(learner)
