@@ -114,7 +114,10 @@ class Tower:
         return out
 
     def products(self, users: Floats, rows: Ints) -> Floats:
-        """(B, C) of (B, D + 1) users with given items' vectors, each item's added up once."""
+        """(B, C) of (B, D + 1) users with given items' vectors, each item's added up once.
+
+        0 for ``NO_ROW``.
+        """
         if len(self.items) > len(self._places):
             self._places = np.zeros(2 * len(self.items), np.int32)
         distinct, places = _distinct(rows, self._places)
@@ -257,7 +260,7 @@ def _compose(
 
 @njit(cache=True, nogil=True)
 def _distinct(rows: Ints, places: Ints) -> tuple[Ints, Ints]:
-    """The distinct ones of (B, C) rows, and the place of each among them.
+    """The distinct ones of (B, C) rows, and the place of each among them; -1 where there is none.
 
     Args:
         places: (N,) all 0, before and after.
@@ -268,6 +271,9 @@ def _distinct(rows: Ints, places: Ints) -> tuple[Ints, Ints]:
     for b in range(rows.shape[0]):
         for c in range(rows.shape[1]):
             row = rows[b, c]
+            if row < 0:
+                at[b, c] = -1
+                continue
             if places[row] == 0:
                 found[n] = row
                 n += 1
@@ -284,8 +290,11 @@ def _multiply(users: Floats, vectors: Floats, places: Ints, out: Floats) -> None
     for b in range(len(out)):
         user = users[b]
         for c in range(out.shape[1]):
-            vector = vectors[places[b, c]]
             total = np.float32(0)
+            if places[b, c] < 0:
+                out[b, c] = total
+                continue
+            vector = vectors[places[b, c]]
             for d in range(dim):
                 total += user[d] * vector[d]
             out[b, c] = total
