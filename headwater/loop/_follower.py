@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import msgspec
+import numpy as np
 import structlog
 
 from headwater.config import Config, overridden
@@ -26,6 +28,8 @@ from headwater.types import (
     Explanation,
     HistoryEvent,
     Item,
+    Ranking,
+    Reason,
     Recommendations,
     RecommendedItem,
     Request,
@@ -120,23 +124,15 @@ class Follower:
         """
         contexts = self.fold.preprocess.contexts(requests, self._stream_now(now))
         longest = max(request.n for request in requests)
-        ranking = self.fold.recommender.rank(contexts, self.fold.withheld(), longest)
-        reasons = self.fold.recommender.reasons(
-            contexts, ranking, longest, self.fold.preprocess.items.id
+        fold = self.fold
+        ranking = fold.recommender.rank(contexts, fold.withheld(), longest, whole=False)
+        items = self._items(
+            ranking, fold.recommender.reasons(contexts, ranking, longest, fold.preprocess.items.id)
         )
-        answers = []
-        for b, request in enumerate(requests):
-            n = min(request.n, int((ranking.rows[b] >= 0).sum()))
-            rows, scores = ranking.rows[b, :n].tolist(), ranking.scores[b, :n].tolist()
-            answers.append(
-                self._answer(
-                    [
-                        self._item(*of_item)
-                        for of_item in zip(rows, scores, reasons[b][:n], strict=True)
-                    ]
-                )
-            )
-        return answers
+        return [
+            self._answer(of_list[: request.n])
+            for request, of_list in zip(requests, items, strict=True)
+        ]
 
     def explain(self, user_id: str, n: int, now: float) -> Explanation:
         """What the list that the user would be recommended now is made from."""
@@ -345,6 +341,24 @@ class Follower:
         """Stream time of a request: the newest event's, and what has passed since it came."""
         stream_time, received_at = self._clock
         return stream_time + max(now - received_at, 0.0)
+
+    def _items(
+        self, ranking: Ranking, reasons: Sequence[list[list[Reason]]]
+    ) -> list[list[RecommendedItem]]:
+        """Each list of a ranking, as it is answered; made many at a time."""
+        there = ranking.rows != NO_ROW
+        rows = ranking.rows[there].tolist()
+        items = list(
+            map(
+                RecommendedItem,
+                map(self.fold.preprocess.items.id, rows),
+                ranking.scores[there].astype(np.float64).round(6).tolist(),
+                chain.from_iterable(reasons),
+                map(self.fold.preprocess.catalogue.title, rows),
+            )
+        )
+        ends = np.cumsum(there.sum(axis=1)).tolist()
+        return [items[a:b] for a, b in pairwise([0, *ends])]
 
     def _item(self, row: int, score: float, reasons: list[Any] | None) -> RecommendedItem:
         return RecommendedItem(

@@ -54,7 +54,7 @@ class Scan:
 
     def put(self, rows: Ints, vectors: Floats) -> None:
         """Takes the (R, D + 1) vectors of items, whose last column is the bias."""
-        _encode(vectors, rows, self._codes, self._scales, self._biases)
+        _encode(np.ascontiguousarray(vectors), rows, self._codes, self._scales, self._biases)
 
     def best(self, users: Floats, contexts: Contexts, withheld: Flags, n: int) -> Ints:
         """(B, n) the rows that seem best for each user, in any order; ``NO_ROW`` for none.
@@ -67,6 +67,7 @@ class Scan:
         batch = len(users)
         codes = np.zeros((batch, self._codes.shape[1]), np.int8)
         scales = np.zeros(batch, np.float32)
+        users = np.ascontiguousarray(users)
         _encode(users, np.arange(batch, dtype=np.int32), codes, scales, np.zeros_like(scales))
         asked, of_items = torch.from_numpy(codes), torch.from_numpy(self._codes)
         kept = np.empty((batch, 2 * n), np.int64)
@@ -118,16 +119,20 @@ class Scan:
 @njit(cache=True, nogil=True)
 def _encode(vectors: Floats, rows: Ints, codes: np.ndarray, scales: Floats, biases: Floats) -> None:
     dim = codes.shape[1]
+    # Absolute values are in the order of their bits, of which the largest is found 16 at a time.
+    bits = vectors.view(np.int32)
+    largest = np.empty(1, np.float32)
     for k in range(len(rows)):
-        most = np.float32(0)
+        row = np.uintp(rows[k])
+        most = np.int32(0)
         for d in range(dim):
-            most = max(most, abs(vectors[k, d]))
-        row = rows[k]
-        scales[row] = most / np.float32(_MOST)
+            most = np.int32(max(most, np.int32(bits[k, d] & np.int32(0x7FFFFFFF))))
+        largest.view(np.int32)[0] = most
+        scales[row] = largest[0] / np.float32(_MOST)
         biases[row] = vectors[k, dim]
-        factor = np.float32(_MOST) / most if most > 0 else np.float32(0)
+        factor = np.float32(_MOST) / largest[0] if most > 0 else np.float32(0)
         for d in range(dim):
-            codes[row, d] = np.int8(np.rint(vectors[k, d] * factor))
+            codes[row, d] = np.int8(np.int32(np.rint(vectors[k, d] * factor)))
 
 
 @njit(cache=True, nogil=True)

@@ -27,6 +27,9 @@ _SWEPT = 4_096
 _STEPS = 4
 """Steps that an update stands for: it is published at most four times a second."""
 
+_AT_ONCE = 1_024
+"""Vectors that are added up before their bytes are taken: they are still in the cache then."""
+
 _NOTHING = np.zeros(0, np.int32)
 
 
@@ -114,7 +117,10 @@ class Tower:
         return out
 
     def products(self, users: Floats, rows: Ints) -> Floats:
-        """(B, C) of (B, D + 1) users with given items' vectors, each item's added up once."""
+        """(B, C) of (B, D + 1) users with given items' vectors, each item's added up once.
+
+        0 for ``NO_ROW``.
+        """
         if len(self.items) > len(self._places):
             self._places = np.zeros(2 * len(self.items), np.int32)
         distinct, places = _distinct(rows, self._places)
@@ -208,8 +214,10 @@ class Tower:
 
     def _look_at(self, rows: Ints) -> None:
         """Their bytes are those of their vectors now."""
-        if self.scan.n_items and len(rows):
-            self.scan.put(rows, self.vectors_of(rows))
+        if self.scan.n_items:
+            for start in range(0, len(rows), _AT_ONCE):
+                part = rows[start : start + _AT_ONCE]
+                self.scan.put(part, self.vectors_of(part))
 
     def _sweep(self, n: int) -> None:
         """Looks at the next n items, all of them in turn."""
@@ -240,24 +248,30 @@ def _compose(
     dim = items.shape[1]
     total = np.empty(dim, np.float32)
     for k in range(len(rows)):
-        row, vector = rows[k], out[places[k]]
-        vector[:] = items[row]
-        n = _count(tokens[row])
+        # Loops over places that might be below 0 aren't done 16 at a time.
+        row, place = np.uintp(rows[k]), np.uintp(places[k])
+        n = 0
+        while n < tokens.shape[1] and tokens[row, n] >= 0:
+            token = np.uintp(tokens[row, n])
+            if n == 0:
+                for d in range(dim):
+                    total[d] = token_values[token, d]
+            else:
+                for d in range(dim):
+                    total[d] += token_values[token, d]
+            n += 1
         if n == 0:
-            continue
-        total[:] = 0
-        for t in range(n):
-            token = token_values[tokens[row, t]]
             for d in range(dim):
-                total[d] += token[d]
-        scale = np.float32(1.0 / np.sqrt(n))
-        for d in range(dim):
-            vector[d] += scale * total[d]
+                out[place, d] = items[row, d]
+        else:
+            scale = np.float32(1.0 / np.sqrt(n))
+            for d in range(dim):
+                out[place, d] = items[row, d] + scale * total[d]
 
 
 @njit(cache=True, nogil=True)
 def _distinct(rows: Ints, places: Ints) -> tuple[Ints, Ints]:
-    """The distinct ones of (B, C) rows, and the place of each among them.
+    """The distinct ones of (B, C) rows, and the place of each among them; -1 where there is none.
 
     Args:
         places: (N,) all 0, before and after.
@@ -268,6 +282,9 @@ def _distinct(rows: Ints, places: Ints) -> tuple[Ints, Ints]:
     for b in range(rows.shape[0]):
         for c in range(rows.shape[1]):
             row = rows[b, c]
+            if row < 0:
+                at[b, c] = -1
+                continue
             if places[row] == 0:
                 found[n] = row
                 n += 1
@@ -284,8 +301,11 @@ def _multiply(users: Floats, vectors: Floats, places: Ints, out: Floats) -> None
     for b in range(len(out)):
         user = users[b]
         for c in range(out.shape[1]):
-            vector = vectors[places[b, c]]
             total = np.float32(0)
+            if places[b, c] < 0:
+                out[b, c] = total
+                continue
+            vector = vectors[places[b, c]]
             for d in range(dim):
                 total += user[d] * vector[d]
             out[b, c] = total

@@ -111,8 +111,11 @@ class Popularity:
         """(N,) the served popularity of every item; sums to 1 once there are events."""
         return self._counts[: self.n_items] @ (self._mix / np.maximum(self._totals, 1e-300))
 
-    def leaders(self) -> tuple[Ints, Doubles, bool]:
+    def leaders(self, n: int | None = None) -> tuple[Ints, Doubles, bool]:
         """The rows that are first by ``scores()``, with those, and whether no other row has any.
+
+        Args:
+            n: more needn't be in order; those that have the same score as the n-th are.
 
         They are exactly the first ones, of equal ones those of lower row, but how many isn't
         known before: a few thousand. No more rows are looked at (the threshold algorithm of
@@ -125,11 +128,15 @@ class Popularity:
         assert self._bounds is not None
         weights = self._mix / np.maximum(self._totals, 1e-300)
         pool = self._pool[: self._n_pool]
-        scores = self._counts[pool] @ weights
+        scores = np.empty(len(pool))
+        _score(pool, self._counts, weights, scores)
         leading = scores > self._bounds @ weights
+        most = len(pool) if n is None else n
+        if more := most < len(pool):
+            leading &= scores >= np.partition(scores, -most)[-most]
         pool, scores = pool[leading], scores[leading]
         order = np.lexsort((pool, -scores))
-        return pool[order], scores[order], not self._bounds.any()
+        return pool[order], scores[order], not (more or self._bounds.any())
 
     def learn(self, batch: Batch) -> None:
         """Counts the wanted events of a batch, in order."""
@@ -203,6 +210,15 @@ class Popularity:
                 self._in_pool[: len(of_items)] = True
         self._pool = np.flatnonzero(self._in_pool).astype(np.int32)
         self._n_pool = len(self._pool)
+
+
+@njit(cache=True, nogil=True)
+def _score(rows: Ints, counts: Doubles, weights: Doubles, scores: Doubles) -> None:
+    for k in range(len(rows)):
+        total = 0.0
+        for h in range(len(weights)):
+            total += counts[rows[k], h] * weights[h]
+        scores[k] = total
 
 
 @njit(cache=True, nogil=True)

@@ -142,8 +142,8 @@ class SequenceExpert:
         return rows, found
 
     def scores(self, users: Floats, rows: Ints) -> Floats:
-        """(B, C) scores of given candidates; those of ``NO_ROW`` mean nothing."""
-        return self.tower.products(users, np.maximum(rows, 0))
+        """(B, C) scores of given candidates; 0 for ``NO_ROW``."""
+        return self.tower.products(users, rows)
 
     def history_weights(self, contexts: Contexts) -> Floats:
         """(B, L) weight of each behaviour in the linear path; sums to 1 over a history."""

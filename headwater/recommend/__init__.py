@@ -7,6 +7,7 @@ the evaluation: what is measured is what is served. Nothing here learns.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -41,13 +42,16 @@ class Recommender:
         self.features = features
         self._vectors = vectors
 
-    def rank(self, contexts: Contexts, withheld: Flags, n: int = 0) -> Ranking:
+    def rank(
+        self, contexts: Contexts, withheld: Flags, n: int = 0, *, whole: bool = True
+    ) -> Ranking:
         """Ranks the union of the experts' candidates for each context.
 
         Args:
             contexts: B requests.
             withheld: (N,) item rows that may not be shown to anyone.
             n: wanted length of the lists; the experts propose at least as many.
+            whole: whether the ranking holds all candidates, or the best n.
         """
         model = self.model
         if withheld.all() or not len(contexts):
@@ -65,6 +69,8 @@ class Recommender:
         scores = model.mixture.scores(features, there)
         scores[~there] = -np.inf
         order = np.argsort(-scores, axis=1, kind="stable")
+        if not whole:
+            order = order[:, :n]
         return Ranking(
             rows=np.take_along_axis(candidates.rows, order, axis=1),
             scores=np.take_along_axis(scores, order, axis=1),
@@ -127,31 +133,28 @@ class Recommender:
                 sources[:, :, number] = ranking.opinions[expert].sources(rows)
             elif expert == "sequence":
                 sources[:, :, number] = self.model.sequence.sources(contexts, rows)
-        shares = shares.round(6)
-        order = np.argsort(-shares, axis=2, kind="stable")
+        there = rows != NO_ROW
+        shares, sources = shares[there].round(6), sources[there]
+        items = np.arange(len(shares))[:, None]
+        order = np.argsort(-shares, axis=1, kind="stable")
+        shares, sources = shares[items, order], sources[items, order]
+        said = shares != 0.0
         ids: dict[int, str | None] = {
-            row: item_id(row) for row in np.unique(sources).tolist() if row != NO_ROW
+            row: item_id(row) for row in np.unique(sources[said]).tolist() if row != NO_ROW
         }
         ids[NO_ROW] = None
-        lengths = (rows != NO_ROW).sum(axis=1).tolist()
-        columns = zip(
-            lengths,
-            order.tolist(),
-            np.take_along_axis(shares, order, axis=2).tolist(),
-            np.take_along_axis(sources, order, axis=2).tolist(),
-            strict=True,
+        reasons = list(
+            map(
+                Reason,
+                map(EXPERTS.__getitem__, order[said].tolist()),
+                shares[said].tolist(),
+                map(ids.__getitem__, sources[said].tolist()),
+            )
         )
-        return [
-            [
-                [
-                    Reason(EXPERTS[expert], share, ids[source])
-                    for expert, share, source in zip(*of_item, strict=True)
-                    if share
-                ]
-                for of_item in zip(*(part[:length] for part in parts), strict=True)
-            ]
-            for length, *parts in columns
-        ]
+        ends = np.cumsum(said.sum(axis=1)).tolist()
+        of_items = [reasons[a:b] for a, b in pairwise([0, *ends])]
+        ends = np.cumsum(there.sum(axis=1)).tolist()
+        return [of_items[a:b] for a, b in pairwise([0, *ends])]
 
     def effects(self, ranking: Ranking, n: int) -> list[list[list[FeatureEffect]]]:
         """For each of the first n items of each list, the features that move its score most."""

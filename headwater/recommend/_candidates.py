@@ -13,15 +13,15 @@ from headwater.types import NO_ROW, Contexts, Doubles, Flags, Floats, Ints, Long
 
 @dataclass(slots=True)
 class Candidates:
-    """The union of B lists, and where each expert's own list has each item.
+    """The union of B lists of E experts, and where each expert's own list has each item.
 
-    ``places[e][b, c]`` is the 0-based place of candidate c in expert e's list, -1 if not in it.
+    ``places[e, b, c]`` is the 0-based place of candidate c in expert e's list, -1 if not in it.
     """
 
     rows: Ints  # (B, C), NO_ROW past the end
     lists: dict[str, Ints]  # name -> (B, K)
-    list_scores: dict[str, Floats]  # name -> (B, K), in the expert's own units
-    places: dict[str, Ints]  # name -> (B, C)
+    list_scores: Floats  # (E, B, K), each in the expert's own units
+    places: Ints  # (E, B, C)
     opinions: dict[str, Opinion]  # name -> of each expert that scores from histories
     users: Floats  # (B, D + 1) vectors of the sequence expert
 
@@ -33,21 +33,19 @@ def propose(model: Model, users: Floats, contexts: Contexts, withheld: Flags, k:
         users: (B, D + 1) the sequence expert's vectors of the contexts.
         withheld: (N,) rows that nobody may be shown.
     """
-    lists, list_scores = {}, {}
-    lists["popularity"], list_scores["popularity"] = _popular(model, contexts, withheld, k)
     opinions = {name: expert.weigh(contexts) for name, expert in model.from_history.items()}
-    for name, opinion in opinions.items():
-        lists[name], list_scores[name] = opinion.best(withheld, k)
-    lists["sequence"], list_scores["sequence"] = model.sequence.candidates(
-        users, contexts, withheld, k
-    )
-    stacked = np.stack(list(lists.values()))
-    rows, places, longest = _unite(stacked, model.scratch.sources)
+    found = {
+        "popularity": _popular(model, contexts, withheld, k),
+        **{name: opinion.best(withheld, k) for name, opinion in opinions.items()},
+        "sequence": model.sequence.candidates(users, contexts, withheld, k),
+    }
+    lists = {name: rows for name, (rows, _) in found.items()}
+    rows, places, longest = _unite(np.stack(list(lists.values())), model.scratch.sources)
     return Candidates(
         rows=rows[:, :longest],
         lists=lists,
-        list_scores=list_scores,
-        places={name: places[e][:, :longest] for e, name in enumerate(lists)},
+        list_scores=np.stack([scores for _, scores in found.values()]),
+        places=places[:, :, :longest],
         opinions=opinions,
         users=users,
     )
@@ -55,15 +53,18 @@ def propose(model: Model, users: Floats, contexts: Contexts, withheld: Flags, k:
 
 def _popular(model: Model, contexts: Contexts, withheld: Flags, k: int) -> tuple[Ints, Floats]:
     """One order of items serves every context: each takes the first k that it may."""
-    first, shares, all_of_them = model.popularity.leaders()
     barred = model.scratch.marks
-    rows, scores = _first(first, shares, contexts, withheld, barred, k)
-    if not all_of_them and (rows == NO_ROW).any():
-        # So much is excluded that the first ones don't do: all items are put in order.
-        shares = model.popularity.scores()
-        first = np.lexsort((np.arange(len(shares)), -shares)).astype(np.int32)
-        rows, scores = _first(first, shares[first], contexts, withheld, barred, k)
-    return rows, scores
+    most = k + int(np.diff(contexts.excluded_starts).max(initial=0))
+    # Where so much is withheld or excluded that the first ones don't do, more are put in order,
+    # and then all.
+    for n in (2 * most, None):
+        first, shares, all_of_them = model.popularity.leaders(n)
+        rows, scores = _first(first, shares, contexts, withheld, barred, k)
+        if all_of_them or (rows != NO_ROW).all():
+            return rows, scores
+    shares = model.popularity.scores()
+    first = np.lexsort((np.arange(len(shares)), -shares)).astype(np.int32)
+    return _first(first, shares[first], contexts, withheld, barred, k)
 
 
 def _first(

@@ -16,9 +16,8 @@ class UserVectors:
     model are the key, as they are, so that a vector is found again exactly while it would come
     out the same; whoever changes the model calls ``clear``.
 
-    Histories that were encoded together are kept together: the last bits of a vector depend on
-    how many there were, as products of larger matrices add up in another order. So what is found
-    is, bit for bit, what would be computed. ``hits`` and ``misses`` count calls.
+    Histories that were encoded together are kept together, so that one look finds them all. What
+    is found is, bit for bit, what would be computed. ``hits`` and ``misses`` count calls.
 
     Args:
         most: vectors kept; each takes about ``6 L + 4 D`` bytes.

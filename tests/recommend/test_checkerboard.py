@@ -86,8 +86,8 @@ class Shuffled(Learner):
         recommender = self.fold.recommender
         rank = recommender.rank
 
-        def shuffled(contexts, withheld, n=0):
-            ranking = rank(contexts, withheld, n)
+        def shuffled(contexts, withheld, n=0, **how):
+            ranking = rank(contexts, withheld, n, **how)
             order = np.random.default_rng(len(contexts)).permutation(len(contexts))
             ranking.rows = ranking.rows[order]
             ranking.expert_rows = {k: v[order] for k, v in ranking.expert_rows.items()}
