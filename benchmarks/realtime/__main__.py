@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import os
 import platform
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import psutil
 import typer
-from rich.table import Table
 
 from benchmarks.realtime.drawing import draw
-from benchmarks.realtime.figures import Figure, Measured, number
+from benchmarks.realtime.figures import Figure, Measured, number, table, written
 from benchmarks.realtime.rows import ROWS, measure
 from benchmarks.reporting import CACHE, RESULTS, console, write
 
@@ -39,6 +39,9 @@ def main(
     if unknown := sorted(set(names) - set(ROWS)):
         raise typer.BadParameter(f"{', '.join(unknown)}: name some of {', '.join(ROWS)}")
     folder = CACHE if quick else RESULTS
+    kept = folder / "realtime.json"
+    if minutes := _minutes(kept, names):
+        out.print(f"About {minutes:.0f} minutes, by what the rows took the last time.")
     done: dict[str, Measured] = {}
     failed: list[str] = []
     for place, name in enumerate(names, 1):
@@ -53,13 +56,12 @@ def main(
             out.print(f"FAILED {name}: {type(error).__name__}: {error}", style="bold red")
             continue
         seconds = time.monotonic() - started
-        out.print(_table(name, done[name], judged=not quick))
+        out.print(table(name, done[name].figures, judged=not quick))
         for note, value in done[name].notes.items():
             out.print(f"  {note}: {number(value) if isinstance(value, int | float) else value}")
         # Written after every row, so that a run that is cut off has not run for nothing.
-        kept = folder / "realtime.json"
-        before = json.loads(kept.read_text())["rows"] if kept.exists() else {}
-        write("realtime", {"rows": {**before, name: _written(done[name], seconds)}}, folder)
+        rows_now = {**_rows(kept), name: _written(done[name], seconds)}
+        write("realtime", {"rows": rows_now}, folder)
         for plot in done[name].plots:
             draw(folder / f"realtime-{plot.name}.png", plot)
     judged = [] if quick else [f for one in done.values() for f in one.figures if f.goal]
@@ -74,29 +76,21 @@ def main(
     sys.exit(bool(failed) or not all(figure.met for figure in judged))
 
 
-def _table(name: str, one: Measured, judged: bool) -> Table:
-    table = Table(title=name, title_justify="left")
-    for header in ("figure", "median", "runs", "unit", "goal", "", "beside"):
-        right = header in ("median", "runs", "goal")
-        table.add_column(header, justify="right" if right else "left")
-    for figure in one.figures:
-        low, high = figure.spread
-        verdict = {None: "", True: "met", False: "MISSED"}[figure.met if judged else None]
-        table.add_row(
-            figure.name,
-            number(figure.value),
-            f"{number(low)}–{number(high)}" if len(figure.values) > 1 else "",
-            figure.unit,
-            str(figure.goal or ""),
-            verdict,
-            ", ".join(f"{peer} {number(value)}" for peer, value in figure.beside.items()),
-        )
-    return table
+def _rows(file: Path) -> dict[str, Any]:
+    """Those that a file has."""
+    rows: dict[str, Any] = json.loads(file.read_text())["rows"] if file.exists() else {}
+    return rows
+
+
+def _minutes(file: Path, names: list[str]) -> float:
+    """How long rows will take, as far as a file says."""
+    seconds = {name: float(row["seconds"]) for name, row in _rows(file).items()}
+    return sum(seconds.get(name, 0.0) for name in names) / 60.0
 
 
 def _written(one: Measured, seconds: float) -> dict[str, Any]:
-    figures: list[Figure] = list(one.figures)
     return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "seconds": round(seconds, 1),
         "machine": {
             "cores": os.cpu_count(),
@@ -104,26 +98,11 @@ def _written(one: Measured, seconds: float) -> dict[str, Any]:
             "processor": platform.machine(),
             "python": platform.python_version(),
         },
-        "figures": {
-            figure.name: {
-                "value": _finite(figure.value),
-                "unit": figure.unit,
-                "runs": [_finite(value) for value in figure.values],
-                "goal": figure.goal and {figure.goal.kind: figure.goal.value},
-                "met": figure.met,
-                "beside": dict(figure.beside),
-            }
-            for figure in figures
-        },
+        "figures": written(one.figures),
         "notes": dict(one.notes),
         # msgspec writes what isn't finite as null.
         "curves": msgspec.json.decode(msgspec.json.encode(one.plots)),
     }
-
-
-def _finite(value: float) -> float | None:
-    """``None`` where requests got no answer, so that their latency has no end."""
-    return value if math.isfinite(value) else None
 
 
 def _sentence(

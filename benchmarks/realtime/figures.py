@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from rich.table import Table
 
 RUNS = 3
 
@@ -63,6 +65,47 @@ class Figure(msgspec.Struct, frozen=True):
     def met(self) -> bool | None:
         """``None`` where no goal is set."""
         return None if self.goal is None else self.goal.met(self.value)
+
+
+def table(title: str, figures: Sequence[Figure], *, judged: bool) -> Table:
+    """For people: medians with the lowest and the highest run, and verdicts where they count."""
+    found = Table(title=title, title_justify="left")
+    for header in ("figure", "median", "runs", "unit", "goal", "", "beside"):
+        right = header in ("median", "runs", "goal")
+        found.add_column(header, justify="right" if right else "left")
+    for figure in figures:
+        low, high = figure.spread
+        verdict = {None: "", True: "met", False: "MISSED"}[figure.met if judged else None]
+        found.add_row(
+            figure.name,
+            number(figure.value),
+            f"{number(low)}–{number(high)}" if len(figure.values) > 1 else "",
+            figure.unit,
+            str(figure.goal or ""),
+            verdict,
+            ", ".join(f"{peer} {number(value)}" for peer, value in figure.beside.items()),
+        )
+    return found
+
+
+def written(figures: Sequence[Figure]) -> dict[str, dict[str, Any]]:
+    """For a file: name -> value, unit, runs, goal, whether it is met, and what stands beside."""
+    return {
+        figure.name: {
+            "value": _finite(figure.value),
+            "unit": figure.unit,
+            "runs": [_finite(value) for value in figure.values],
+            "goal": figure.goal and {figure.goal.kind: figure.goal.value},
+            "met": figure.met,
+            "beside": {peer: _finite(value) for peer, value in figure.beside.items()},
+        }
+        for figure in figures
+    }
+
+
+def _finite(value: float) -> float | None:
+    """``None`` where requests got no answer, so that their latency has no end."""
+    return value if math.isfinite(value) else None
 
 
 class Curve(msgspec.Struct, frozen=True):

@@ -32,7 +32,7 @@ from headwater.types import Entry, Event
 ITEMS, USERS = 100_000, 50_000
 WARM_UP, LEARNED, COUNTED, PEERS = 5_000, 50_000, 200_000, 20_000
 CATALOGUES = (10_000, 100_000, 1_000_000)
-STEPS = 40
+STEPS = 80
 """Full micro-batches that a step's cost is the median of, after as many to warm up."""
 _STARTED = 1_700_000_000.0
 _AT_ONCE = 10_000
@@ -110,10 +110,10 @@ def learned(items: int, events: int) -> tuple[float, float]:
     with _disk() as (log, updates):
         learner = Learner(Config(), log, updates, None)
         _catalogue(learner, log, world)
-        made = _events(world)
-        _append(log, islice(made, WARM_UP))
+        stream = made(world)
+        appended(log, islice(stream, WARM_UP))
         _drain(learner)
-        _append(log, islice(made, events))
+        appended(log, islice(stream, events))
         wall, processor = time.perf_counter(), time.process_time()
         _drain(learner)
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
@@ -124,11 +124,11 @@ def counted(log: EventsLog, items: int, events: int) -> float:
     """Events/s of counting alone, of a log that holds the catalogue and some events before."""
     world = World(items, USERS)
     follower = Follower(Config(), log, MemoryUpdatesLog(), None)
-    _append(log, world.catalogue())
-    made = _events(world)
-    _append(log, islice(made, events))
+    appended(log, world.catalogue())
+    stream = made(world)
+    appended(log, islice(stream, events))
     follower.catch_up()
-    _append(log, islice(made, events))
+    appended(log, islice(stream, events))
     started = time.perf_counter()
     follower.catch_up()
     return events / (time.perf_counter() - started)
@@ -153,10 +153,10 @@ def step_cost(items: int, steps: int) -> tuple[float, float]:
 
 
 def _batches(world: World, log: MemoryEventsLog, n: int) -> Iterator[list[Any]]:
-    made = _events(world)
+    stream = made(world)
     for _ in range(n):
         after = log.end()
-        _append(log, islice(made, 100))
+        appended(log, islice(stream, 100))
         yield log.read(after, 100)
 
 
@@ -177,11 +177,11 @@ def _timed(of: Any, name: str) -> list[float]:
 
 def _catalogue(learner: Learner, log: EventsLog, world: World) -> None:
     """Puts every item and lets an event name each, which is counted and not learned from."""
-    _append(log, world.catalogue())
+    appended(log, world.catalogue())
     named = (
         Event(f"first{n}", "view", f"first{n // 10}", _STARTED, f"i{n}") for n in range(world.items)
     )
-    _append(log, named)
+    appended(log, named)
     fold = learner.fold
     while learner.trained_through < log.end():
         records = fold.until_cut(log.read(learner.trained_through, 1_000))
@@ -197,13 +197,13 @@ def _drain(learner: Learner) -> None:
     learner.publish()
 
 
-def _events(world: World) -> Iterator[Event]:
-    """A second apart, from an hour after the catalogue's on."""
+def made(world: World) -> Iterator[Event]:
+    """What a world does, a second apart, from an hour after the catalogue's on."""
     for n, (user, item) in enumerate(world.pairs()):
         yield Event(f"e{n}", "view", user, _STARTED + 3_600.0 + n, item)
 
 
-def _append(log: EventsLog, entries: Sequence[Entry] | Iterator[Event]) -> None:
+def appended(log: EventsLog, entries: Sequence[Entry] | Iterator[Event]) -> None:
     """Received a minute after the newest of them: they are live, and cleaned as such."""
     rest = iter(entries)
     while some := list(islice(rest, _AT_ONCE)):

@@ -125,6 +125,10 @@ class Outcome:
     without_retry: int
     lost: int
     doubled: int
+    threads: dict[str, int]
+    """Of each process, at the end."""
+    cpu: dict[str, float]
+    """Seconds that each process took while twice as much came as is carried."""
 
 
 def measure(quick: bool) -> Measured:
@@ -156,7 +160,9 @@ def _run(folder: Path, seconds: float) -> Outcome:
         capacity = rate_of(most)
         system.until_ready()
         usual = run(capacity / 2, seconds)
+        before = system.usage()
         over = run(2 * capacity, seconds)
+        spent = system.usage()
         ended, target = time.perf_counter(), mix.asked.offset
         lag = target - system.status()["trained_through"]
         after = run(capacity / 2, seconds)
@@ -176,6 +182,8 @@ def _run(folder: Path, seconds: float) -> Outcome:
         mix.asked.without_retry,
         sum(one not in counts for one in mix.asked.ids),
         sum(counts[one] > 1 for one in mix.asked.ids),
+        {name: one.threads for name, one in spent.items()},
+        {name: one.cpu_seconds - before[name].cpu_seconds for name, one in spent.items()},
     )
 
 
@@ -302,7 +310,13 @@ def _plot(last: Outcome, seconds: float) -> Plot:
 
 def _notes(found: Sequence[Outcome], seconds: float) -> dict[str, float | str]:
     statuses = Counter(status for one in found for status in one.over.statuses.tolist())
+    last = found[-1]
+    answered = max(last.over.answered, 1)
     return {
+        "threads": ", ".join(f"{name} {n}" for name, n in last.threads.items()),
+        "CPU ms per request answered at twice that": ", ".join(
+            f"{name} {1_000 * seconds / answered:.2f}" for name, seconds in last.cpu.items()
+        ),
         "items": ITEMS,
         "seconds of a stretch": seconds,
         "statuses at twice that (0: no answer)": ", ".join(

@@ -13,9 +13,8 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from benchmarks.realtime.figures import Figure, at_least, at_most, number
+from benchmarks.realtime.figures import Figure, at_least, at_most, number, table, written
 from benchmarks.recommend import answering, searching
 from benchmarks.recommend.answering import LIMIT_MS, RATES, Run
 from benchmarks.reporting import CACHE, RESULTS, console, write
@@ -49,22 +48,12 @@ def main(
             with ProcessPoolExecutor(1, spawn) as process:
                 searched[items] = process.submit(searching.measure, Path(path)).result()
     figures = _figures(served, searched)
-    out.print(_table(figures, judged=not quick))
+    out.print(table("Answering", figures, judged=not quick))
     results: dict[str, Any] = {
         "items": list(sizes),
         "seconds": seconds,
         "events_per_second": answering.EVENTS,
-        "figures": {
-            figure.name: {
-                "value": figure.value,
-                "unit": figure.unit,
-                "runs": list(figure.values),
-                "goal": figure.goal and {figure.goal.kind: figure.goal.value},
-                "met": figure.met,
-                "beside": dict(figure.beside),
-            }
-            for figure in figures
-        },
+        "figures": written(figures),
         "served": {f"{n}": [asdict(run) for run in of_size] for n, of_size in served.items()},
         "searched": {f"{n}": asdict(found) for n, found in searched.items()},
     }
@@ -133,27 +122,6 @@ def _climbed(run: Run) -> str:
         f"{rung.rate}/s: p50 {number(rung.p50)}, p99 {number(rung.p99)} ms" for rung in run.rungs
     )
     return f"  single p50 {number(run.single_p50)} ms; {steps}"
-
-
-def _table(figures: list[Figure], judged: bool) -> Table:
-    table = Table(title="Answering", title_justify="left")
-    for header in ("figure", "median", "runs", "unit", "goal", "", "beside"):
-        table.add_column(
-            header, justify="right" if header in ("median", "runs", "goal") else "left"
-        )
-    for figure in figures:
-        low, high = figure.spread
-        verdict = {None: "", True: "met", False: "MISSED"}[figure.met if judged else None]
-        table.add_row(
-            figure.name,
-            number(figure.value),
-            f"{number(low)}–{number(high)}" if len(figure.values) > 1 else "",
-            figure.unit,
-            str(figure.goal or ""),
-            verdict,
-            ", ".join(f"{peer} {number(value)}" for peer, value in figure.beside.items()),
-        )
-    return table
 
 
 def _sentence(figures: list[Figure], quick: bool) -> str:

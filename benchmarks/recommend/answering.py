@@ -90,7 +90,7 @@ class Rung:
 
 @dataclass
 class Run:
-    """One run: single requests, then the ladder up to the first rate that didn't hold."""
+    """One run: single requests, then the ladder up to two rates in a row that don't hold."""
 
     single_p50: float
     rungs: list[Rung]
@@ -144,7 +144,8 @@ def _run(system: System, world: World, number: int, seconds: float, rates: tuple
         cpu = {name: after[name].cpu_seconds - before[name].cpu_seconds for name in after}
         cpu["generator"] = done.cpu_seconds
         found.rungs.append(_rung(rate, done, cpu))
-        if not found.rungs[-1].holds:
+        # One stall may spoil a rung; of two in a row the next would be worse.
+        if not any(rung.holds for rung in found.rungs[-2:]) and len(found.rungs) > 1:
             break
     return found
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -32,6 +33,10 @@ _APART = 64
 """Arrays of rows in doubt that are kept before they are made one."""
 
 NOTHING = np.zeros(0, np.int32)
+
+_trim_memory: Callable[[int], object] = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
+"""glibc keeps what arrays leave behind when they grow: of 100,000 users and 80,000 items, a sixth
+of what they take. One or two milliseconds each time; other libraries have nothing like it."""
 
 
 def shape(config: Config) -> Shape:
@@ -180,6 +185,7 @@ class Fold:
             self.model.forget_users(gone.users)
             gone.tokens = self.model.forget_unused_tokens()
             self.preprocess.tokens.release(gone.tokens)
+            _trim_memory(0)
         return gone
 
     def erase(self, user_id: str) -> Gone:
