@@ -55,11 +55,12 @@ class Withheld:
 
     def __call__(self, learner: Learner, batch: Batch) -> None:
         """Ranks the targets of a micro-batch that nothing was learned from yet."""
-        begun = self._learned + len(batch) > self._half
+        # By offset: of equal rows of a moment the batch has one.
+        begun = int(batch.offsets[-1]) > self._half
         newest = self._update(self._learned, float(batch.contexts.times[0]), begun)
         if self._served is None or newest != self._out:
             self._out, self._served = newest, _copied(learner)
-        self._learned += len(batch)
+        self._learned = int(batch.offsets[-1])
         if begun:
             self.ranks.append(_ranks(self._served, learner.fold.n_items, batch))
 

@@ -28,9 +28,12 @@ SASREC = {
     "n_blocks": 2,
     "n_heads": 2,
     "session_max_len": 100,
+    "batch_size": 16,
     "seed": 1,
 }
-"""The rest is RecTools' default: full cross-entropy, dropout 0.2, 128 users a step."""
+"""The rest is RecTools' default: full cross-entropy, dropout 0.2, learning rate 0.001. Of its 128
+users a step there are too few in the time that ours takes: .043 on ml-100k's validation events, and
+.090 with 16."""
 
 
 def main(

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.quality.figures import OURS
 from benchmarks.quality.peers import PEERS
+from benchmarks.quality.streams import SPECS
 
 _COLUMNS = 4
 
@@ -26,13 +27,13 @@ def draw(path: Path, streams: dict[str, dict[str, Any]]) -> None:
     for axes in grid.flat[len(streams) :]:
         axes.set_axis_off()
     for axes, (name, one) in zip(grid.flat, streams.items(), strict=False):
-        _panel(axes, name, one)
+        _panel(axes, SPECS[name].title, one)
     figure.supxlabel("NDCG@10 of the second half, with 95 % intervals", fontsize=10)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 
 
-def _panel(axes: Any, name: str, one: dict[str, Any]) -> None:
+def _panel(axes: Any, title: str, one: dict[str, Any]) -> None:
     models = {model: one["models"][model] for model in (OURS, *one["peers"])}
     order = sorted(models, key=lambda model: models[model]["ndcg@10"], reverse=True)
     values = [models[model]["ndcg@10"] for model in order]
@@ -59,4 +60,4 @@ def _panel(axes: Any, name: str, one: dict[str, Any]) -> None:
     axes.set_xlim(0, 1.2 * max(high for _, high in ends))
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(name, fontsize=10)
+    axes.set_title(title, fontsize=10)

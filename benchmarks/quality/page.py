@@ -20,7 +20,7 @@ def table(streams: dict[str, dict[str, Any]]) -> str:
         models, expert = one["models"], best(one["models"], one["experts"])
         lines.append(
             _line(
-                name,
+                SPECS[name].title,
                 "yes" if one["repeats"] else "no",
                 "grouped" if one["ties"] == "grouped" else "in order",
                 f"**{_short(models[OURS]['ndcg@10'])}**{_goal(name, models[OURS]['ndcg@10'])}",
@@ -29,7 +29,9 @@ def table(streams: dict[str, dict[str, Any]]) -> str:
             )
         )
     missing = [
-        f"{', '.join(one['not_run'])} on {n}" for n, one in streams.items() if one["not_run"]
+        f"{', '.join(one['not_run'])} on {SPECS[name].title}"
+        for name, one in streams.items()
+        if one["not_run"]
     ]
     return "\n".join([*lines, "", f"Not run: {'; '.join(missing)}." if missing else ""]).rstrip()
 
@@ -45,7 +47,7 @@ def peers(streams: dict[str, dict[str, Any]]) -> str:
             value = models.get(model)
             text = "not run" if value is None else _short(value)
             cells.append(f"**{text}**" if value == most else text)
-        lines.append(_line(name, *cells))
+        lines.append(_line(SPECS[name].title, *cells))
     return "\n".join(lines)
 
 

@@ -122,7 +122,7 @@ def peer(stream: Stream, name: str, progress: Progress | None) -> Rival | None:
     ``None``: no result is kept, and none is to be made.
 
     Args:
-        progress: ``None`` asks for kept results only.
+        progress: ``None`` asks for kept results only; settings without one count as not tried.
     """
     targets = stream.targets()
     half = int(targets[(len(targets) + 1) // 2]) if len(targets) > 1 else len(stream)
@@ -132,12 +132,15 @@ def peer(stream: Stream, name: str, progress: Progress | None) -> Rival | None:
     if len(grid) > 1:
         for settings in grid:
             ranks = _run(stream, name, settings, 0, tuning, progress)
-            if ranks is None:
-                return None
-            tried.append({**settings, "ndcg@10": float(gains(ranks).mean())})
-        best = grid[int(np.argmax([one["ndcg@10"] for one in tried]))]
+            if ranks is not None:
+                tried.append((float(gains(ranks).mean()), settings))
+        if not tried:
+            return None
+        best = max(tried, key=lambda one: one[0])[1]
     ranks = _run(stream, name, best, half, len(stream), progress)
-    return None if ranks is None else Rival(ranks, best, tried)
+    if ranks is None:
+        return None
+    return Rival(ranks, best, [{**settings, "ndcg@10": figure} for figure, settings in tried])
 
 
 def key(stream: Stream, name: str, settings: Settings, start: int, stop: int) -> str:

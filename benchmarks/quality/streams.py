@@ -31,6 +31,10 @@ class Spec:
     goal: float | None = None  # least NDCG@10
     margin: float | None = None  # least ratio to the best peer
 
+    @property
+    def title(self) -> str:
+        return f"{self.name}, first {self.limit:,}" if self.limit else self.name
+
 
 SPECS = {
     spec.name: spec

@@ -72,6 +72,20 @@ def test_what_is_frozen_never_proposes_what_came_later(interactions: Interaction
     assert found[DAY]["ours_ahead"] > 0
 
 
+def test_equal_rows_of_a_moment_are_one_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They aren't in what is learned either, so that places in the file run ahead of it."""
+    monkeypatch.setattr(measuring, "DELAYS", {FROZEN: measuring.DELAYS[FROZEN]})
+    lines = [f"u{k % 7},i{k % 5},{1_400_000_000 + k // 3}" for k in range(300)]
+    twice = [line for line in lines for _ in range(2)]
+    path = tmp_path / "twice.csv"
+    path.write_text("\n".join(["user_id,item_id,timestamp", *twice]) + "\n")
+    grouped = Spec("any", repeats=True, grouped=True)
+    found = measure(read_interactions(path), grouped, lambda events, figures: None)
+    assert found[LIVE]["n"] == found[FROZEN]["n"] == 150
+
+
 def test_the_chart_is_drawn(
     tmp_path: Path, interactions: Interactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

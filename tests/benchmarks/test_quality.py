@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -358,6 +359,12 @@ def test_a_second_run_runs_no_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ]
     best = max(first.tried, key=lambda one: one["ndcg@10"])
     assert best == {**first.settings, "ndcg@10": best["ndcg@10"]}
+    # A setting that was added since counts as not tried, until peers are run again.
+    wider = replace(PEERS["isgd"], grid=(*PEERS["isgd"].grid, {"rate": 9.0}))
+    monkeypatch.setitem(PEERS, "isgd", wider)
+    third = running.peer(one, "isgd", None)
+    assert third is not None
+    assert third.tried == first.tried
 
 
 @pytest.mark.parametrize("grouped", [False, True])

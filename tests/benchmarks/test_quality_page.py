@@ -54,5 +54,6 @@ def test_every_peer_has_a_column() -> None:
 
 
 def test_the_chart_is_drawn(tmp_path: Path) -> None:
-    draw(tmp_path / "chart.png", streams() | {"one": {**streams()["ml-100k"], "not_run": []}})
+    other = {**streams()["ml-100k"], "not_run": []}
+    draw(tmp_path / "chart.png", streams() | {"online-retail": other})
     assert (tmp_path / "chart.png").stat().st_size > 10_000
