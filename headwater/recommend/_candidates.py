@@ -26,11 +26,19 @@ class Candidates:
     users: Floats  # (B, D + 1) vectors of the sequence expert
 
 
-def propose(model: Model, users: Floats, contexts: Contexts, withheld: Flags, k: int) -> Candidates:
+def propose(
+    model: Model,
+    users: Floats,
+    found: tuple[Ints, Floats],
+    contexts: Contexts,
+    withheld: Flags,
+    k: int,
+) -> Candidates:
     """The best k items of each expert for each context, none of them withheld or excluded.
 
     Args:
         users: (B, D + 1) the sequence expert's vectors of the contexts.
+        found: what it proposes to each: rows and scores (B, k).
         withheld: (N,) rows that nobody may be shown.
     """
     lists, list_scores = {}, {}
@@ -38,9 +46,7 @@ def propose(model: Model, users: Floats, contexts: Contexts, withheld: Flags, k:
     opinions = {name: expert.weigh(contexts) for name, expert in model.from_history.items()}
     for name, opinion in opinions.items():
         lists[name], list_scores[name] = opinion.best(withheld, k)
-    lists["sequence"], list_scores["sequence"] = model.sequence.candidates(
-        users, contexts, withheld, k
-    )
+    lists["sequence"], list_scores["sequence"] = found
     stacked = np.stack(list(lists.values()))
     rows, places, longest = _unite(stacked, model.scratch.sources)
     return Candidates(

@@ -1,9 +1,9 @@
 """Stage 3, train: one micro-batch at a time, each event once and a few recent ones again.
 
-The counting experts count. The sequence expert takes a gradient step on the new
+The sequence expert takes a gradient step on the new
 events, on earlier positions of their histories and on replayed examples, against
 uniform and in-batch negatives. The mixture takes one on the lists that were
-ranked before any of this was learned.
+ranked before that. What the counting experts learn is counted before, as each event is ranked.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from headwater.types import (
 )
 
 __all__ = [
+    "NOTHING",
     "Lesson",
     "ListPasses",
     "Pasts",
@@ -64,7 +65,7 @@ class Lesson:
 
 @dataclass(slots=True)
 class Sample:
-    """What a step takes of a batch of B events; the counting experts take all of it.
+    """What a step takes of a batch of B events; all of them are counted.
 
     A history that is encoded holds the user's events that weren't taken: as many more of its
     earlier positions are predicted. Both learning rates are raised by the square root of how
@@ -79,7 +80,8 @@ class Sample:
     replay: bool  # whether earlier histories are learned again; lists are
 
 
-_NOTHING = Lesson(float("nan"), float("nan"), 0, 0)
+NOTHING = Lesson(float("nan"), float("nan"), 0, 0)
+"""What comes of a micro-batch that no step is taken for."""
 
 
 @dataclass(slots=True)
@@ -164,7 +166,6 @@ class Trainer:
         labels: Callable[[], Labels] | None = None,
         *,
         known: Flags | None = None,
-        gradient: bool = True,
         fit: Callable[[Lesson], bool] = lambda _: True,
         sample: Sample | None = None,
     ) -> Lesson:
@@ -179,17 +180,12 @@ class Trainer:
                 expert's step, so it is asked only where the batch gives one.
             known: (N,) item rows that stand for an item, the others are no negatives; ``None``
                 for all.
-            gradient: False to count the events only.
-            fit: is shown the losses before the steps are taken; when it says False, the
-                events are counted only.
-            sample: what is learned from, beside counting; ``None`` for everything.
+            fit: is shown the losses before the steps are taken; when it says False, none is.
+            sample: what is learned from; ``None`` for everything.
         """
         if sample is None:
             everything = np.arange(len(batch))
             sample = Sample(np.ones(len(batch), np.bool_), 1.0, everything, True)
-        if not gradient:
-            self.model.count(batch)
-            return _NOTHING
         random = np.random.Generator(np.random.Philox(key=[self.config.seed, batch.end]))
         taught = batch.targets & (batch.weights > 0)
         kept = taught[:, None] & self._kept(batch)
@@ -226,7 +222,6 @@ class Trainer:
         else:
             self._histories.put_back(drawn.again)
             self._lists.put_back(drawn_lists.again)
-        self.model.count(batch)
         return lesson
 
     def _take(self, sequence: Step | None, mixture: Step | None) -> None:
