@@ -19,7 +19,7 @@ from headwater.feedback import Impressions
 from headwater.loop._fold import Fold, part_of
 from headwater.loop._pace import sampled
 from headwater.loop._timeline import Timeline
-from headwater.model import EXPERTS
+from headwater.model import EXPERTS, Earlier
 from headwater.optimize import Optimizer
 from headwater.preprocess import taken
 from headwater.train import NOTHING, Lesson, Sample, Trainer
@@ -138,6 +138,7 @@ class Stages:
             withheld = np.pad(withheld, (0, new), constant_values=True)
             if on_batch is not None:
                 on_batch(batch)
+            earlier = self.fold.model.popularity.before(batch.items)
             sample, ranking = self._rank(batch, withheld, pace, on_outcomes)
             tested = taken(batch, sample.ranked)
             popularity = self.fold.model.popularity
@@ -157,7 +158,7 @@ class Stages:
             known = self.fold.preprocess
             self.impressions.observe(batch, admitted, known.items.find, known.users.find)
             judged = self.watch.judge(batch)
-            lesson, held = self._train(batch, ranking, sample, held or judged)
+            lesson, held = self._train(batch, ranking, sample, earlier, held or judged)
             of_losses = _losses(lesson)
             self.watch.settle(held, of_losses)
             losses = {name: loss for name, (loss, _) in of_losses.items() if held is None}
@@ -292,7 +293,12 @@ class Stages:
         return since
 
     def _train(
-        self, batch: Batch, ranking: Ranking, sample: Sample, held: Held | None
+        self,
+        batch: Batch,
+        ranking: Ranking,
+        sample: Sample,
+        earlier: Earlier,
+        held: Held | None,
     ) -> tuple[Lesson, Held | None]:
         """The step, and why its gradient was left, if it was."""
         asked = False
@@ -321,6 +327,7 @@ class Stages:
             known=self.fold.preprocess.items.in_use(),
             fit=fit,
             sample=sample,
+            earlier=earlier,
         )
         return lesson, held
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headwater.config import Config
-from headwater.model import Examples, Model, Step, gap_buckets, single_threaded
+from headwater.model import Earlier, Examples, Model, Step, gap_buckets, single_threaded
 from headwater.train._generator import Generator
 from headwater.train._imbalance import log_keep, replay_chances, resampled, uniforms
 from headwater.train._passes import ListPasses, Pasts, SequencePasses, is_judge
@@ -129,6 +129,7 @@ class Trainer:
         self._taught = np.array([False, *(k.polarity > 0 and k.weight > 0 for k in kinds)])
         self._keep = np.array([1.0, *(kind.keep for kind in kinds)], np.float32)
         self._members = config.mixture.members
+        self._earlier: Earlier | None = None
         self._histories = Replay(
             settings.replay_buffer,
             settings.replay_cap,
@@ -168,6 +169,7 @@ class Trainer:
         known: Flags | None = None,
         fit: Callable[[Lesson], bool] = lambda _: True,
         sample: Sample | None = None,
+        earlier: Earlier | None = None,
     ) -> Lesson:
         """Learns one micro-batch whose lists were ranked before it.
 
@@ -182,10 +184,13 @@ class Trainer:
                 for all.
             fit: is shown the losses before the steps are taken; when it says False, none is.
             sample: what is learned from; ``None`` for everything.
+            earlier: what shares were before the batch was counted, by which sampling is corrected;
+                ``None`` for what they are.
         """
         if sample is None:
             everything = np.arange(len(batch))
             sample = Sample(np.ones(len(batch), np.bool_), 1.0, everything, True)
+        self._earlier = earlier
         random = np.random.Generator(np.random.Philox(key=[self.config.seed, batch.end]))
         taught = batch.targets & (batch.weights > 0)
         kept = taught[:, None] & self._kept(batch)
@@ -258,13 +263,20 @@ class Trainer:
         keep = self._keep[batch.types] * np.exp(self._log_keep(batch.items))
         return uniforms(self.config.seed, batch.offsets, self._members) < keep[:, None]
 
+    def _shares(self, rows: Ints) -> Floats:
+        """(...) mean over the half-lives of the items' shares before the batch."""
+        popularity, earlier = self.model.popularity, self._earlier
+        found = popularity.shares_before(earlier, rows) if earlier else popularity.shares(rows)
+        means: Floats = found.mean(axis=-1)
+        return means
+
     def _log_keep(self, rows: Ints) -> Floats:
         """(...) log probability that an example of each item is kept for the item's sake; that of
         ``NO_ROW`` means nothing.
         """
         if self.config.imbalance.item_share == 1.0:
             return np.zeros(rows.shape, np.float32)
-        shares = self.model.popularity.shares(np.maximum(rows, 0)).mean(axis=-1)
+        shares = self._shares(np.maximum(rows, 0))
         return log_keep(shares, self.config.imbalance.item_share)
 
     def _chances(self, buffer: Replay, items: str) -> Doubles | None:
@@ -385,10 +397,9 @@ class Trainer:
             kept as a positive.
             """
             log_kept = self._log_keep(rows)
-            popular = self.model.popularity.shares(rows).mean(axis=-1)
-            popular = popular * np.exp(log_kept) / positives.mean_keep
-            absent = (1.0 - 1.0 / n_items) ** wanted
-            absent = absent * (1.0 - np.minimum(popular, 0.999)) ** positives.like_the_stream
+            popular = self._shares(rows) * np.exp(log_kept) / positives.mean_keep
+            absent = (1.0 - np.minimum(popular, 0.999)) ** positives.like_the_stream
+            absent = absent * (1.0 - 1.0 / n_items) ** wanted
             if positives.chances is not None:
                 targets = self._histories.column("targets")
                 total = max(float(positives.chances.sum()), 1e-300)
