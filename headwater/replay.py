@@ -80,8 +80,8 @@ def replay(
         positions.append(batch.offsets[outcomes.index] - first)
         recent.append(outcomes.ranks)
         del recent[:-_RECENT]
-        beside(learner, batch)
 
+    learner.on_batch = lambda batch: beside(learner, batch)
     learner.on_outcomes = observed
     size = events_of(0, config.train)
     started = time.perf_counter()

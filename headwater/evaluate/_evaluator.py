@@ -69,9 +69,9 @@ class Evaluator:
 
         Args:
             batch: B events.
-            ranking: a list for each, made before anything learned from the batch.
-            item_counts: (N,) events per item before the batch.
-            total_events: events of all items before the batch.
+            ranking: a list for each, made before its event was learned from.
+            item_counts: (N,) events per item so far.
+            total_events: events of all items so far.
             eligible: items that had any; counted where it isn't given.
 
         Raises:

@@ -50,9 +50,9 @@ def compare(
     Args:
         experts: names of the experts; each has a list in ``ranking.expert_rows``.
         batch: B events.
-        ranking: B lists, made before anything learned from the batch.
-        item_counts: (N,) events per item before the batch; rows from N on count as without.
-        total_events: events of all items before the batch.
+        ranking: B lists, each made before its event was learned from.
+        item_counts: (N,) events per item so far; rows from N on count as without.
+        total_events: events of all items so far.
 
     Raises:
         ValueError: batch and lists differ in number.

@@ -86,6 +86,7 @@ class Fold:
         self._withheld_of = 0  # rows that are up to date, but for those that are in doubt
         self._in_doubt: list[Ints] = []
         self._doubted = np.zeros(0, np.bool_)  # those that are in it
+        self._put = NOTHING  # what the newest batch puts or removes
 
     @property
     def n_items(self) -> int:
@@ -165,8 +166,26 @@ class Fold:
         self._mark_categories(np.unique(changes.tokens[changes.tokens != NO_ROW]))
         self.offset = batch.end
         named = batch.items[batch.items != NO_ROW]
+        self._put = np.concatenate([changes.described, changes.removed])
         self._doubt(named, changes.described, changes.removed)
         return batch, changes.removed
+
+    def count(self, batch: Batch, withheld: Flags) -> Flags:
+        """Counts a portion of the newest batch, in order.
+
+        Returns ``withheld`` (N,) without what the portion is the first to name. What the batch
+        puts or removes stays in it until the next batch: an event before that must not know.
+        """
+        self.model.count(batch)
+        named = batch.items[batch.items != NO_ROW]
+        named = np.setdiff1d(named[withheld[named]], self._put)
+        shown = named[self.model.popularity.events[named] > 0]
+        shown = shown[~self.preprocess.catalogue.holds_back(shown)]
+        if not len(shown):
+            return withheld
+        withheld = withheld.copy()
+        withheld[shown] = False
+        return withheld
 
     def forget(self, entries: Entries, removed: Ints) -> Gone:
         """Ends a batch once it is learned: what was removed goes, and at a sweep what expired.

@@ -93,6 +93,7 @@ class Learner:
         self.epoch = 1
         self.version = 1
         self.lineage = Lineage()
+        self.on_batch: Callable[[Batch], None] | None = None
         self.on_outcomes: Callable[[Batch, Outcomes], None] | None = None
         self.on_gains: Callable[[Gains], None] | None = None
         self.on_alert: Callable[[str, Mapping[str, Any]], None] | None = None
@@ -170,7 +171,12 @@ class Learner:
                 self.on_gains(_gains(batch, of, outcomes, self.epoch, pace))
 
         turn = self.stages.learn(
-            records, held=held, pace=pace, on_outcomes=self.on_outcomes, on_tested=tested
+            records,
+            held=held,
+            pace=pace,
+            on_batch=self.on_batch,
+            on_outcomes=self.on_outcomes,
+            on_tested=tested,
         )
         self._time = turn.time
         self._unpublished.add(turn, pace)

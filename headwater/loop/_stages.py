@@ -7,6 +7,7 @@ sequences the turns tells of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,10 +19,10 @@ from headwater.feedback import Impressions
 from headwater.loop._fold import Fold, part_of
 from headwater.loop._pace import sampled
 from headwater.loop._timeline import Timeline
-from headwater.model import EXPERTS
+from headwater.model import EXPERTS, Earlier
 from headwater.optimize import Optimizer
 from headwater.preprocess import taken
-from headwater.train import Lesson, Sample, Trainer
+from headwater.train import NOTHING, Lesson, Sample, Trainer
 from headwater.types import (
     Batch,
     Event,
@@ -42,6 +43,10 @@ from headwater.types import (
 
 RATED = ("sequence", "mixture")
 """Parts of the model whose learning rates the optimizer steers."""
+
+_PORTION = 10
+"""Predictions of a portion. On the first 30,000 tweets of films NDCG@10 was 0.1309 for whole
+micro-batches of 100, 0.1336 with 5 and 0.1337 with 1."""
 
 _POPULARITY = 1 + EXPERTS.index("popularity")
 """Column of the ``popularity`` expert in ranks."""
@@ -85,6 +90,7 @@ class Stages:
 
     def __init__(self, config: Config, *, grouped: bool) -> None:
         self._config = config
+        self._grouped = grouped
         self.fold = Fold(config, grouped=grouped)
         types = self.fold.preprocess.type_names
         self.trainer = Trainer(config, self.fold.model, self.fold.n_features)
@@ -103,6 +109,7 @@ class Stages:
         *,
         held: Held | None = None,
         pace: Pace | None = None,
+        on_batch: Callable[[Batch], None] | None = None,
         on_outcomes: Callable[[Batch, Outcomes], None] | None = None,
         on_tested: Callable[[Batch, Batch, Outcomes], None] | None = None,
     ) -> Turn:
@@ -112,8 +119,9 @@ class Stages:
             records: the micro-batch.
             held: why it is only counted, where that is known beforehand.
             pace: what it gets; ``None`` for everything.
+            on_batch: called with the events before any of them is counted.
             on_outcomes: called with the targets and what was predicted of each, the further
-                ones that a pace spares too, before anything is learned from them.
+                ones that a pace spares too, before a step is taken.
             on_tested: likewise with the batch, those of its events that the pace predicts, and
                 what was predicted of them.
         """
@@ -128,6 +136,9 @@ class Stages:
         if len(batch):
             new = self.fold.n_items - len(withheld)
             withheld = np.pad(withheld, (0, new), constant_values=True)
+            if on_batch is not None:
+                on_batch(batch)
+            earlier = self.fold.model.popularity.before(batch.items)
             sample, ranking = self._rank(batch, withheld, pace, on_outcomes)
             tested = taken(batch, sample.ranked)
             popularity = self.fold.model.popularity
@@ -150,7 +161,7 @@ class Stages:
             known = self.fold.preprocess
             self.impressions.observe(batch, admitted, known.items.find, known.users.find)
             judged = self.watch.judge(batch)
-            lesson, held = self._train(batch, ranking, sample, held or judged)
+            lesson, held = self._train(batch, ranking, sample, earlier, held or judged)
             of_losses = _losses(lesson)
             self.watch.settle(held, of_losses)
             losses = {name: loss for name, (loss, _) in of_losses.items() if held is None}
@@ -232,13 +243,47 @@ class Stages:
         gradient = sampled(seed, batch.offsets, of.gradient)
         sample = Sample(gradient, of.gradient, chosen, of.replay)
         if on_outcomes is None or pace is None:
-            return sample, self.fold.recommender.rank(taken(batch, chosen).contexts, withheld)
+            return sample, self._rank_counting(batch, chosen, chosen, withheld)
         tested = taken(batch, targets)
-        ranking = self.fold.recommender.rank(tested.contexts, withheld)
+        ranking = self._rank_counting(batch, chosen, targets, withheld)
         popularity = self.fold.model.popularity
         counts = (popularity.events, popularity.n_events)
         on_outcomes(tested, compare(EXPERTS, tested, ranking, *counts))
         return sample, _part_of(ranking, np.searchsorted(targets, chosen))
+
+    def _rank_counting(
+        self, batch: Batch, chosen: Longs, ranked: Longs, withheld: Flags
+    ) -> Ranking:
+        """Lists for the events at places ``ranked``, and counts all of them.
+
+        A list that is served finds every event counted that came before it. So what a portion
+        of the batch holds is counted before the next one is ranked.
+
+        Args:
+            chosen: places of which a portion has about as many as the other portions.
+            withheld: (N,) item rows that the first portion may not be shown.
+        """
+        recommender = self.fold.recommender
+        portions = None
+        if len(ranked) and len(withheld):
+            portions = recommender.portions(taken(batch, ranked).contexts, withheld)
+        for start, stop in pairwise([0, *self._portion_ends(batch, chosen)]):
+            own = ranked[(ranked >= start) & (ranked < stop)]
+            if portions is not None and len(own):
+                portions.add(taken(batch, own).contexts, withheld)
+            withheld = self.fold.count(taken(batch, np.arange(start, stop)), withheld)
+        return recommender.rank_portions(portions)
+
+    def _portion_ends(self, batch: Batch, chosen: Longs) -> list[int]:
+        """Places at which the portions of a batch end, the last of them at its end.
+
+        Where simultaneous events are predicted together, none ends between such.
+        """
+        ends = chosen[_PORTION - 1 :: _PORTION] + 1
+        if self._grouped:
+            moments = np.flatnonzero(np.diff(batch.contexts.times)) + 1
+            ends = np.append(moments, len(batch))[np.searchsorted(moments, ends)]
+        return [int(end) for end in np.union1d(ends, len(batch))]
 
     def _listen(self, batch: Batch, outcomes: Outcomes) -> tuple[int | None, StreamChange | None]:
         """Offset since which the alarm rings, it is silent again at once; and a fall of gains."""
@@ -252,7 +297,12 @@ class Stages:
         return since, fall
 
     def _train(
-        self, batch: Batch, ranking: Ranking, sample: Sample, held: Held | None
+        self,
+        batch: Batch,
+        ranking: Ranking,
+        sample: Sample,
+        earlier: Earlier,
+        held: Held | None,
     ) -> tuple[Lesson, Held | None]:
         """The step, and why its gradient was left, if it was."""
         asked = False
@@ -271,15 +321,17 @@ class Stages:
                 self.impressions.put_back()
             return held is None
 
+        if held is not None:
+            return NOTHING, held
         lesson = self.trainer.learn(
             batch,
             ranking,
             self.rates(),
             labels,
             known=self.fold.preprocess.items.in_use(),
-            gradient=held is None,
             fit=fit,
             sample=sample,
+            earlier=earlier,
         )
         return lesson, held
 

@@ -23,7 +23,7 @@ from headwater.model.content import Content
 from headwater.model.habits import Habits
 from headwater.model.mixture import FirstLists, Mixture
 from headwater.model.neighbours import Neighbours
-from headwater.model.popularity import Popularity
+from headwater.model.popularity import Earlier, Popularity
 from headwater.model.precedents import Precedents
 from headwater.model.sequence import Examples, SequenceExpert
 from headwater.model.tables import Table
@@ -33,6 +33,7 @@ from headwater.types import Batch, Contexts, Flags, Floats, Ints, State, TableRo
 __all__ = [
     "EXPERTS",
     "Content",
+    "Earlier",
     "Examples",
     "FirstLists",
     "Habits",

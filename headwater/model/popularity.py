@@ -15,6 +15,8 @@ m_h p_h(i) / sum_g m_g p_g(i) for each item i that came next.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numba import njit
 
@@ -30,6 +32,16 @@ mixture. A first guess: no other value was tried."""
 
 _LEADERS = 1_024
 """Items of the highest counts at each half-life that are kept in view."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What shares were: counts have changed since of the given rows alone, but for their unit."""
+
+    rows: Ints  # (R,) ascending
+    counts: Doubles  # (R, H)
+    totals: Doubles  # (H,)
+    landmarks: Doubles  # (H,)
 
 
 class Popularity:
@@ -106,6 +118,25 @@ class Popularity:
     def shares(self, rows: Ints) -> Floats:
         """Each item's share of the decayed events, per half-life; (..., H) for rows (...)."""
         return (self._counts[rows] / np.maximum(self._totals, 1e-300)).astype(np.float32)
+
+    def before(self, items: Ints) -> Earlier:
+        """What shares are, before events of these items (``NO_ROW`` among them) are counted."""
+        rows = np.unique(items[items != NO_ROW])
+        return Earlier(rows, self._counts[rows], self._totals.copy(), self._landmarks.copy())
+
+    def shares_before(self, earlier: Earlier, rows: Ints) -> Floats:
+        """``shares`` as they were when ``earlier`` was made.
+
+        What wasn't counted since has a share of nothing where 900 half-lives have gone by.
+        """
+        # As far as a float reaches. The first landmark is 0, when all counts are.
+        halvings = np.minimum((self._landmarks - earlier.landmarks) / self.half_lives, 900.0)
+        counts = self._counts[rows] * 2.0**halvings
+        if len(earlier.rows):
+            place = np.minimum(np.searchsorted(earlier.rows, rows), len(earlier.rows) - 1)
+            changed = earlier.rows[place] == rows
+            counts[changed] = earlier.counts[place[changed]]
+        return (counts / np.maximum(earlier.totals, 1e-300)).astype(np.float32)
 
     def scores(self) -> Doubles:
         """(N,) the served popularity of every item; sums to 1 once there are events."""

@@ -16,9 +16,10 @@ from headwater.model import EXPERTS, Model
 from headwater.recommend._candidates import propose
 from headwater.recommend._effects import feature_effects
 from headwater.recommend._features import Features
+from headwater.recommend._portions import Portions
 from headwater.recommend._similar import similar_items, similar_users
 from headwater.recommend._vectors import UserVectors
-from headwater.types import NO_ROW, Contexts, FeatureEffect, Flags, Floats, Ranking, Reason
+from headwater.types import NO_ROW, Contexts, FeatureEffect, Flags, Floats, Ints, Ranking, Reason
 
 __all__ = ["Features", "Recommender", "UserVectors", "similar_items", "similar_users"]
 
@@ -55,29 +56,35 @@ class Recommender:
         """
         model = self.model
         if withheld.all() or not len(contexts):
-            nothing = np.full((len(contexts), 1), NO_ROW, np.int32)
-            return Ranking(
-                rows=nothing,
-                scores=np.full((len(contexts), 1), -np.inf, np.float32),
-                features=np.zeros((len(contexts), 1, len(self.features)), np.float32),
-                expert_rows=dict.fromkeys(EXPERTS, nothing),
-            )
+            return self._nothing(len(contexts))
         k = max(self.config.mixture.candidates, n)
-        candidates = propose(model, self._encode(contexts), contexts, withheld, k)
+        users = self._encode(contexts)
+        found = model.sequence.candidates(users, contexts, withheld, k)
+        candidates = propose(model, users, found, contexts, withheld, k)
         features = self.features.fill(model, contexts, candidates)
-        there = candidates.rows != NO_ROW
-        scores = model.mixture.scores(features, there)
-        scores[~there] = -np.inf
-        order = np.argsort(-scores, axis=1, kind="stable")
-        if not whole:
-            order = order[:, :n]
-        return Ranking(
-            rows=np.take_along_axis(candidates.rows, order, axis=1),
-            scores=np.take_along_axis(scores, order, axis=1),
-            features=np.take_along_axis(features, order[:, :, None], axis=1),
-            expert_rows=candidates.lists,
-            opinions=candidates.opinions,
-        )
+        ranking = self._ordered(candidates.rows, features, candidates.lists, None if whole else n)
+        ranking.opinions = candidates.opinions
+        return ranking
+
+    def portions(self, contexts: Contexts, withheld: Flags) -> Portions:
+        """For ranking contexts portion by portion, while counting goes on in between.
+
+        The sequence expert, which no count changes, is asked for all of them at once.
+
+        Args:
+            contexts: B requests, at least one, while there is an item.
+            withheld: (N,) item rows that it may propose to none of them.
+        """
+        k = self.config.mixture.candidates
+        users = self._encode(contexts)
+        found = self.model.sequence.candidates(users, contexts, withheld, k)
+        return Portions(self.model, self.features, users, found, k)
+
+    def rank_portions(self, portions: Portions | None) -> Ranking:
+        """Ranks what the portions hold, once all contexts are among them; ``None`` for none."""
+        if portions is None:
+            return self._nothing(0)
+        return self._ordered(portions.rows(), portions.features(), portions.expert_rows())
 
     def popular(self, n: int, withheld: Flags) -> tuple[list[int], list[float]]:
         """The n most popular rows that may be shown, and their shares of the events."""
@@ -163,6 +170,31 @@ class Recommender:
             feature_effects(self.model.mixture, ranking.features[b, :k], self.features.names)
             for b, k in enumerate(lengths)
         ]
+
+    def _ordered(
+        self, rows: Ints, features: Floats, lists: dict[str, Ints], n: int | None = None
+    ) -> Ranking:
+        """Candidates in the order of the mixture, all or the best n."""
+        there = rows != NO_ROW
+        scores = self.model.mixture.scores(features, there)
+        scores[~there] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :n]
+        return Ranking(
+            rows=np.take_along_axis(rows, order, axis=1),
+            scores=np.take_along_axis(scores, order, axis=1),
+            features=np.take_along_axis(features, order[:, :, None], axis=1),
+            expert_rows=lists,
+        )
+
+    def _nothing(self, n: int) -> Ranking:
+        """N lists of nothing."""
+        nothing = np.full((n, 1), NO_ROW, np.int32)
+        return Ranking(
+            rows=nothing,
+            scores=np.full((n, 1), -np.inf, np.float32),
+            features=np.zeros((n, 1, len(self.features)), np.float32),
+            expert_rows=dict.fromkeys(EXPERTS, nothing),
+        )
 
     def _encode(self, contexts: Contexts) -> Floats:
         if self._vectors is None:

@@ -26,25 +26,33 @@ class Candidates:
     users: Floats  # (B, D + 1) vectors of the sequence expert
 
 
-def propose(model: Model, users: Floats, contexts: Contexts, withheld: Flags, k: int) -> Candidates:
+def propose(
+    model: Model,
+    users: Floats,
+    found: tuple[Ints, Floats],
+    contexts: Contexts,
+    withheld: Flags,
+    k: int,
+) -> Candidates:
     """The best k items of each expert for each context, none of them withheld or excluded.
 
     Args:
         users: (B, D + 1) the sequence expert's vectors of the contexts.
+        found: what it proposes to each: rows and scores (B, k).
         withheld: (N,) rows that nobody may be shown.
     """
     opinions = {name: expert.weigh(contexts) for name, expert in model.from_history.items()}
-    found = {
+    own = {
         "popularity": _popular(model, contexts, withheld, k),
         **{name: opinion.best(withheld, k) for name, opinion in opinions.items()},
-        "sequence": model.sequence.candidates(users, contexts, withheld, k),
+        "sequence": found,
     }
-    lists = {name: rows for name, (rows, _) in found.items()}
+    lists = {name: rows for name, (rows, _) in own.items()}
     rows, places, longest = _unite(np.stack(list(lists.values())), model.scratch.sources)
     return Candidates(
         rows=rows[:, :longest],
         lists=lists,
-        list_scores=np.stack([scores for _, scores in found.values()]),
+        list_scores=np.stack([scores for _, scores in own.values()]),
         places=places[:, :, :longest],
         opinions=opinions,
         users=users,

@@ -1,9 +1,9 @@
 """Stage 3, train: one micro-batch at a time, each event once and a few recent ones again.
 
-The counting experts count. The sequence expert takes a gradient step on the new
+The sequence expert takes a gradient step on the new
 events, on earlier positions of their histories and on replayed examples, against
 uniform and in-batch negatives. The mixture takes one on the lists that were
-ranked before any of this was learned.
+ranked before that. What the counting experts learn is counted before, as each event is ranked.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headwater.config import Config
-from headwater.model import Examples, Model, Step, gap_buckets, single_threaded
+from headwater.model import Earlier, Examples, Model, Step, gap_buckets, single_threaded
 from headwater.train._generator import Generator
 from headwater.train._imbalance import log_keep, replay_chances, resampled, uniforms
 from headwater.train._passes import ListPasses, Pasts, SequencePasses, is_judge
@@ -34,6 +34,7 @@ from headwater.types import (
 )
 
 __all__ = [
+    "NOTHING",
     "Lesson",
     "ListPasses",
     "Pasts",
@@ -64,7 +65,7 @@ class Lesson:
 
 @dataclass(slots=True)
 class Sample:
-    """What a step takes of a batch of B events; the counting experts take all of it.
+    """What a step takes of a batch of B events; all of them are counted.
 
     A history that is encoded holds the user's events that weren't taken: as many more of its
     earlier positions are predicted. Both learning rates are raised by the square root of how
@@ -79,7 +80,8 @@ class Sample:
     replay: bool  # whether earlier histories are learned again; lists are
 
 
-_NOTHING = Lesson(float("nan"), float("nan"), 0, 0)
+NOTHING = Lesson(float("nan"), float("nan"), 0, 0)
+"""What comes of a micro-batch that no step is taken for."""
 
 
 @dataclass(slots=True)
@@ -127,6 +129,7 @@ class Trainer:
         self._taught = np.array([False, *(k.polarity > 0 and k.weight > 0 for k in kinds)])
         self._keep = np.array([1.0, *(kind.keep for kind in kinds)], np.float32)
         self._members = config.mixture.members
+        self._earlier: Earlier | None = None
         self._histories = Replay(
             settings.replay_buffer,
             settings.replay_cap,
@@ -164,9 +167,9 @@ class Trainer:
         labels: Callable[[], Labels] | None = None,
         *,
         known: Flags | None = None,
-        gradient: bool = True,
         fit: Callable[[Lesson], bool] = lambda _: True,
         sample: Sample | None = None,
+        earlier: Earlier | None = None,
     ) -> Lesson:
         """Learns one micro-batch whose lists were ranked before it.
 
@@ -179,17 +182,15 @@ class Trainer:
                 expert's step, so it is asked only where the batch gives one.
             known: (N,) item rows that stand for an item, the others are no negatives; ``None``
                 for all.
-            gradient: False to count the events only.
-            fit: is shown the losses before the steps are taken; when it says False, the
-                events are counted only.
-            sample: what is learned from, beside counting; ``None`` for everything.
+            fit: is shown the losses before the steps are taken; when it says False, none is.
+            sample: what is learned from; ``None`` for everything.
+            earlier: what shares were before the batch was counted, by which sampling is corrected;
+                ``None`` for what they are.
         """
         if sample is None:
             everything = np.arange(len(batch))
             sample = Sample(np.ones(len(batch), np.bool_), 1.0, everything, True)
-        if not gradient:
-            self.model.count(batch)
-            return _NOTHING
+        self._earlier = earlier
         random = np.random.Generator(np.random.Philox(key=[self.config.seed, batch.end]))
         taught = batch.targets & (batch.weights > 0)
         kept = taught[:, None] & self._kept(batch)
@@ -226,7 +227,6 @@ class Trainer:
         else:
             self._histories.put_back(drawn.again)
             self._lists.put_back(drawn_lists.again)
-        self.model.count(batch)
         return lesson
 
     def _take(self, sequence: Step | None, mixture: Step | None) -> None:
@@ -263,13 +263,20 @@ class Trainer:
         keep = self._keep[batch.types] * np.exp(self._log_keep(batch.items))
         return uniforms(self.config.seed, batch.offsets, self._members) < keep[:, None]
 
+    def _shares(self, rows: Ints) -> Floats:
+        """(...) mean over the half-lives of the items' shares before the batch."""
+        popularity, earlier = self.model.popularity, self._earlier
+        found = popularity.shares_before(earlier, rows) if earlier else popularity.shares(rows)
+        means: Floats = found.mean(axis=-1)
+        return means
+
     def _log_keep(self, rows: Ints) -> Floats:
         """(...) log probability that an example of each item is kept for the item's sake; that of
         ``NO_ROW`` means nothing.
         """
         if self.config.imbalance.item_share == 1.0:
             return np.zeros(rows.shape, np.float32)
-        shares = self.model.popularity.shares(np.maximum(rows, 0)).mean(axis=-1)
+        shares = self._shares(np.maximum(rows, 0))
         return log_keep(shares, self.config.imbalance.item_share)
 
     def _chances(self, buffer: Replay, items: str) -> Doubles | None:
@@ -390,10 +397,9 @@ class Trainer:
             kept as a positive.
             """
             log_kept = self._log_keep(rows)
-            popular = self.model.popularity.shares(rows).mean(axis=-1)
-            popular = popular * np.exp(log_kept) / positives.mean_keep
-            absent = (1.0 - 1.0 / n_items) ** wanted
-            absent = absent * (1.0 - np.minimum(popular, 0.999)) ** positives.like_the_stream
+            popular = self._shares(rows) * np.exp(log_kept) / positives.mean_keep
+            absent = (1.0 - np.minimum(popular, 0.999)) ** positives.like_the_stream
+            absent = absent * (1.0 - 1.0 / n_items) ** wanted
             if positives.chances is not None:
                 targets = self._histories.column("targets")
                 total = max(float(positives.chances.sum()), 1e-300)

@@ -14,6 +14,7 @@ from benchmarks.quality.protocol import MISS
 from benchmarks.quality.streams import Spec
 from headwater.config import Config
 from headwater.ingest import Interactions, read_interactions
+from headwater.loop._stages import _PORTION
 from headwater.replay import replay
 
 SPEC = Spec("any", repeats=True, grouped=False)
@@ -37,7 +38,10 @@ def interactions(tmp_path_factory: pytest.TempPathFactory) -> Interactions:
 
 
 def ranks(interactions: Interactions, *served: Withheld) -> list[list[int]]:
-    config = Config.model_validate({"recommend": {"repeats": True}})
+    # A micro-batch of one portion: what is live counts no event of it before the last is ranked.
+    config = Config.model_validate(
+        {"recommend": {"repeats": True}, "train": {"batch_events": _PORTION}}
+    )
 
     def beside(learner: object, batch: object) -> None:
         for one in served:

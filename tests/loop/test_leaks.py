@@ -35,6 +35,7 @@ class LearnsFirst(Learner):
     ) -> None:
         batch, _ = self.fold.batch(records)
         untaught = self.fold.recommender.rank(batch.contexts, self.fold.withheld())
+        self.fold.model.count(batch)
         self.stages.trainer.learn(batch, untaught, {"sequence": 1.0, "mixture": 1.0})
         ranking = self.fold.recommender.rank(batch.contexts, self.fold.withheld())
         counts = self.fold.model.popularity.events

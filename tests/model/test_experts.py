@@ -32,6 +32,7 @@ class Whole:
     def learn(self, batch: Batch) -> None:
         withheld = ~self.model.popularity.eligible()
         ranking = self.recommender.rank(batch.contexts, withheld)
+        self.model.count(batch)
         self.trainer.learn(batch, ranking, {"sequence": 1.0, "mixture": 1.0})
 
     def state(self) -> State:

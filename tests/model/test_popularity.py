@@ -232,3 +232,18 @@ def test_leaders_are_found_without_looking_at_every_item_each_time(monkeypatch):
     asked = [len(expert.leaders()[0]) for expert in after_each_batch(0)]
     assert len(looked) < len(asked)
     assert min(asked) > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shares_before_a_batch_are_those_that_were(seed):
+    rows = random_rows(600, seed, pause=3_000.0)
+    expert = Popularity(Settings(half_lives_hours=(1.0, 24.0, 500.0)))
+    made, items = batches(Config(), stream(rows), (50, 60, 200, 590))
+    expert.grow(len(items))
+    everything = np.arange(len(items), dtype=np.int32)
+    for batch in made:
+        were, earlier = expert.shares(everything), expert.before(batch.items)
+        expert.learn(batch)
+        found = expert.shares_before(earlier, everything)
+        np.testing.assert_allclose(found, were, rtol=1e-5, atol=1e-12)
+        assert not np.allclose(expert.shares(everything), were)

@@ -84,16 +84,17 @@ class Shuffled(Learner):
     def _restore(self, before=None):
         super()._restore(before)
         recommender = self.fold.recommender
-        rank = recommender.rank
+        rank = recommender.rank_portions
 
-        def shuffled(contexts, withheld, n=0, **how):
-            ranking = rank(contexts, withheld, n, **how)
-            order = np.random.default_rng(len(contexts)).permutation(len(contexts))
+        def shuffled(portions):
+            ranking = rank(portions)
+            n = len(ranking.rows)
+            order = np.random.default_rng(n).permutation(n)
             ranking.rows = ranking.rows[order]
             ranking.expert_rows = {k: v[order] for k, v in ranking.expert_rows.items()}
             return ranking
 
-        recommender.rank = shuffled  # type: ignore[method-assign]
+        recommender.rank_portions = shuffled  # type: ignore[method-assign]
 
 
 class WithoutGradient(Learner):

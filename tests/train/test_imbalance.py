@@ -133,7 +133,7 @@ def calibrated(
     anchors = np.array([items.index(f"anchor{a}") for a in range(ANCHORS)], np.int32)
     width = len(found.recommender.features)
     for batch in made:
-        found.trainer.learn(batch, _lists(batch, choices, anchors, width), RATES)
+        found.taught(batch, _lists(batch, choices, anchors, width), RATES)
     first = {
         int(batch.contexts.history_items[b, -1]): (batch, b)
         for batch in made
@@ -298,6 +298,8 @@ def test_the_correction_knows_what_is_thinned_and_what_is_over_sampled():
     trainer, model = found.trainer, found.model
     rows = np.arange(30, dtype=np.int32)
     made, _ = course(mixed(1000), small(**sections))
+    ranking = found.ranking(made[-1])
+    model.count(made[-1])
     # The buffer and the counts as the step finds them.
     share = model.popularity.shares(rows).mean(axis=-1).astype(np.float64)
     keep = np.minimum(1.0, np.sqrt(0.03 / share))
@@ -315,7 +317,7 @@ def test_the_correction_knows_what_is_thinned_and_what_is_over_sampled():
         return learn(examples, negatives, correction, rate)
 
     model.sequence.step = spied  # type: ignore[method-assign,assignment]
-    found.step(made[-1])
+    trainer.learn(made[-1], ranking, RATES)
     assert len(found.examples) == before + 1
     fresh = int(trainer._histories.state()["added"]) - len(targets)
     again = len(found.examples[-1].items) - fresh

@@ -12,7 +12,7 @@ from headwater.deploy import state_digest
 from headwater.model import Examples
 from headwater.preprocess import Preprocessor
 from headwater.testing import checkerboard
-from headwater.train import Lesson, Trainer
+from headwater.train import NOTHING, Lesson, Trainer
 from headwater.types import NO_ROW, Batch, Event, Labels, Ranking, Record, State
 from tests.model.arrays import LENGTH, batches, copied, small, stream
 from tests.model.test_experts import Whole
@@ -49,8 +49,18 @@ class Recorded(Whole):
     def ranking(self, batch: Batch) -> Ranking:
         return self.recommender.rank(batch.contexts, ~self.model.popularity.eligible())
 
+    def taught(
+        self, batch: Batch, ranking: Ranking, rates: dict[str, float], *args: Any, **named: Any
+    ) -> Lesson:
+        self.model.count(batch)
+        return self.trainer.learn(batch, ranking, rates, *args, **named)
+
     def step(self, batch: Batch, *, gradient: bool = True, **rates: float) -> Lesson:
-        lesson = self.trainer.learn(batch, self.ranking(batch), RATES | rates, gradient=gradient)
+        if gradient:
+            lesson = self.taught(batch, self.ranking(batch), RATES | rates)
+        else:
+            self.model.count(batch)
+            lesson = NOTHING
         self.lessons.append(lesson)
         return lesson
 
@@ -377,7 +387,7 @@ def test_the_mixture_learns_the_lists_that_hold_their_answer():
     found = Recorded(config)
     found.grow(200)
     batch, ranking = list_batch([0, 7, 150, 63], len(found.recommender.features))
-    found.trainer.learn(batch, ranking, RATES)
+    found.taught(batch, ranking, RATES)
     features, valid, targets, weights, rate, correction = found.lists[0]
     assert targets.tolist() == [0, 7, 63]
     assert features[[0, 1, 2], targets, 0].tolist() == [0.0, 7.0, 63.0]
@@ -392,7 +402,7 @@ def test_an_answer_further_down_takes_the_last_place():
     found = Recorded(config)
     found.grow(200)
     batch, ranking = list_batch([90, 80], len(found.recommender.features))
-    found.trainer.learn(batch, ranking, RATES)
+    found.taught(batch, ranking, RATES)
     features, valid, targets, *_ = found.lists[0]
     last = features.shape[1] - 1
     assert targets.tolist() == [last, last]
@@ -407,7 +417,7 @@ def test_what_stands_past_the_end_of_a_list_is_not_valid():
     found.grow(200)
     batch, ranking = list_batch([3, 4], len(found.recommender.features), longest=20)
     ranking.rows[0, 12:] = NO_ROW
-    found.trainer.learn(batch, ranking, RATES)
+    found.taught(batch, ranking, RATES)
     _, valid, *_ = found.lists[0]
     assert valid.sum(axis=1).tolist() == [12, 20]
     assert valid[0, :12].all()
@@ -418,7 +428,7 @@ def test_a_list_of_an_unwanted_event_teaches_the_mixture_nothing():
     found.grow(200)
     batch, ranking = list_batch([3, 4], len(found.recommender.features))
     batch = replace(batch, targets=np.zeros(2, np.bool_), polarities=-np.ones(2, np.int8))
-    assert np.isnan(found.trainer.learn(batch, ranking, RATES).mixture_loss)
+    assert np.isnan(found.taught(batch, ranking, RATES).mixture_loss)
     assert not found.lists
 
 
@@ -433,7 +443,7 @@ def test_lists_are_learned_with_the_features_that_they_were_ranked_by():
         .reshape(-1, ranking.features.shape[2])
         .tolist()
     }
-    found.trainer.learn(batch, ranking, RATES)
+    found.taught(batch, ranking, RATES)
     features, valid, *_ = found.lists[-1]
     assert {tuple(row) for row in features[valid].astype(np.float16).tolist()} <= kept
 
@@ -454,7 +464,7 @@ def test_a_row_that_stands_for_no_item_is_no_negative(negatives):
     known = np.arange(n_items + 30) < n_items
     before = found.model.sequence.tower.items.values[~known].copy()
     for batch in made:
-        found.trainer.learn(batch, found.ranking(batch), RATES, known=known)
+        found.taught(batch, found.ranking(batch), RATES, known=known)
     assert all(known[rows].all() for rows in found.negatives)
     np.testing.assert_array_equal(found.model.sequence.tower.items.values[~known], before)
 
@@ -482,7 +492,7 @@ def test_labels_ride_on_the_step_behind_everything_else():
         for batch in made[:3]:
             last = given if batch is made[2] else None
             ranking = found.ranking(batch)
-            found.trainer.learn(batch, ranking, RATES, last)
+            found.taught(batch, ranking, RATES, last)
     got, plain = with_labels.examples[-1], without.examples[-1]
     for name in ("items", "types", "gaps", "at", "targets", "weights"):
         assert np.array_equal(getattr(got, name)[:-3], getattr(plain, name)), name
@@ -503,12 +513,11 @@ def test_no_labels_change_nothing():
     for found, given in ((one, None), (other, lambda: labels(0))):
         found.grow(n_items)
         for batch in made[:4]:
-            found.trainer.learn(batch, found.ranking(batch), RATES, given)
+            found.taught(batch, found.ranking(batch), RATES, given)
     assert state_digest(one.model.state()) == state_digest(other.model.state())
 
 
-@pytest.mark.parametrize("gradient", [True, False])
-def test_labels_are_taken_only_where_there_is_a_step_to_ride_on(gradient):
+def test_labels_are_taken_only_where_there_is_a_step_to_ride_on():
     found, taken = Recorded(small()), []
     rows = [("u", "a", 1.0), ("u", "b", 2.0), ("u", "c", 3.0, "dislike"), ("u", "d", 4.0, "odd")]
     made, items = batches(small(), stream(rows), range(4))
@@ -520,5 +529,5 @@ def test_labels_are_taken_only_where_there_is_a_step_to_ride_on(gradient):
 
     for batch in made:
         if len(batch):
-            found.trainer.learn(batch, found.ranking(batch), RATES, take, gradient=gradient)
-    assert taken == ([made[-1].end - 2] if gradient else [])
+            found.taught(batch, found.ranking(batch), RATES, take)
+    assert taken == [made[-1].end - 2]
