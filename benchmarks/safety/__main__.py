@@ -35,7 +35,7 @@ def main(
         list[str] | None, typer.Argument(help=f"Of {', '.join(PARTS)}; all by default.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option(help="Little of each part, to see that it works; nothing is written.")
+        bool, typer.Option(help="Little of each part: a trial; nothing is written, no goal judged.")
     ] = False,
     resume: Annotated[
         bool, typer.Option(help="Leave out parts that this very code has measured.")
@@ -72,7 +72,7 @@ def main(
     console.print(figures.table(told))
     print(" ".join(PARTS[name].sentence(results[name]) for name in names))
     print(", ".join(f"{name} took {results[name]['seconds']:,.0f} s" for name in names))
-    sys.exit(bool(figures.missed(told)))
+    sys.exit(bool(figures.missed(told)) and not quick)
 
 
 def _digest() -> str:
