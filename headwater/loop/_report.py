@@ -12,8 +12,8 @@ from headwater.loop._timeline import Reception
 from headwater.types import Held, Lineage, Pace, SettingChange, Update
 
 _SECONDS = 1.0
-_DRAINED_SECONDS = 0.2
-"""A report costs a tenth of a micro-batch's turn: at a steady load each one ends drained."""
+_DRAINED_SECONDS = 0.05
+"""What follows a report so closely isn't reported until the next update."""
 
 _SETTINGS_REPORTED = 50
 """Newest changes of settings that a report tells of."""
