@@ -43,6 +43,9 @@ MEASURED = 15
 one of few takes longer than one of many. Of two rounds that answer ``ALWAYS``, one is such."""
 BATCH = 64
 """Requests answered together at most; bounds how long the last of them waits for the first."""
+TOGETHER_SECONDS = 0.01
+"""Longest that new events are left unfolded while nobody asks: a fold of one event takes nearly as
+long as one of many."""
 RETRY_SECONDS = 1.0
 """Pause before folding again after a fold that failed."""
 WATCH_SECONDS = 0.2
@@ -338,6 +341,11 @@ class Engine:
             self._condition.wait_for(
                 lambda: self._closing or self._woken or bool(self._fresh), timeout
             )
+            if not self._fresh and not self._parked:
+                # Nobody waits for what is new, so what comes meanwhile is folded with it.
+                self._condition.wait_for(
+                    lambda: self._closing or bool(self._fresh), TOGETHER_SECONDS
+                )
             return not self._closing
 
     def _round(self, follower: Follows) -> bool:

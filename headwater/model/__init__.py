@@ -25,7 +25,7 @@ from headwater.model.mixture import FirstLists, Mixture
 from headwater.model.neighbours import Neighbours
 from headwater.model.popularity import Earlier, Popularity
 from headwater.model.precedents import Precedents
-from headwater.model.sequence import Examples, SequenceExpert
+from headwater.model.sequence import Examples, SequenceExpert, cosines
 from headwater.model.tables import Table
 from headwater.model.transitions import Transitions
 from headwater.types import Batch, Contexts, Flags, Floats, Ints, State, TableRows
@@ -48,6 +48,7 @@ __all__ = [
     "Step",
     "Table",
     "Transitions",
+    "cosines",
     "gap_buckets",
     "many_threads",
     "mark",

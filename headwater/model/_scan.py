@@ -102,6 +102,19 @@ class Scan:
         _take(kept, filled, rows)
         return rows
 
+    def near(self, item: int, there: Flags, n: int) -> Ints:
+        """The n rows that seem nearest to an item's by the angle, in any order, or all above 0.
+
+        Args:
+            item: row.
+            there: (N,) rows that may be among them.
+        """
+        seeming = _cosines(self._codes[: self.n_items], item, there)
+        rows = np.flatnonzero(seeming > 0)
+        if len(rows) > n:
+            rows = rows[np.argpartition(-seeming[rows], n - 1)[:n]]
+        return rows.astype(np.int32)
+
     def state(self) -> State:
         n = self.n_items
         return {
@@ -133,6 +146,27 @@ def _encode(vectors: Floats, rows: Ints, codes: np.ndarray, scales: Floats, bias
         factor = np.float32(_MOST) / largest[0] if most > 0 else np.float32(0)
         for d in range(dim):
             codes[row, d] = np.int8(np.int32(np.rint(vectors[k, d] * factor)))
+
+
+@njit(cache=True, nogil=True)
+def _cosines(codes: np.ndarray, item: int, there: Flags) -> Floats:
+    """(N,) cosines of an item's codes and each item's; 0 where that isn't there."""
+    found = np.zeros(len(there), np.float32)
+    own = codes[item]
+    length = np.int32(0)
+    for d in range(len(own)):
+        length += np.int32(own[d]) * np.int32(own[d])
+    for i in range(min(len(there), len(codes))):
+        if not there[i]:
+            continue
+        product, square = np.int32(0), np.int32(0)
+        for d in range(len(own)):
+            code = np.int32(codes[i, d])
+            product += code * np.int32(own[d])
+            square += code * code
+        if product > 0:
+            found[i] = product / np.sqrt(np.float64(length) * square)
+    return found
 
 
 @njit(cache=True, nogil=True)

@@ -141,6 +141,26 @@ class SequenceExpert:
         rows[:, :most] = np.where(np.isfinite(best.numpy()), places, NO_ROW)
         return rows, found
 
+    def near(self, item: int, there: Flags, k: int) -> Ints:
+        """The k rows whose vectors, without their biases, are nearest to an item's by the cosine,
+        nearest first; only those above 0.
+
+        Args:
+            item: row.
+            there: (N,) rows that may be among them.
+        """
+        if len(there) > self.tower.exact_items:
+            rows = self.tower.scan.near(item, there, _DEPTH + k)
+        else:
+            rows = np.flatnonzero(there).astype(np.int32)
+        vector, vectors = (
+            self.tower.vectors_of(np.array([item], np.int32)),
+            self.tower.vectors_of(rows),
+        )
+        similarity = cosines(vector[0, :-1], vectors[:, :-1])
+        order = np.lexsort((rows, -similarity))[:k]
+        return rows[order[similarity[order] > 0]]
+
     def scores(self, users: Floats, rows: Ints) -> Floats:
         """(B, C) scores of given candidates; 0 for ``NO_ROW``."""
         return self.tower.products(users, rows)
@@ -297,6 +317,13 @@ class SequenceExpert:
             order.append(rows)
         back = np.argsort(np.concatenate(order))
         return torch.cat(parts)[torch.from_numpy(back)]
+
+
+def cosines(vector: Floats, vectors: Floats) -> Floats:
+    """(N,) cosine of the angle to each of (N, D) vectors; 0 where one of the two is 0."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors) * (vector @ vector))
+    found: Floats = np.where(lengths > 0, vectors @ vector / np.maximum(lengths, 1e-12), 0.0)
+    return found
 
 
 @njit(cache=True, nogil=True)

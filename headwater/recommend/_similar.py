@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headwater.model import Model
+from headwater.model import Model, cosines
 from headwater.types import NO_ROW, Contexts, Flags, Floats, Ints, Reason
 
 RANK_OFFSET = 60
@@ -55,7 +55,7 @@ def similar_users(user: Floats, others: Floats, n: int) -> list[tuple[int, float
         user: (D,) the vector of a user.
         others: (A, D) the vectors of others; equal similarities stay in their order.
     """
-    similarity = _cosines(user, others)
+    similarity = cosines(user, others)
     best = np.argsort(-similarity, kind="stable")[:n]
     return [(int(one), float(similarity[one])) for one in best if similarity[one] > 0]
 
@@ -71,19 +71,6 @@ def _nearest(model: Model, contexts: Contexts, withheld: Flags, k: int) -> Ints:
     known = model.popularity.eligible()[:n] | (model.content.item_tokens[:n, 0] != NO_ROW)
     if item == NO_ROW or not known[item]:
         return np.zeros(0, np.int32)
-    vectors = model.sequence.tower.vectors()[:n, :-1]
-    similarity = _cosines(vectors[item], vectors)
-    similarity[withheld | ~known] = 0.0
-    similarity[contexts.excluded] = 0.0
-    near = np.flatnonzero(similarity > 0)
-    if len(near) > k:
-        near = near[similarity[near] >= np.partition(similarity[near], -k)[-k]]
-    order = np.lexsort((near, -similarity[near]))[:k]
-    return near[order].astype(np.int32)
-
-
-def _cosines(vector: Floats, vectors: Floats) -> Floats:
-    """(N,) cosine of the angle to each of (N, D) vectors; 0 where one of the two is 0."""
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors) * (vector @ vector))
-    cosines: Floats = np.where(lengths > 0, vectors @ vector / np.maximum(lengths, 1e-12), 0.0)
-    return cosines
+    there = known & ~withheld
+    there[contexts.excluded] = False
+    return model.sequence.near(item, there, k)

@@ -153,3 +153,19 @@ def test_a_loaded_state_finds_the_same():
     np.testing.assert_array_equal(
         other.best(who, asked([[]] * 4), nothing, 25), found.best(who, asked([[]] * 4), nothing, 25)
     )
+
+
+def test_the_nearest_by_the_angle_are_found_whatever_their_lengths_and_biases():
+    of = vectors(3_000)
+    there = np.ones(len(of), np.bool_)
+    there[::3] = False
+    lengths = np.linalg.norm(of[:, :-1], axis=1)
+    cosines = of[:, :-1] @ of[6, :-1] / lengths / lengths[6]
+    cosines[~there] = -1.0
+    found = scan(of).near(6, there, 60)
+    assert len(found) == 60
+    assert there[found].all()
+    assert set(np.argsort(-cosines)[:40].tolist()) <= set(found.tolist())
+    few = np.zeros(len(of), np.bool_)
+    few[np.argsort(cosines)[-3:]] = True
+    assert sorted(scan(of).near(6, few, 60)) == sorted(np.argsort(cosines)[-3:])
