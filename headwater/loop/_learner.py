@@ -187,7 +187,8 @@ class Learner:
         for change in turn.stream:
             if change.offset > told:  # a refold meets it again
                 self._told = change.offset
-                self._alert("the stream has changed", msgspec.structs.asdict(change))
+                numbers = msgspec.structs.asdict(change)
+                self._alert("the stream has changed", numbers, level="warning")
         if turn.held is not None:
             self._alert_of(turn.held)
 
@@ -204,8 +205,8 @@ class Learner:
             self._reported_damage.add(name)
             self._alert("a snapshot is damaged", {"snapshot": name, "reason": damaged[name]})
 
-    def _alert(self, what: str, numbers: Mapping[str, Any], *, bad: bool = True) -> None:
-        (log.error if bad else log.info)(what, **numbers)
+    def _alert(self, what: str, numbers: Mapping[str, Any], *, level: str = "error") -> None:
+        getattr(log, level)(what, **numbers)
         if self.on_alert is not None:
             self.on_alert(what, numbers)
 
@@ -431,7 +432,7 @@ class Learner:
         self._open_epoch("a promotion")
         seconds = round(time.monotonic() - started, 3)
         numbers |= {"version": self.version, "seconds": seconds}
-        self._alert("promoted", numbers, bad=False)
+        self._alert("promoted", numbers, level="info")
 
     def state(self) -> State:
         """Everything that the next step depends on."""
