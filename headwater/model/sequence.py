@@ -149,15 +149,14 @@ class SequenceExpert:
             item: row.
             there: (N,) rows that may be among them.
         """
+        own = self.tower.vectors_of(np.array([item], np.int32))[0]
         if len(there) > self.tower.exact_items:
             rows = self.tower.scan.near(item, there, _DEPTH + k)
+            vectors = self.tower.vectors_of(rows)
         else:
             rows = np.flatnonzero(there).astype(np.int32)
-        vector, vectors = (
-            self.tower.vectors_of(np.array([item], np.int32)),
-            self.tower.vectors_of(rows),
-        )
-        similarity = cosines(vector[0, :-1], vectors[:, :-1])
+            vectors = self.tower.vectors()[rows]
+        similarity = cosines(own[:-1], vectors[:, :-1])
         order = np.lexsort((rows, -similarity))[:k]
         return rows[order[similarity[order] > 0]]
 
