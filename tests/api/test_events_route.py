@@ -386,7 +386,8 @@ def test_a_click_is_stored_with_what_its_list_showed_above_it(
     client.post("/v1/events", json=[view(item) for item in "abcd"])
     shown = client.get("/v1/users/u/recommendations?n=4").json()
     order = [item["item_id"] for item in shown["items"]]
-    served.feedback.flush()
+    # A list is recorded behind its answer.
+    until(lambda: [row.served for row in served.feedback.click_through()] == [1])
     click = view(order[2], recommendation_id=shown["recommendation_id"], position=2)
     sent = [click, click | {"position": 1}, click | {"user_id": "another"}, view("e")]
     answer = client.post("/v1/events", json=sent).json()
