@@ -12,7 +12,6 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +84,15 @@ def replay(
     learner.on_outcomes = observed
     size = events_of(0, config.train)
     started = time.perf_counter()
-    for start, stop in pairwise(_ends(interactions, size, grouped)):
-        events.append(interactions.events(start, stop), now)
+    ends = _ends(interactions, size, grouped)
+    events.append(interactions.events(0, ends[1] if len(ends) > 1 else 0), now)
+    for start, stop, ahead in zip(ends, ends[1:], [*ends[2:], len(interactions)], strict=False):
+        # While more waits, updates and reports are made as often as a learner under load makes
+        # them; nobody follows this one.
+        events.append(interactions.events(stop, ahead), now)
         records = events.read(learner.trained_through, stop - start)
         learner.learn(records, pace=pace_of(records[-1].offset, 0, config.train))
-        learner.publish()
+        learner.publish_due()
         updates.drop(learner.sequence)
         elapsed = time.perf_counter() - started
         progress(stop, f"{stop / elapsed:,.0f} events/s  {_figures(recent)}")
