@@ -56,8 +56,8 @@ def read_items(path: Path, *, mapping: Mapping[str, str] | None = None) -> Items
     ``categories`` (or ``genres``, ``genre``, ``category``, ``department``, ``class``:
     all that are there), ``tags``, ``price``, ``text``, ``published_at``,
     ``available``. Categories and tags are lists, or texts separated by ``|``. Lists
-    of numbers become vectors, every other column an attribute. A line of JSONL may
-    also be an item as it is on the wire.
+    of numbers become vectors, as many numbers as in the first one of the column; every
+    other column an attribute. A line of JSONL may also be an item as it is on the wire.
 
     Args:
         path: the extension tells the format.
@@ -69,13 +69,12 @@ def read_items(path: Path, *, mapping: Mapping[str, str] | None = None) -> Items
         InvalidInput: ``mapping`` names no field.
     """
     rows, found = described_rows(path, _FIELDS, mapping, _field)
-    return Items(
-        *checked_rows(
-            path,
-            rows,
-            lambda row: checked_item(convert(_wire_form(row, found), WireItem, "item"), None),
-        )
-    )
+    dimensions: dict[str, int] = {}
+
+    def item(row: Mapping[str, Any]) -> Item:
+        return checked_item(convert(_wire_form(row, found), WireItem, "item"), None, dimensions)
+
+    return Items(*checked_rows(path, rows, item))
 
 
 def _field(name: str, dtype: pl.DataType, field: str, table: Table) -> pl.Expr:
