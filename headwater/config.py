@@ -375,7 +375,7 @@ class Deploy(_Section):
         default=None, pattern=r"^https?://", repr=False, examples=["https://example.org/alerts"]
     )
     """Is sent a JSON object by POST when a guard trips or the model is rolled back. Nothing
-    waits for its answer. Kept secret as a key is: who knows such an address may often post there."""
+    waits for its answer. A secret, like a key: who knows such an address may often post there."""
 
 
 class Challengers(_Section):

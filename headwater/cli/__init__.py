@@ -482,6 +482,13 @@ def erase(
         f"epoch {erased.epoch}",
         markup=False,
     )
+    if erased.unnamed:
+        console.print(
+            f"no entry of the log names {', '.join(erased.unnamed)}: is it written as in the "
+            "events? An anonymous_id is erased as anon: and the id",
+            style="yellow",
+            markup=False,
+        )
     if erased.start:
         console.print(
             f"events through offset {erased.start:,} are no longer kept, so what was learned from "
