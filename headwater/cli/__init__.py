@@ -17,9 +17,9 @@ from headwater.cli._options import (
     ConfigOption,
     DataOption,
     WhyOption,
+    counted,
     print_json,
     print_page,
-    rows,
 )
 from headwater.errors import ConfigError, HeadwaterError
 
@@ -303,7 +303,7 @@ def evaluate(
     console = Console(highlight=False)
     interactions = offline.read(file, order, _pairs(mapping), loaded)
     for reason, count in interactions.skipped.items():
-        console.print(f"{rows(count)} skipped: {reason}", markup=False)
+        console.print(f"{counted(count, 'row')} skipped: {reason}", markup=False)
     for warning in interactions.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)
     with _stages(console) as progress:
@@ -336,9 +336,9 @@ def import_file(
 
     if items and users:
         raise ConfigError("--items and --users: a file holds one of the two; import each by itself")
-    what, append = "events", bulk.import_events
+    what, append = "event", bulk.import_events
     if items or users:
-        what, append = ("items", bulk.import_items) if items else ("users", bulk.import_users)
+        what, append = ("item", bulk.import_items) if items else ("user", bulk.import_users)
     loaded, columns = settings.load(config), _pairs(mapping)
     console = Console(highlight=False, soft_wrap=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -348,11 +348,13 @@ def import_file(
             bar.update(task, completed=done, total=total)
 
         done = append(file, data, loaded, columns, progress)
-    console.print(f"{file}: {done.appended:,} {what} appended to {data}", markup=False)
+    appended = done.kinds or {what: 0}
+    kinds = ", ".join(counted(count, kind) for kind, count in appended.items())
+    console.print(f"{file}: {kinds} appended to {data}", markup=False)
     if done.duplicate:
-        console.print(f"{done.duplicate:,} duplicates: they were there already")
+        console.print(f"{counted(done.duplicate, 'duplicate')}: there already")
     for reason, count in done.skipped.items():
-        console.print(f"{rows(count)} skipped: {reason}", markup=False)
+        console.print(f"{counted(count, 'row')} skipped: {reason}", markup=False)
     for warning in done.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)
     if not backfill:
@@ -396,7 +398,8 @@ def export(
             bar.update(task, completed=done, total=total)
 
         written = write(path, data, what.value, progress)
-    console.print(f"{path}: {written:,} {what.value} of {data} written", markup=False)
+    entries = counted(written, what.value.removesuffix("s"))
+    console.print(f"{path}: {entries} of {data} written", markup=False)
 
 
 @app.command("dead-letters")

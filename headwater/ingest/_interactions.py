@@ -158,7 +158,13 @@ def read_interactions(
     }
     if "user_id" not in found and "session_id" in found:
         found["user_id"] = found["session_id"]
-    require(path, list(table.columns), found, "user_id", "item_id", "timestamp")
+    require(
+        path,
+        list(table.columns),
+        found,
+        *("user_id", "item_id", "timestamp"),
+        otherwise=_otherwise(found),
+    )
     with readable(path):
         rows = _read(table, found, now)
     skipped = dict(rows["reason"].drop_nulls().value_counts(sort=True).iter_rows())
@@ -170,6 +176,14 @@ def read_interactions(
     if "event" not in found and "type" in table.columns:
         read.warnings.append("column type isn't used; --map event=type takes it for the event")
     return read
+
+
+def _otherwise(found: Collection[str]) -> str:
+    """What a file may be that has ids of one kind and no times."""
+    if "timestamp" in found or ("user_id" in found) == ("item_id" in found):
+        return ""
+    kind = "items" if "item_id" in found else "users"
+    return f"; a file of {kind} goes in with `headwater import --{kind}`"
 
 
 def _read(table: Table, found: Mapping[str, str], now: float) -> pl.DataFrame:

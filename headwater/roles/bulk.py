@@ -41,11 +41,16 @@ _TOO_OLD = (
 class Imported:
     """What became of the rows of a file."""
 
-    appended: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Rows that were appended, by what they are: an exported file tells that itself."""
     duplicate: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     """Rows that can't be used, by reason."""
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def appended(self) -> int:
+        return self.kinds.total()
 
 
 def import_events(
@@ -199,11 +204,13 @@ def _append(
     with closing(SqliteEventsLog(data / "events.db")) as log:
         for chunk in chunks:
             answers = log.append(chunk, time.time())
-            duplicate = sum(answer.duplicate for answer in answers)
-            refused = sum(answer.older_than is not None for answer in answers)
-            done.duplicate += duplicate
-            done.appended += len(answers) - duplicate - refused
-            too_old += refused
+            done.duplicate += sum(answer.duplicate for answer in answers)
+            too_old += sum(answer.older_than is not None for answer in answers)
+            done.kinds.update(
+                type(entry).__name__.lower()
+                for entry, answer in zip(chunk, answers, strict=True)
+                if not answer.duplicate and answer.older_than is None
+            )
             progress(done.appended + done.duplicate + too_old, total)
     if too_old:
         done.skipped[_TOO_OLD] = too_old
