@@ -163,7 +163,7 @@ async def change_item(
     tags=["items"],
     summary="Set many items",
     responses=answers(400, 401, 403, 413, 503),
-    opt={**INGEST, "body": list[WireItem], "lines": True},
+    opt={**INGEST, "body": list[WireItem], "lines": True, "id": "item_id"},
 )
 async def set_items(service: ServiceDependency, body: RawBody) -> ItemsAnswer:
     """A JSON array of items, or one item per line; a rejected one doesn't touch the others."""

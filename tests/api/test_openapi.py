@@ -172,6 +172,10 @@ def test_bodies_are_described_by_what_decodes_them(document: dict[str, Any]) -> 
         assert body is not None
         assert body["required"] == (operation["operationId"] not in OPTIONAL)
         assert {ref.split("/")[-1] for ref in refs(body)} == wanted
+    for many, id_field in (("/v1/items", "item_id"), ("/v1/users", "user_id")):
+        content = document["paths"][many]["post"]["requestBody"]["content"]
+        element = content["application/json"]["schema"]["items"]
+        assert element["allOf"][1]["required"] == [id_field]
     event = document["components"]["schemas"]["WireEvent"]
     assert event["required"] == ["type"]
     assert event["additionalProperties"] is False
