@@ -32,7 +32,7 @@ CASES = 150
 """Requests of each operation: more than 2,000 in all."""
 
 KNOWN = "known to be there"
-EVENT = {
+EVENT: dict[str, Any] = {
     "type": "view",
     "user_id": KNOWN,
     "item_id": KNOWN,
@@ -49,7 +49,7 @@ BODIES: dict[str, dict[str, Any]] = {
 done: Counter[str] = Counter()
 taken: Counter[str] = Counter()
 refused: Counter[str] = Counter()
-LETTERS = {
+LETTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "/v1/events": ('{"type": "view"}', EVENT),
     "/v1/items": ('{"title": "A"}', {"item_id": KNOWN}),
     "/v1/users": ("{}", {"user_id": KNOWN}),
