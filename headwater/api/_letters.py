@@ -10,7 +10,7 @@ import msgspec
 from litestar import get, post
 from litestar.params import PathParameter, RawBody
 
-from headwater.api._events import append, too_old
+from headwater.api._events import LETTER_CHARACTERS, append, too_old
 from headwater.api._items import vector_dimensions
 from headwater.api._problems import Rejected, Unknown, answers, refusing
 from headwater.api._service import (
@@ -92,6 +92,11 @@ async def resend_letter(service: ServiceDependency, number: Number, body: RawBod
     It is read by the rules of the route that it came in by, as of the time when it came.
     """
     letter = await _letter(service, number)
+    if not body.strip() and len(letter.body) >= LETTER_CHARACTERS:
+        raise InvalidInput(
+            "body",
+            f"is needed: of the letter no more than {LETTER_CHARACTERS:,} characters were kept",
+        )
     sent = body if body.strip() else letter.body.encode()
     entry = _entry(service, letter, sent, await vector_dimensions(service, sent))
     (appended,) = await append(service, [entry], [], time.time())

@@ -38,7 +38,11 @@ app = typer.Typer(
 
 MapOption = Annotated[
     list[str] | None,
-    typer.Option("--map", metavar="FIELD=COLUMN", help="Column of a field; may be repeated."),
+    typer.Option(
+        "--map",
+        metavar="FIELD=COLUMN",
+        help="Column of a field, as in user_id=customer; may be repeated.",
+    ),
 ]
 
 
@@ -316,7 +320,9 @@ def evaluate(
 
 @app.command("import")
 def import_file(
-    file: Annotated[Path, typer.Argument(help="Parquet, CSV, TSV, JSONL or RecBole atomic file.")],
+    file: Annotated[
+        Path, typer.Argument(help="Parquet, CSV, TSV, JSONL, or as RecBole or MovieLens has it.")
+    ],
     items: Annotated[bool, typer.Option("--items", help="The file holds items.")] = False,
     users: Annotated[bool, typer.Option("--users", help="The file holds users.")] = False,
     data: DataOption = DEFAULT_DATA,
