@@ -98,6 +98,7 @@ def test_old_and_coming_items_have_a_time_of_publication():
         ({"published_at": "soon"}, "published_at", "is not a time"),
         ({"available": 1}, "available", "must be true or false"),
         ({"titel": "Kettle"}, "titel", "did you mean title?"),
+        ({"genres": ["Drama"]}, "genres", "did you mean categories?"),
     ],
 )
 def test_refusals_name_the_field(fields: dict[str, Any], field: str, reason: str):
