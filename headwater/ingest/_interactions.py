@@ -31,6 +31,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "value": ("rating",),
     "session_id": ("basket_id",),
     "recommendation_id": (),
+    "anonymous_id": (),
 }
 
 _IDS = ("user_id", "item_id", "event", "session_id", "recommendation_id")
@@ -130,10 +131,10 @@ def read_interactions(
 
     Columns: ``user_id``, ``item_id``, ``timestamp``, and optionally ``event``,
     ``value`` (or ``rating``), ``session_id`` (or ``basket_id``),
-    ``recommendation_id``. A file with sessions and no users has a user per
-    session. Without ``event``, rows are ratings where there is a value column,
-    else views. Rows that can't be used are skipped and counted: by the wire's
-    rules, a time that lies ahead of the clock among them.
+    ``recommendation_id``, and ``anonymous_id`` for rows without a user. A file with
+    sessions and no users has a user per session. Without ``event``, rows are ratings
+    where there is a value column, else views. Rows that can't be used are skipped and
+    counted: by the wire's rules, a time that lies ahead of the clock among them.
 
     Args:
         path: the extension tells the format.
@@ -156,15 +157,12 @@ def read_interactions(
         field: columns[0]
         for field, columns in assign(path, list(table.columns), _FIELDS, mapping).items()
     }
-    if "user_id" not in found and "session_id" in found:
+    if found.keys().isdisjoint(("user_id", "anonymous_id")) and "session_id" in found:
         found["user_id"] = found["session_id"]
-    require(
-        path,
-        list(table.columns),
-        found,
-        *("user_id", "item_id", "timestamp"),
-        otherwise=_otherwise(found),
-    )
+    needed: tuple[str, ...] = ("item_id", "timestamp")
+    if "anonymous_id" not in found:
+        needed = ("user_id", *needed)
+    require(path, list(table.columns), found, *needed, otherwise=_otherwise(found))
     with readable(path):
         rows = _read(table, found, now)
     skipped = dict(rows["reason"].drop_nulls().value_counts(sort=True).iter_rows())
@@ -195,6 +193,10 @@ def _read(table: Table, found: Mapping[str, str], now: float) -> pl.DataFrame:
         field: id_text(field, types[field], path) if field in found else nothing.cast(pl.String)
         for field in _IDS
     }
+    if "anonymous_id" in found:
+        # As on the wire: an event without a user may still be of somebody.
+        nobody = ANONYMOUS + id_text("anonymous_id", types["anonymous_id"], path)
+        parsed["user_id"] = pl.coalesce(parsed["user_id"], nobody)
     if "event" not in found:
         parsed["event"] = pl.lit("rating" if "value" in found else "view")
     parsed["timestamp"] = seconds("timestamp", types["timestamp"], path)

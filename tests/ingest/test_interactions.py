@@ -291,6 +291,24 @@ def test_aliases_and_the_type_of_rows_without_an_event(tmp_path: Path, name: str
     assert mapped.events()[0].value == 4.0
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_rows_without_a_user_may_have_an_anonymous_id(tmp_path: Path, name: str):
+    columns = {
+        "user_id": ["ann", None, None],
+        "anonymous_id": [None, "7", None],
+        "item_id": [1, 2, 3],
+        "timestamp": [1, 2, 3],
+    }
+    rows = read(columns, tmp_path, name)
+    assert [(one.user_id, one.anonymous) for one in rows.events()] == [
+        ("ann", False),
+        ("anon:7", True),
+    ]
+    assert rows.skipped == {"user_id is missing": 1}
+    del columns["user_id"]
+    assert ids(read(columns, tmp_path, name)) == [("anon:7", "2")]
+
+
 def test_a_stream_of_sessions_has_a_user_for_each(tmp_path: Path):
     columns = {"session_id": ["a", "b", "a"], "item_id": [1, 2, 3], "timestamp": [1, 2, 3]}
     rows = read(columns, tmp_path)
