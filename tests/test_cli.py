@@ -256,7 +256,7 @@ def test_import_appends_once_and_says_what_became_of_the_rows(
     assert run(monkeypatch, "import", "events.csv", "--data", "data", *MAPPED) == 0
     out = capsys.readouterr().out
     assert "3 events appended to data" in out
-    assert "1 row skipped: user_id is missing" in out
+    assert "1 row skipped: user_id is missing (row 3)" in out
     assert "warning: event type hug is unknown" in out
     found = [(event.user_id, event.item_id, event.type) for event in log_of(tmp_path / "data")]
     assert found == [
@@ -315,7 +315,7 @@ def test_import_of_items(
     assert run(monkeypatch, "import", "films.csv", "--items", "--data", "data") == 0
     out = capsys.readouterr().out
     assert "1 item appended to data" in out
-    assert "1 row skipped: item_id is missing" in out
+    assert "1 row skipped: item_id is missing (row 2)" in out
     [item] = log_of(tmp_path / "data")
     assert (item.title, item.categories) == ("Alien", ("Horror", "Sci-Fi"))
 
@@ -337,12 +337,12 @@ def test_import_skips_what_the_log_may_have_dropped(
 def test_import_of_users(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "people.csv").write_text("who,plan,age\nann,gold,41\n,none,7\nbob,,5\n")
+    (tmp_path / "people.csv").write_text("who,plan,age\nann,gold,41\n,none,7\nbob,,5\n,,1\n")
     mapped = ("--map", "user_id=who")
     assert run(monkeypatch, "import", "people.csv", "--users", "--data", "data", *mapped) == 0
     out = capsys.readouterr().out
     assert "2 users appended to data" in out
-    assert "1 row skipped: user_id is missing" in out
+    assert "2 rows skipped: user_id is missing (first in row 2)" in out
     assert log_of(tmp_path / "data") == [
         User("ann", {"plan": "gold", "age": 41.0}),
         User("bob", {"age": 5.0}),

@@ -360,7 +360,9 @@ def import_file(
     if done.duplicate:
         console.print(f"{counted(done.duplicate, 'duplicate')}: there already")
     for reason, count in done.skipped.items():
-        console.print(f"{counted(count, 'row')} skipped: {reason}", markup=False)
+        first = done.first_skipped.get(reason)
+        where = "" if first is None else f" ({'row' if count == 1 else 'first in row'} {first:,})"
+        console.print(f"{counted(count, 'row')} skipped: {reason}{where}", markup=False)
     for warning in done.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)
     if not backfill:

@@ -37,10 +37,13 @@ _NO = ("false", "f", "no", "n", "0")
 
 @dataclass
 class Items:
-    """The items of a file in its order, and how many rows couldn't be used, by reason."""
+    """The items of a file in its order; by reason, how many rows couldn't be used, and which was
+    the first of these, from 1.
+    """
 
     items: list[Item]
     skipped: dict[str, int]
+    first_skipped: dict[str, int]
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self.items)

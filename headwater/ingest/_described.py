@@ -79,25 +79,29 @@ def _refuse_events(
 
 def checked_rows(
     path: Path, rows: Iterable[Row], check: Callable[[Row], T]
-) -> tuple[list[T], dict[str, int]]:
-    """What ``check`` makes of every row, and how many it refused, by reason.
+) -> tuple[list[T], dict[str, int], dict[str, int]]:
+    """What ``check`` makes of every row, how many it refused, by reason, and which was the first
+    of these, from 1.
 
     Raises:
         UnreadableFile: it refused all.
     """
     found: list[T] = []
     skipped: Counter[str] = Counter()
-    for row in rows:
-        if fault := row.pop(FAULT, None):
-            skipped[fault] += 1
-            continue
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows, 1):
+        fault = row.pop(FAULT, None)
         try:
-            found.append(check(row))
+            if not fault:
+                found.append(check(row))
         except InvalidInput as error:
-            skipped[str(error)] += 1
+            fault = str(error)
+        if fault:
+            skipped[fault] += 1
+            first.setdefault(fault, number)
     if skipped and not found:
         raise UnreadableFile(f"{path} has no row to use ({listed(skipped)})")
-    return found, dict(skipped)
+    return found, dict(skipped), first
 
 
 def _json_rows(

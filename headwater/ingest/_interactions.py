@@ -42,8 +42,8 @@ class Interactions:
     """N interactions by timestamp, ties in file order, without an object per row.
 
     ``index`` is a row's 0-based place in the file as read. ``skipped`` counts,
-    by reason, the rows that can't be used; ``warnings`` are sentences for whoever
-    reads the file.
+    by reason, the rows that can't be used, and ``first_skipped`` says which was the
+    first, from 1; ``warnings`` are sentences for whoever reads the file.
     """
 
     path: Path
@@ -62,6 +62,7 @@ class Interactions:
     index: Longs  # (N,)
     columns: dict[str, str]  # field -> the column it was read from
     skipped: dict[str, int]
+    first_skipped: dict[str, int]
     warnings: list[str]
 
     def __len__(self) -> int:
@@ -165,12 +166,20 @@ def read_interactions(
     require(path, list(table.columns), found, *needed, otherwise=_otherwise(found))
     with readable(path):
         rows = _read(table, found, now)
-    skipped = dict(rows["reason"].drop_nulls().value_counts(sort=True).iter_rows())
+    refused = (
+        rows.filter(pl.col("reason").is_not_null())
+        .group_by("reason")
+        .agg(n=pl.len(), first=pl.col("index").min() + 1)
+        .sort("n", "first", descending=[True, False])
+    )
+    skipped = dict(refused.select("reason", "n").iter_rows())
+    first = dict(refused.select("reason", "first").iter_rows())
     kept = rows.filter(pl.col("reason").is_null())
     if len(rows) and not len(kept):
         raise UnreadableFile(f"{path} has no row to use ({listed(skipped)})")
     kept = kept.sort("timestamp", maintain_order=True)
-    read = _coded(path, kept if limit is None else kept.head(limit), found, skipped, event_types)
+    wanted_rows = kept if limit is None else kept.head(limit)
+    read = _coded(path, wanted_rows, found, skipped, first, event_types)
     if "event" not in found and "type" in table.columns:
         read.warnings.append("column type isn't used; --map event=type takes it for the event")
     return read
@@ -248,6 +257,7 @@ def _coded(
     rows: pl.DataFrame,
     found: dict[str, str],
     skipped: dict[str, int],
+    first_skipped: dict[str, int],
     event_types: Collection[str],
 ) -> Interactions:
     codes: dict[str, Ints] = {}
@@ -277,6 +287,7 @@ def _coded(
         index=rows["index"].to_numpy(writable=True),
         columns=found,
         skipped=skipped,
+        first_skipped=first_skipped,
         warnings=unknown,
     )
 

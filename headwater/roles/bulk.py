@@ -26,6 +26,7 @@ from headwater.roles import _folder
 from headwater.types import DeadLetter, Entry
 
 if TYPE_CHECKING:
+    from headwater.ingest import Items, Users
     from headwater.loop import Backfilled, Progress
 
 CHUNK = 1_000
@@ -46,6 +47,8 @@ class Imported:
     duplicate: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     """Rows that can't be used, by reason."""
+    first_skipped: dict[str, int] = field(default_factory=dict)
+    """Which of them is the first in the file, from 1; not where the log refused it."""
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -79,6 +82,7 @@ def import_events(
     chunks = (rows.events(start, start + CHUNK) for start in range(0, len(rows), CHUNK))
     done = _append(chunks, len(rows), data, progress)
     done.skipped |= rows.skipped
+    done.first_skipped = rows.first_skipped
     done.warnings = rows.warnings
     return done
 
@@ -97,7 +101,7 @@ def import_items(
     if not mapping and is_exported(path):
         return _import_exported(path, data, config, progress)
     rows = read_items(path, mapping=mapping)
-    return _import_described(rows.items, rows.skipped, data, progress)
+    return _import_described(rows, rows.items, data, progress)
 
 
 def import_users(
@@ -114,18 +118,19 @@ def import_users(
     if not mapping and is_exported(path):
         return _import_exported(path, data, config, progress)
     rows = read_users(path, mapping=mapping)
-    return _import_described(rows.users, rows.skipped, data, progress)
+    return _import_described(rows, rows.users, data, progress)
 
 
 def _import_described(
+    rows: Items | Users,
     entries: Sequence[Entry],
-    skipped: dict[str, int],
     data: Path,
     progress: Callable[[int, int], None],
 ) -> Imported:
     chunks = (entries[start : start + CHUNK] for start in range(0, len(entries), CHUNK))
     done = _append(chunks, len(entries), data, progress)
-    done.skipped |= skipped
+    done.skipped |= rows.skipped
+    done.first_skipped = rows.first_skipped
     return done
 
 
@@ -134,11 +139,13 @@ def _import_exported(
 ) -> Imported:
     total = exported_rows(path)
     skipped: Counter[str] = Counter()
+    first: dict[str, int] = {}
 
     def good() -> Iterator[Entry]:
-        for one in read_exported(path, config.event_types):
+        for number, one in enumerate(read_exported(path, config.event_types), 1):
             if isinstance(one, InvalidInput):
                 skipped[str(one)] += 1
+                first.setdefault(str(one), number)
             else:
                 yield one
 
@@ -146,6 +153,7 @@ def _import_exported(
     chunks = iter(lambda: list(islice(entries, CHUNK)), [])
     done = _append(chunks, total, data, progress)
     done.skipped |= skipped
+    done.first_skipped = first
     return done
 
 

@@ -262,6 +262,7 @@ def test_rows_that_cant_be_used_are_counted_by_reason(tmp_path: Path):
     for name in ("a.parquet", "a.csv", "a.jsonl"):
         rows = read(frame, tmp_path, name)
         assert rows.skipped == dict.fromkeys(bad, 1)
+        assert list(rows.first_skipped.items()) == [(why, n) for n, why in enumerate(bad, 2)]
         assert rows.index.tolist() == [0, len(lines) - 1]
 
 
