@@ -42,7 +42,7 @@ RESERVED_VARIABLES = {
 }
 """Environment variables of that prefix which aren't settings."""
 
-SECRETS = frozenset({"serve.api_key"})
+SECRETS = frozenset({"serve.api_key", "deploy.webhook_url"})
 """Settings whose values are never shown."""
 
 
@@ -372,10 +372,10 @@ class Deploy(_Section):
     returns the model to the newest version of before. At most once in ``evaluate.window`` events;
     when it rings again, that is reported only."""
     webhook_url: str | None = Field(
-        default=None, pattern=r"^https?://", examples=["https://example.org/alerts"]
+        default=None, pattern=r"^https?://", repr=False, examples=["https://example.org/alerts"]
     )
     """Is sent a JSON object by POST when a guard trips or the model is rolled back. Nothing
-    waits for its answer."""
+    waits for its answer. A secret, like a key: who knows such an address may often post there."""
 
 
 class Challengers(_Section):

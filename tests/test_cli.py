@@ -256,7 +256,7 @@ def test_import_appends_once_and_says_what_became_of_the_rows(
     assert run(monkeypatch, "import", "events.csv", "--data", "data", *MAPPED) == 0
     out = capsys.readouterr().out
     assert "3 events appended to data" in out
-    assert "1 row skipped: user_id is missing" in out
+    assert "1 row skipped: user_id is missing (row 3)" in out
     assert "warning: event type hug is unknown" in out
     found = [(event.user_id, event.item_id, event.type) for event in log_of(tmp_path / "data")]
     assert found == [
@@ -314,8 +314,8 @@ def test_import_of_items(
     (tmp_path / "films.csv").write_text("item_id,title,genres\n1,Alien,Horror|Sci-Fi\n,None,\n")
     assert run(monkeypatch, "import", "films.csv", "--items", "--data", "data") == 0
     out = capsys.readouterr().out
-    assert "1 items appended to data" in out
-    assert "1 row skipped: item_id is missing" in out
+    assert "1 item appended to data" in out
+    assert "1 row skipped: item_id is missing (row 2)" in out
     [item] = log_of(tmp_path / "data")
     assert (item.title, item.categories) == ("Alien", ("Horror", "Sci-Fi"))
 
@@ -337,12 +337,12 @@ def test_import_skips_what_the_log_may_have_dropped(
 def test_import_of_users(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "people.csv").write_text("who,plan,age\nann,gold,41\n,none,7\nbob,,5\n")
+    (tmp_path / "people.csv").write_text("who,plan,age\nann,gold,41\n,none,7\nbob,,5\n,,1\n")
     mapped = ("--map", "user_id=who")
     assert run(monkeypatch, "import", "people.csv", "--users", "--data", "data", *mapped) == 0
     out = capsys.readouterr().out
     assert "2 users appended to data" in out
-    assert "1 row skipped: user_id is missing" in out
+    assert "2 rows skipped: user_id is missing (first in row 2)" in out
     assert log_of(tmp_path / "data") == [
         User("ann", {"plan": "gold", "age": 41.0}),
         User("bob", {"age": 5.0}),
@@ -355,8 +355,11 @@ def test_import_of_users_that_were_exported(
     (tmp_path / "people.csv").write_text("user_id,plan\nann,gold\nbob,none\n")
     assert run(monkeypatch, "import", "people.csv", "--users", "--data", "one") == 0
     assert run(monkeypatch, "export", "out.parquet", "--what", "users", "--data", "one") == 0
-    assert run(monkeypatch, "import", "out.parquet", "--users", "--data", "two") == 0
-    assert log_of(tmp_path / "two") == log_of(tmp_path / "one")
+    capsys.readouterr()
+    assert run(monkeypatch, "import", "out.parquet", "--data", "two") == 0
+    assert "out.parquet: 2 users appended to two" in capsys.readouterr().out, "it knows itself"
+    assert run(monkeypatch, "import", "out.parquet", "--users", "--data", "three") == 0
+    assert log_of(tmp_path / "three") == log_of(tmp_path / "two") == log_of(tmp_path / "one")
 
 
 def test_import_in_several_commits_keeps_the_order(
@@ -377,6 +380,20 @@ def test_import_in_several_commits_keeps_the_order(
     assert [event.user_id for event in log_of(tmp_path / "data")] == [f"u{n}" for n in range(50)]
 
 
+REFUSED = {
+    "events.csv": EVENTS,
+    "films.item": "item_id:token\tmovie_title:token_seq\n1\tAlien\n",
+    "people.user": "user_id:token\tage:token\n1\t41\n",
+    "a.inter": "user_id:token\titem_id:token\ttimestamp:float\n1\t2\t9\n",
+    "a.jsonl": '{"user_id": 1, "item_id": 2, "timestamp": 9}\n',
+    "semicolons.csv": "user_id;item_id;timestamp\n1;2;9\n",
+    "commas.tsv": "user_id,item_id,timestamp\n1,2,9\n",
+    "headless.csv": "1,2,9\n3,4,9\n",
+    "spaces.csv": "user_id, item_id, timestamp\n1, 2, 9\n",
+    "array.jsonl": '[{"user_id": 1, "item_id": 2, "timestamp": 9}]\n',
+}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -387,6 +404,17 @@ def test_import_in_several_commits_keeps_the_order(
         (("events.csv", "--users"), "say which one it is with --map user_id="),
         (("events.csv", "--users", "--map", "item_id=who"), "there is no field item_id"),
         (("events.csv", "--items", "--users"), "a file holds one of the two"),
+        ((".",), "there is no file .; it is a folder"),
+        (("films.item",), "a file of items goes in with `headwater import --items`"),
+        (("people.user",), "a file of users goes in with `headwater import --users`"),
+        (("a.inter", "--items"), "it holds events: import it without --items"),
+        (("a.inter", "--users"), "it holds events: import it without --items"),
+        (("a.jsonl", "--items"), "it holds events: import it without --items"),
+        (("semicolons.csv",), "a .csv file has its columns separated by commas, not by ';'"),
+        (("commas.tsv",), "a .tsv file has its columns separated by tabs, not by ','"),
+        (("headless.csv",), "columns by its first line: 1, 2, 9; say which one it is"),
+        (("spaces.csv",), "--map 'item_id= item_id' --map 'timestamp= timestamp'"),
+        (("array.jsonl",), "has no line that is a JSON object"),
     ],
 )
 def test_import_refuses_with_the_remedy(
@@ -396,7 +424,8 @@ def test_import_refuses_with_the_remedy(
     arguments: tuple[str, ...],
     message: str,
 ) -> None:
-    (tmp_path / "events.csv").write_text(EVENTS)
+    for name, text in REFUSED.items():
+        (tmp_path / name).write_text(text)
     assert run(monkeypatch, "import", *arguments) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "headwater-data").exists()

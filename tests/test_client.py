@@ -21,7 +21,7 @@ import headwater
 from headwater.client import AsyncClient, Client, _exchange
 from headwater.config import Config, Serve
 from headwater.errors import HeadwaterError, Rejected, Unreachable
-from headwater.types import Appended, Event, Item
+from headwater.types import Appended, Event, Item, ItemRemoval, User, UserRemoval
 from tests.api.serving import Served, make, until
 
 Fault = Callable[[httpx.Request], httpx.Response | None]
@@ -154,6 +154,19 @@ def test_items_are_set() -> None:
         assert served.events.read(0, 1)[0].entry == mug
 
 
+def test_users_are_set_and_items_and_users_removed() -> None:
+    ada = User("ada/1", {"plan": "gold", "likes": ["tea"]})
+    with shop(refusing(503)) as (client, served, _):
+        assert client.put_user(ada) == Appended(1, False)
+        assert client.put_users([User("bob"), User("cid")])[-1].offset == 3
+        client.put_item(Item("pot"))
+        assert client.remove_user("ada/1") == Appended(5, False)
+        assert client.remove_item("pot") == Appended(6, False)
+        stored = [record.entry for record in served.events.read(0, 9)]
+        assert stored[0] == ada
+        assert stored[-2:] == [UserRemoval("ada/1"), ItemRemoval("pot")]
+
+
 def test_many_go_in_parts_and_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_exchange, "ENTRIES_PER_REQUEST", 3)
     with shop() as (client, served, network):
@@ -228,6 +241,9 @@ def test_the_asynchronous_client_does_the_same() -> None:
             assert (await client.similar_items("mug")).items[0].item_id == "pot"
             assert (await client.similar_users("ada")).user_id == "ada"
             assert (await client.status()).end == 2
+            assert (await client.put_user(User("ada"))).offset == 3
+            assert (await client.remove_user("ada")).offset == 4
+            assert (await client.remove_item("pot")).offset == 5
 
     asyncio.run(scenario())
 

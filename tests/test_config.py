@@ -243,13 +243,22 @@ def test_a_file_that_isnt_there_is_an_error_when_it_was_named(tmp_path: Path):
 
 
 def test_secrets_are_shown_nowhere(loaded: Load):
-    config = loaded(f"[serve]\napi_key = '{KEY}'\n")
-    assert config.serve.api_key == KEY
-    assert effective(config)["serve"]["api_key"] == "********"
+    hook = f"https://hooks.example.org/{KEY}"
+    config = loaded(f"[serve]\napi_key = '{KEY}'\n[deploy]\nwebhook_url = '{hook}'\n")
+    assert (config.serve.api_key, config.deploy.webhook_url) == (KEY, hook)
+    shown = effective(config)
+    assert shown["serve"]["api_key"] == shown["deploy"]["webhook_url"] == "********"
     assert KEY not in repr(config)
 
 
-@pytest.mark.parametrize("text", ["[serve]\napi_key = 'too-short'", "serve = 'too-short'"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[serve]\napi_key = 'too-short'",
+        "serve = 'too-short'",
+        "[deploy]\nwebhook_url = 'hooks.example.org/too-short'",
+    ],
+)
 def test_secrets_are_in_no_message(loaded: Load, text: str):
     with pytest.raises(ConfigError) as caught:
         loaded(text)

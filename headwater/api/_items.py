@@ -128,8 +128,9 @@ async def list_items(
 async def set_item(service: ServiceDependency, item_id: FromPath[str], body: RawBody) -> ItemAnswer:
     """The item is from now on what the body says; fields that it leaves out are empty."""
     known = _id(item_id)
+    dimensions = await vector_dimensions(service, body)
     with refusing("item"):
-        item = decode_item(body, known)
+        item = decode_item(body, known, dimensions)
     async with service.changing("item", [known]):
         appended = await append(service, [item], [], time.time())
     return ItemAnswer(item.item_id, appended[0].offset)
@@ -149,8 +150,9 @@ async def change_item(
     known = _id(item_id)
     async with service.changing("item", [known]):
         item, _ = await _known(service, known)
+        dimensions = await vector_dimensions(service, body)
         with refusing("item"):
-            item = patch_item(body, item)
+            item = patch_item(body, item, dimensions)
         appended = await append(service, [item], [], time.time())
     return ItemAnswer(item.item_id, appended[0].offset)
 
@@ -161,16 +163,17 @@ async def change_item(
     tags=["items"],
     summary="Set many items",
     responses=answers(400, 401, 403, 413, 503),
-    opt={**INGEST, "body": list[WireItem], "lines": True},
+    opt={**INGEST, "body": list[WireItem], "lines": True, "id": "item_id"},
 )
 async def set_items(service: ServiceDependency, body: RawBody) -> ItemsAnswer:
     """A JSON array of items, or one item per line; a rejected one doesn't touch the others."""
     received_at = time.time()
     most = service.config.serve.max_events_per_request
+    known = await vector_dimensions(service, body)
     if len(body) > THREAD_BYTES:
-        decoded = await asyncio.to_thread(decode_items, body, max_items=most)
+        decoded = await asyncio.to_thread(decode_items, body, max_items=most, dimensions=known)
     else:
-        decoded = decode_items(body, max_items=most)
+        decoded = decode_items(body, max_items=most, dimensions=known)
     items = [one for one in decoded if isinstance(one, Item)]
     refused = [one for one in decoded if isinstance(one, Refused)]
     async with service.changing("item", [item.item_id for item in items]):
@@ -201,6 +204,18 @@ async def remove_item(service: ServiceDependency, item_id: FromPath[str]) -> Ite
     async with service.changing("item", [removal.item_id]):
         appended = await append(service, [removal], [], time.time())
     return ItemAnswer(removal.item_id, appended[0].offset)
+
+
+async def vector_dimensions(service: Service, body: bytes) -> dict[str, int]:
+    """The dimensions that vectors in a body must have, by name.
+
+    None while the log is being folded, when items are taken in all the same: the fold leaves out
+    what doesn't fit.
+    """
+    if b"vectors" not in body or not service.engine.ready:
+        return {}
+    dimensions, _ = await service.engine.look(lambda known: known.dimensions())
+    return dimensions
 
 
 def _id(raw: str) -> str:

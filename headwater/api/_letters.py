@@ -10,7 +10,8 @@ import msgspec
 from litestar import get, post
 from litestar.params import PathParameter, RawBody
 
-from headwater.api._events import append, too_old
+from headwater.api._events import LETTER_CHARACTERS, append, too_old
+from headwater.api._items import vector_dimensions
 from headwater.api._problems import Rejected, Unknown, answers, refusing
 from headwater.api._service import (
     DEFAULT_PAGE,
@@ -91,7 +92,13 @@ async def resend_letter(service: ServiceDependency, number: Number, body: RawBod
     It is read by the rules of the route that it came in by, as of the time when it came.
     """
     letter = await _letter(service, number)
-    entry = _entry(service, letter, body if body.strip() else letter.body.encode())
+    if not body.strip() and len(letter.body) >= LETTER_CHARACTERS:
+        raise InvalidInput(
+            "body",
+            f"is needed: of the letter no more than {LETTER_CHARACTERS:,} characters were kept",
+        )
+    sent = body if body.strip() else letter.body.encode()
+    entry = _entry(service, letter, sent, await vector_dimensions(service, sent))
     (appended,) = await append(service, [entry], [], time.time())
     if appended.older_than is not None:
         raise Rejected("timestamp", too_old(appended.older_than))
@@ -109,11 +116,11 @@ async def _letter(service: Service, number: int) -> DeadLetter:
     return letter
 
 
-def _entry(service: Service, letter: DeadLetter, body: bytes) -> Entry:
+def _entry(service: Service, letter: DeadLetter, body: bytes, dimensions: dict[str, int]) -> Entry:
     kind = {"/v1/items": "item", "/v1/users": "user"}.get(letter.source, "event")
     with refusing(kind):
         if kind == "item":
-            return decode_item(body, None)
+            return decode_item(body, None, dimensions)
         if kind == "user":
             return decode_user(body, None)
         decoded = decode_events(body, letter.received_at, config=service.config, max_events=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -151,7 +151,7 @@ class StateCollector(Collector):
             ("version", "Structural version of the live model.", standing.version),
             ("epoch", "Epoch of the updates log.", standing.epoch),
             ("sequence", "Newest update applied.", standing.sequence),
-            ("dead_letters", "Refused entries that are kept.", service.events.dead_letter_count()),
+            ("dead_letters", "Entries refused so far.", service.events.dead_letter_count()),
             ("ready", "1 once the log was folded.", int(service.engine.ready)),
         ):
             yield GaugeMetricFamily(f"headwater_{name}", what, value=value)
@@ -173,11 +173,22 @@ class StateCollector(Collector):
         yield hits
         yield misses
         yield from _reported(standing.report)
+        yield from _figures(metrics_of(service))
 
 
-def metrics_of(report: Mapping[str, Any]) -> list[Metrics]:
-    """The metrics in a trainer's report; none where there is no report yet."""
-    return msgspec.convert(report.get("metrics", []), list[Metrics])
+def metrics_of(service: Service) -> list[Metrics]:
+    """The metrics of the trainer's report, none where there is none yet; and the click-through of
+    what the live version shows, which only the API knows, as one of satisfaction.
+    """
+    standing = service.engine.standing
+    metrics = msgspec.convert(standing.report.get("metrics", []), list[Metrics])
+    rates = {row.version: row.rate for row in service.feedback.click_through()}
+    if standing.version not in rates:
+        return metrics
+    place = ("newest", "satisfaction")
+    others = [one for one in metrics if (one.window, one.segment) != place]
+    known = next((one.values for one in metrics if (one.window, one.segment) == place), {})
+    return [*others, Metrics(*place, {**known, "click_through": rates[standing.version]})]
 
 
 def _reported(report: Mapping[str, Any]) -> Iterator[Metric]:
@@ -207,11 +218,14 @@ def _reported(report: Mapping[str, Any]) -> Iterator[Metric]:
     for what, n in report.get("changes", {}).items():
         changed.add_metric([what], n)
     yield changed
+
+
+def _figures(figures: Sequence[Metrics]) -> Iterator[Metric]:
     labels = ["window", "segment", "metric"]
     value = GaugeMetricFamily("headwater_metric", "Predictions tested on events.", labels=labels)
     low = GaugeMetricFamily("headwater_metric_low", "Low end of 95 %.", labels=labels)
     high = GaugeMetricFamily("headwater_metric_high", "High end of 95 %.", labels=labels)
-    for metrics in metrics_of(report):
+    for metrics in figures:
         for name, metric in metrics.values.items():
             place = [metrics.window, metrics.segment, name]
             value.add_metric(place, metric.value)

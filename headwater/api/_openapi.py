@@ -18,6 +18,7 @@ from headwater import __version__
 from headwater.api._auth import ANY, PUBLIC
 from headwater.api._service import MAX_PAGE
 from headwater.config import Config
+from headwater.ingest import MAX_ID_LENGTH
 from headwater.keys import KeyRing
 
 _HEADERS = {
@@ -38,7 +39,8 @@ def describe(
     could say nothing. A handler names the struct as ``opt={"body": ...}``,
     a tuple where several will do,
     and says ``"lines"`` where a line each will do, ``"optional"``
-    where the body may be missing.
+    where the body may be missing, and in ``"id"`` which field every element needs that
+    elsewhere stands in the path.
     """
     app = Litestar(
         list(handlers),
@@ -63,6 +65,7 @@ def describe(
     }
     optional = {handler.handler_name for handler in handlers if "optional" in handler.opt}
     by_line = {handler.handler_name for handler in handlers if "lines" in handler.opt}
+    ids = {handler.handler_name: handler.opt["id"] for handler in handlers if "id" in handler.opt}
     kinds = {name: kind if isinstance(kind, tuple) else (kind,) for name, kind in bodies.items()}
     schemas, components = msgspec.json.schema_components(
         [one for several in kinds.values() for one in several],
@@ -74,6 +77,8 @@ def describe(
     for name, several in kinds.items():
         options = [next(made) for _ in several]
         schema_of[name] = options[0] if len(options) == 1 else {"anyOf": options}
+        if name in ids:
+            schema_of[name]["items"] = {"allOf": [schema_of[name]["items"], _with(ids[name])]}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             if schema := schema_of.get(operation["operationId"]):
@@ -96,6 +101,12 @@ def describe(
                     most = MAX_PAGE if paged else config.recommend.max_n
                     parameter["schema"].update(minimum=1, maximum=most)
     return document
+
+
+def _with(id_field: str) -> dict[str, Any]:
+    """The schema of an object that has an id."""
+    given = {"type": ["integer", "string"], "minLength": 1, "maxLength": MAX_ID_LENGTH}
+    return {"type": "object", "required": [id_field], "properties": {id_field: given}}
 
 
 def pages(

@@ -87,12 +87,13 @@ def _status(service: Service) -> Status:
     "/v1/metrics",
     tags=["operations"],
     summary="How good the predictions are",
-    responses=answers(401, 403),
+    responses=answers(401, 403, 503),
 )
 async def quality(service: ServiceDependency) -> MetricsAnswer:
     """Each prediction is tested on the event that followed, before that event is learned."""
     report = service.engine.standing.report
-    return MetricsAnswer(report.get("trained_through", 0), metrics_of(report))
+    metrics = await asyncio.to_thread(metrics_of, service)
+    return MetricsAnswer(report.get("trained_through", 0), metrics)
 
 
 @get(

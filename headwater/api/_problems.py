@@ -131,8 +131,11 @@ def _parameter(_: AnyRequest, error: ValidationException) -> Response[Problem]:
     fault = next((f for f in faults if isinstance(f, dict) and "key" in f), None)
     if fault is None:
         return _response(Problem.of(400, error.detail))
-    name, what = str(fault["key"]), str(fault["message"]).replace("`", "")
-    return _response(Problem.of(400, f"{name}: {what[:1].lower()}{what[1:]}", name))
+    name, said = str(fault["key"]), str(fault["message"]).replace("`", "")
+    if said.startswith("Expected int"):
+        least = said.partition(" >= ")[2]
+        said = f"must be {least} or more" if least else "must be an integer"
+    return _response(Problem.of(400, f"{name} {said}", name))
 
 
 def _http(request: AnyRequest, error: HTTPException) -> Response[Problem]:
@@ -147,7 +150,8 @@ def _http(request: AnyRequest, error: HTTPException) -> Response[Problem]:
     elif error.status_code == 405:
         detail = f"{request.method} isn't answered here; the header Allow says what is"
     elif error.status_code == 413:
-        detail = "the body is larger than serve.max_body_bytes; send less at a time"
+        most = request.app.state.service.config.serve.max_body_bytes
+        detail = f"the body is larger than {most:,} bytes (serve.max_body_bytes); send less at once"
     return _response(Problem.of(error.status_code, detail), dict(error.headers or {}))
 
 

@@ -153,7 +153,7 @@ async def change_user(
     tags=["users"],
     summary="Set many users",
     responses=answers(400, 401, 403, 413, 503),
-    opt={**INGEST, "body": list[WireUser], "lines": True},
+    opt={**INGEST, "body": list[WireUser], "lines": True, "id": "user_id"},
 )
 async def set_users(service: ServiceDependency, body: RawBody) -> UsersAnswer:
     """A JSON array of users, or one user per line; a rejected one doesn't touch the others."""

@@ -17,9 +17,9 @@ from headwater.cli._options import (
     ConfigOption,
     DataOption,
     WhyOption,
+    counted,
     print_json,
     print_page,
-    rows,
 )
 from headwater.errors import ConfigError, HeadwaterError
 
@@ -38,7 +38,11 @@ app = typer.Typer(
 
 MapOption = Annotated[
     list[str] | None,
-    typer.Option("--map", metavar="FIELD=COLUMN", help="Column of a field; may be repeated."),
+    typer.Option(
+        "--map",
+        metavar="FIELD=COLUMN",
+        help="Column of a field, as in user_id=customer; may be repeated.",
+    ),
 ]
 
 
@@ -303,7 +307,7 @@ def evaluate(
     console = Console(highlight=False)
     interactions = offline.read(file, order, _pairs(mapping), loaded)
     for reason, count in interactions.skipped.items():
-        console.print(f"{rows(count)} skipped: {reason}", markup=False)
+        console.print(f"{counted(count, 'row')} skipped: {reason}", markup=False)
     for warning in interactions.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)
     with _stages(console) as progress:
@@ -316,7 +320,9 @@ def evaluate(
 
 @app.command("import")
 def import_file(
-    file: Annotated[Path, typer.Argument(help="Parquet, CSV, TSV, JSONL or RecBole atomic file.")],
+    file: Annotated[
+        Path, typer.Argument(help="Parquet, CSV, TSV, JSONL, or as RecBole or MovieLens has it.")
+    ],
     items: Annotated[bool, typer.Option("--items", help="The file holds items.")] = False,
     users: Annotated[bool, typer.Option("--users", help="The file holds users.")] = False,
     data: DataOption = DEFAULT_DATA,
@@ -336,9 +342,9 @@ def import_file(
 
     if items and users:
         raise ConfigError("--items and --users: a file holds one of the two; import each by itself")
-    what, append = "events", bulk.import_events
+    what, append = "event", bulk.import_events
     if items or users:
-        what, append = ("items", bulk.import_items) if items else ("users", bulk.import_users)
+        what, append = ("item", bulk.import_items) if items else ("user", bulk.import_users)
     loaded, columns = settings.load(config), _pairs(mapping)
     console = Console(highlight=False, soft_wrap=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -348,11 +354,15 @@ def import_file(
             bar.update(task, completed=done, total=total)
 
         done = append(file, data, loaded, columns, progress)
-    console.print(f"{file}: {done.appended:,} {what} appended to {data}", markup=False)
+    appended = done.kinds or {what: 0}
+    kinds = ", ".join(counted(count, kind) for kind, count in appended.items())
+    console.print(f"{file}: {kinds} appended to {data}", markup=False)
     if done.duplicate:
-        console.print(f"{done.duplicate:,} duplicates: they were there already")
+        console.print(f"{counted(done.duplicate, 'duplicate')}: there already")
     for reason, count in done.skipped.items():
-        console.print(f"{rows(count)} skipped: {reason}", markup=False)
+        first = done.first_skipped.get(reason)
+        where = "" if first is None else f" ({'row' if count == 1 else 'first in row'} {first:,})"
+        console.print(f"{counted(count, 'row')} skipped: {reason}{where}", markup=False)
     for warning in done.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)
     if not backfill:
@@ -396,7 +406,8 @@ def export(
             bar.update(task, completed=done, total=total)
 
         written = write(path, data, what.value, progress)
-    console.print(f"{path}: {written:,} {what.value} of {data} written", markup=False)
+    entries = counted(written, what.value.removesuffix("s"))
+    console.print(f"{path}: {entries} of {data} written", markup=False)
 
 
 @app.command("dead-letters")
@@ -482,6 +493,13 @@ def erase(
         f"epoch {erased.epoch}",
         markup=False,
     )
+    if erased.unnamed:
+        console.print(
+            f"no entry of the log names {', '.join(erased.unnamed)}: is it written as in the "
+            "events? An anonymous_id is erased as anon: and the id",
+            style="yellow",
+            markup=False,
+        )
     if erased.start:
         console.print(
             f"events through offset {erased.start:,} are no longer kept, so what was learned from "

@@ -41,10 +41,10 @@ def print_page(*what: Any) -> None:
         typer.echo(text, nl=False)
 
 
-def rows(count: int) -> str:
-    """So many rows, in words.
+def counted(count: int, noun: str) -> str:
+    """So many of something, in words.
 
-    >>> rows(1), rows(2_000)
+    >>> counted(1, "row"), counted(2_000, "row")
     ('1 row', '2,000 rows')
     """
-    return "1 row" if count == 1 else f"{count:,} rows"
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -27,6 +27,7 @@ from headwater.client._exchange import (
     explaining,
     headers_of,
     recommending,
+    removing,
     sending,
     setting,
     similar_items,
@@ -41,6 +42,7 @@ from headwater.types import (
     SimilarItems,
     SimilarUsers,
     Status,
+    User,
 )
 
 __all__ = ["AsyncClient", "Client"]
@@ -130,6 +132,22 @@ class Client(Exchange):
     def put_items(self, items: Sequence[Item]) -> list[Appended]:
         """Sets many items of the catalogue; raises like ``send``."""
         return self._append("/v1/items", setting(items))
+
+    def remove_item(self, item_id: str) -> Appended:
+        """Removes an item: it isn't recommended again until it is set again."""
+        return self._call(removing("items", item_id))
+
+    def put_user(self, user: User) -> Appended:
+        """Sets what is known of a user beside events; raises like ``send``."""
+        return self.put_users([user])[0]
+
+    def put_users(self, users: Sequence[User]) -> list[Appended]:
+        """Sets many users; raises like ``send``."""
+        return self._append("/v1/users", setting(users))
+
+    def remove_user(self, user_id: str) -> Appended:
+        """Hides a user: attributes and history are cleared."""
+        return self._call(removing("users", user_id))
 
     def status(self) -> Status:
         """Where the server stands."""
@@ -226,6 +244,22 @@ class AsyncClient(Exchange):
     async def put_items(self, items: Sequence[Item]) -> list[Appended]:
         """See ``Client.put_items``."""
         return await self._append("/v1/items", setting(items))
+
+    async def remove_item(self, item_id: str) -> Appended:
+        """See ``Client.remove_item``."""
+        return await self._call(removing("items", item_id))
+
+    async def put_user(self, user: User) -> Appended:
+        """See ``Client.put_user``."""
+        return (await self.put_users([user]))[0]
+
+    async def put_users(self, users: Sequence[User]) -> list[Appended]:
+        """See ``Client.put_users``."""
+        return await self._append("/v1/users", setting(users))
+
+    async def remove_user(self, user_id: str) -> Appended:
+        """See ``Client.remove_user``."""
+        return await self._call(removing("users", user_id))
 
     async def status(self) -> Status:
         """Where the server stands."""

@@ -25,11 +25,12 @@ from headwater.types import (
     SimilarItems,
     SimilarUsers,
     Status,
+    User,
 )
 
 ENTRIES_PER_REQUEST = 1_000
-"""Events or items sent at a time, far below what a server takes by default: a batch that has to be
-sent again costs little."""
+"""Entries sent at a time, far below what a server takes by default: a batch that has to be sent
+again costs little."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between attempts; each pause is twice the one before, and drawn from its upper half so
 that many clients don't come back at once."""
@@ -68,6 +69,10 @@ class _Result(msgspec.Struct):
 
 class _Results(msgspec.Struct):
     results: list[_Result]
+
+
+class _Change(msgspec.Struct):
+    offset: int
 
 
 class _Problem(msgspec.Struct):
@@ -123,8 +128,8 @@ def _event(event: AnyEvent) -> dict[str, Any]:
     return wire
 
 
-def setting(items: Sequence[Item]) -> list[Any]:
-    wire = [msgspec.to_builtins(item) for item in items]
+def setting(entries: Sequence[Item] | Sequence[User]) -> list[Any]:
+    wire = [msgspec.to_builtins(entry) for entry in entries]
     for one in wire:
         del one["entry"]
     return wire
@@ -140,6 +145,11 @@ def appending(path: str, entries: list[Any]) -> list[Call[list[Appended | Reject
         )
         for start in range(0, len(entries), ENTRIES_PER_REQUEST)
     ]
+
+
+def removing(kind: str, id: str) -> Call[Appended]:
+    """Of ``items`` or ``users``."""
+    return Call("DELETE", f"/v1/{kind}/{quote(id, safe='')}", _read_change)
 
 
 def recommending(
@@ -200,6 +210,10 @@ def _read_similar_users(body: bytes) -> SimilarUsers:
 
 def _read_status(body: bytes) -> Status:
     return msgspec.json.decode(body, type=Status)
+
+
+def _read_change(body: bytes) -> Appended:
+    return Appended(msgspec.json.decode(body, type=_Change).offset, False)
 
 
 def _read_results(body: bytes) -> list[Appended | Rejected]:

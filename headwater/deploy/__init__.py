@@ -17,7 +17,7 @@ from headwater.deploy._challengers import (
 from headwater.deploy._guards import check
 from headwater.deploy._rollbacks import rollback_to, set_aside
 from headwater.deploy._sealing import state_digest
-from headwater.deploy._snapshots import Manifest, Shape, Snapshots
+from headwater.deploy._snapshots import Manifest, Shape, Snapshots, needed_after
 from headwater.deploy._updates import decode, digest, encode
 from headwater.deploy._versions import VERSIONS, Versions
 from headwater.deploy._watch import GUARDS, PAUSED, Watch
@@ -39,6 +39,7 @@ __all__ = [
     "digest",
     "encode",
     "in_canary",
+    "needed_after",
     "rollback_to",
     "set_aside",
     "state_digest",

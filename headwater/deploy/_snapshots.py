@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from mmap import ACCESS_COPY, mmap
 from pathlib import Path
@@ -29,6 +29,10 @@ FORMAT = 1
 _NAME = re.compile(r"snapshot-e(\d+)-s(\d+)\.safetensors")
 _TEMPORARY = ".partial"
 
+_INTERIM_KEPT = 2
+"""Newest snapshots among which an interim one stays: should the newest be damaged, there is one
+that the updates go on from."""
+
 Shape = dict[str, str | int | float | bool]
 """What the arrays' shapes and meaning depend on: widths, layers, a digest of the settings."""
 
@@ -40,7 +44,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
     ``offset`` is the last event that the state has learned from, ``sequence``
     the last update that it holds. ``digest`` is of the state alone, as
-    ``state_digest`` gives it; ``write`` fills it in.
+    ``state_digest`` gives it; ``write`` fills it in. One that is ``interim`` is there to shorten
+    the updates log alone: no version is returned to by it, and it goes once two are newer.
     """
 
     epoch: int
@@ -52,6 +57,7 @@ class Manifest(msgspec.Struct, frozen=True):
     lineage: Lineage = Lineage()
     digest: str = ""
     format: int = FORMAT
+    interim: bool = False
 
 
 class _Form(msgspec.Struct):
@@ -192,26 +198,45 @@ class Snapshots:
         """Deletes what is older than the newest ``keep`` snapshots with a readable header.
 
         Damaged ones don't count, so they can't push a good one out; they are
-        deleted once they are older than all that is kept.
+        deleted once they are older than all that is kept. Interim ones don't count either, and
+        are deleted once two are newer.
 
         Returns:
-            Those kept, oldest first: updates through the sequence of the first can be dropped.
+            Those kept, oldest first; ``needed_after`` says which updates can be dropped.
         """
         kept: list[Manifest] = []
         for path in reversed(self.paths()):
-            if len(kept) == self.keep:
+            if sum(not one.interim for one in kept) == self.keep:
                 path.unlink(missing_ok=True)
                 continue
             try:
-                kept.append(self.manifest(path))
+                manifest = self.manifest(path)
             except _Damaged as error:
                 log.warning("snapshot_damaged", path=str(path), reason=str(error))
+                continue
+            if manifest.interim and len(kept) >= _INTERIM_KEPT:
+                path.unlink(missing_ok=True)
+                continue
+            kept.append(manifest)
         return kept[::-1]
 
     def clear(self) -> None:
         """Deletes all of them, and what a crashed writer left."""
         for path in [*self.paths(), *self.directory.glob(f"*{_TEMPORARY}")]:
             path.unlink(missing_ok=True)
+
+
+def needed_after(kept: Sequence[Manifest]) -> int:
+    """The update after which all are needed, with these snapshots, oldest first.
+
+    Those after the oldest; where there are interim snapshots, which are there to shorten the log,
+    those after the newest but one.
+    """
+    if not kept:
+        return 0
+    if any(one.interim for one in kept):
+        return kept[-_INTERIM_KEPT:][0].sequence
+    return kept[0].sequence
 
 
 def _read(path: Path, *, arrays: bool) -> tuple[State, Manifest]:

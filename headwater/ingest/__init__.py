@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from headwater.ingest._events import Decoded, WireEvent, decode_events
-from headwater.ingest._fields import ANONYMOUS, Refused, identifier
+from headwater.ingest._fields import ANONYMOUS, MAX_ID_LENGTH, Refused, identifier
 from headwater.ingest._items import WireItem, decode_item, decode_items
 from headwater.ingest._orders import (
     WireChallenger,
@@ -42,6 +42,7 @@ __all__ = [
     "DEFAULT_N",
     "EXPORT_KEY",
     "JSON_COLUMNS",
+    "MAX_ID_LENGTH",
     "Decoded",
     "Interactions",
     "Items",

@@ -37,10 +37,13 @@ _NO = ("false", "f", "no", "n", "0")
 
 @dataclass
 class Items:
-    """The items of a file in its order, and how many rows couldn't be used, by reason."""
+    """The items of a file in its order; by reason, how many rows couldn't be used, and which was
+    the first of these, from 1.
+    """
 
     items: list[Item]
     skipped: dict[str, int]
+    first_skipped: dict[str, int]
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self.items)
@@ -56,8 +59,8 @@ def read_items(path: Path, *, mapping: Mapping[str, str] | None = None) -> Items
     ``categories`` (or ``genres``, ``genre``, ``category``, ``department``, ``class``:
     all that are there), ``tags``, ``price``, ``text``, ``published_at``,
     ``available``. Categories and tags are lists, or texts separated by ``|``. Lists
-    of numbers become vectors, every other column an attribute. A line of JSONL may
-    also be an item as it is on the wire.
+    of numbers become vectors, as many numbers as in the first one of the column; every
+    other column an attribute. A line of JSONL may also be an item as it is on the wire.
 
     Args:
         path: the extension tells the format.
@@ -69,13 +72,12 @@ def read_items(path: Path, *, mapping: Mapping[str, str] | None = None) -> Items
         InvalidInput: ``mapping`` names no field.
     """
     rows, found = described_rows(path, _FIELDS, mapping, _field)
-    return Items(
-        *checked_rows(
-            path,
-            rows,
-            lambda row: checked_item(convert(_wire_form(row, found), WireItem, "item"), None),
-        )
-    )
+    dimensions: dict[str, int] = {}
+
+    def item(row: Mapping[str, Any]) -> Item:
+        return checked_item(convert(_wire_form(row, found), WireItem, "item"), None, dimensions)
+
+    return Items(*checked_rows(path, rows, item))
 
 
 def _field(name: str, dtype: pl.DataType, field: str, table: Table) -> pl.Expr:

@@ -55,27 +55,53 @@ def described_rows(
     return _table_rows(path, fields, mapping, column)
 
 
+_OF_EVENTS = (("user_id", "userId"), ("item_id", "movieId"), ("timestamp",))
+
+
+def _refuse_events(
+    path: Path,
+    columns: Sequence[str],
+    fields: Mapping[str, tuple[str, ...]],
+    mapping: Mapping[str, str] | None,
+) -> None:
+    """Raises ``UnreadableFile`` for a file of events: of all that name an id the last would be what
+    is known of it. Who names the id's column has looked.
+    """
+    id_field = next(iter(fields))
+    if id_field in (mapping or {}):
+        return
+    if all(any(name in columns for name in names) for names in _OF_EVENTS):
+        raise UnreadableFile(
+            f"{path} has users, items and times, so it holds events: import it without --items and "
+            f"--users; if it doesn't, --map {id_field}=COLUMN says which column the id is"
+        )
+
+
 def checked_rows(
     path: Path, rows: Iterable[Row], check: Callable[[Row], T]
-) -> tuple[list[T], dict[str, int]]:
-    """What ``check`` makes of every row, and how many it refused, by reason.
+) -> tuple[list[T], dict[str, int], dict[str, int]]:
+    """What ``check`` makes of every row, how many it refused, by reason, and which was the first
+    of these, from 1.
 
     Raises:
         UnreadableFile: it refused all.
     """
     found: list[T] = []
     skipped: Counter[str] = Counter()
-    for row in rows:
-        if fault := row.pop(FAULT, None):
-            skipped[fault] += 1
-            continue
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows, 1):
+        fault = row.pop(FAULT, None)
         try:
-            found.append(check(row))
+            if not fault:
+                found.append(check(row))
         except InvalidInput as error:
-            skipped[str(error)] += 1
+            fault = str(error)
+        if fault:
+            skipped[fault] += 1
+            first.setdefault(fault, number)
     if skipped and not found:
         raise UnreadableFile(f"{path} has no row to use ({listed(skipped)})")
-    return found, dict(skipped)
+    return found, dict(skipped), first
 
 
 def _json_rows(
@@ -83,6 +109,7 @@ def _json_rows(
 ) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
     rows = [{FAULT: NOT_JSON} if row is None else row for row in json_lines(path)]
     columns = list(dict.fromkeys(name for row in rows for name in row if name != FAULT))
+    _refuse_events(path, columns, fields, mapping)
     found = assign(path, columns, fields, mapping)
     require(path, columns, found, next(iter(fields)))
     return rows, found
@@ -95,6 +122,7 @@ def _table_rows(
     column: Callable[[str, pl.DataType, str, Table], pl.Expr],
 ) -> tuple[Iterator[dict[str, Any]], dict[str, list[str]]]:
     table = open_table(path, ())
+    _refuse_events(path, list(table.columns), fields, mapping)
     found = assign(path, list(table.columns), fields, mapping)
     require(path, list(table.columns), found, next(iter(fields)))
     field_of = {name: field for field, names in found.items() for name in names}

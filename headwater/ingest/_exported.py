@@ -71,12 +71,13 @@ def read_exported(
     """
     now = time.time()
     rows = _parquet_rows(path) if is_parquet(path) else _json_rows(path)
+    dimensions: dict[str, int] = {}
     for row in rows:
         if isinstance(row, InvalidInput):
             yield row
             continue
         try:
-            yield _entry(row, event_types, now)
+            yield _entry(row, event_types, now, dimensions)
         except InvalidInput as error:
             yield error
 
@@ -125,10 +126,15 @@ def _parquet(path: Path) -> Any:
         raise UnreadableFile(f"{path} can't be read: {error}") from None
 
 
-def _entry(row: dict[str, Any], event_types: Mapping[str, EventType], now: float) -> Entry:
+def _entry(
+    row: dict[str, Any],
+    event_types: Mapping[str, EventType],
+    now: float,
+    dimensions: dict[str, int],
+) -> Entry:
     kind = row.pop("entry", None)
     if kind == "item":
-        return checked_item(convert(row, WireItem, "item"), None)
+        return checked_item(convert(row, WireItem, "item"), None, dimensions)
     if kind == "user":
         return checked_user(convert(row, WireUser, "user"), None)
     if kind != "event":

@@ -24,6 +24,17 @@ _MISSING = re.compile(r"Object missing required field `(.+)`$")
 _MISTYPED = re.compile(r"Expected `(.+)`, got `(.+)`$")
 _AT = re.compile(r"(?P<what>.*) - at `\$\.(?P<field>\w+)(?P<inside>.*)`$", re.DOTALL)
 
+_ELSEWHERE = {
+    "event": "type",
+    "event_type": "type",
+    "rating": "value",
+    "basket_id": "session_id",
+    "genres": "categories",
+    "category": "categories",
+    "k": "n",
+}
+"""What fields are called in files, or by others: for a remedy, never to guess."""
+
 _KINDS = {
     "int": "an integer",
     "float": "a number",
@@ -96,7 +107,10 @@ def split(body: bytes) -> tuple[list[msgspec.Raw], bool]:
     except RecursionError:
         raise InvalidInput("body", "is nested too deeply") from None
     except msgspec.DecodeError as error:
-        raise InvalidInput("body", f"is not JSON: {error}") from None
+        if not start:
+            raise InvalidInput("body", "is empty") from None
+        several = "; send several as a list, [..., ...]" if "trailing" in str(error) else ""
+        raise InvalidInput("body", f"is not JSON: {error}{several}") from None
     if start != "{":
         raise InvalidInput("body", "is neither an object nor a list of objects")
     return [whole], False
@@ -184,7 +198,8 @@ def known_fields(sent: Iterable[str], kind: type[msgspec.Struct], element: str) 
 def _unknown(name: str, known: Sequence[str], element: str) -> InvalidInput:
     if not name:
         return InvalidInput(element, "has a field without a name")
-    near = get_close_matches(name[:64], known, 1, cutoff=0.5)
+    near = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else []
+    near = near or get_close_matches(name[:64], known, 1, cutoff=0.5)
     remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
     return InvalidInput(name[:64], f"is not a known field; {remedy}")
 

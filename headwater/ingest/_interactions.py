@@ -31,6 +31,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "value": ("rating",),
     "session_id": ("basket_id",),
     "recommendation_id": (),
+    "anonymous_id": (),
 }
 
 _IDS = ("user_id", "item_id", "event", "session_id", "recommendation_id")
@@ -41,8 +42,8 @@ class Interactions:
     """N interactions by timestamp, ties in file order, without an object per row.
 
     ``index`` is a row's 0-based place in the file as read. ``skipped`` counts,
-    by reason, the rows that can't be used; ``warnings`` are sentences for whoever
-    reads the file.
+    by reason, the rows that can't be used, and ``first_skipped`` says which was the
+    first, from 1; ``warnings`` are sentences for whoever reads the file.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class Interactions:
     index: Longs  # (N,)
     columns: dict[str, str]  # field -> the column it was read from
     skipped: dict[str, int]
+    first_skipped: dict[str, int]
     warnings: list[str]
 
     def __len__(self) -> int:
@@ -130,10 +132,10 @@ def read_interactions(
 
     Columns: ``user_id``, ``item_id``, ``timestamp``, and optionally ``event``,
     ``value`` (or ``rating``), ``session_id`` (or ``basket_id``),
-    ``recommendation_id``. A file with sessions and no users has a user per
-    session. Without ``event``, rows are ratings where there is a value column,
-    else views. Rows that can't be used are skipped and counted: by the wire's
-    rules, a time that lies ahead of the clock among them.
+    ``recommendation_id``, and ``anonymous_id`` for rows without a user. A file with
+    sessions and no users has a user per session. Without ``event``, rows are ratings
+    where there is a value column, else views. Rows that can't be used are skipped and
+    counted: by the wire's rules, a time that lies ahead of the clock among them.
 
     Args:
         path: the extension tells the format.
@@ -156,20 +158,39 @@ def read_interactions(
         field: columns[0]
         for field, columns in assign(path, list(table.columns), _FIELDS, mapping).items()
     }
-    if "user_id" not in found and "session_id" in found:
+    if found.keys().isdisjoint(("user_id", "anonymous_id")) and "session_id" in found:
         found["user_id"] = found["session_id"]
-    require(path, list(table.columns), found, "user_id", "item_id", "timestamp")
+    needed: tuple[str, ...] = ("item_id", "timestamp")
+    if "anonymous_id" not in found:
+        needed = ("user_id", *needed)
+    require(path, list(table.columns), found, *needed, otherwise=_otherwise(found))
     with readable(path):
         rows = _read(table, found, now)
-    skipped = dict(rows["reason"].drop_nulls().value_counts(sort=True).iter_rows())
+    refused = (
+        rows.filter(pl.col("reason").is_not_null())
+        .group_by("reason")
+        .agg(n=pl.len(), first=pl.col("index").min() + 1)
+        .sort("n", "first", descending=[True, False])
+    )
+    skipped = dict(refused.select("reason", "n").iter_rows())
+    first = dict(refused.select("reason", "first").iter_rows())
     kept = rows.filter(pl.col("reason").is_null())
     if len(rows) and not len(kept):
         raise UnreadableFile(f"{path} has no row to use ({listed(skipped)})")
     kept = kept.sort("timestamp", maintain_order=True)
-    read = _coded(path, kept if limit is None else kept.head(limit), found, skipped, event_types)
+    wanted_rows = kept if limit is None else kept.head(limit)
+    read = _coded(path, wanted_rows, found, skipped, first, event_types)
     if "event" not in found and "type" in table.columns:
         read.warnings.append("column type isn't used; --map event=type takes it for the event")
     return read
+
+
+def _otherwise(found: Collection[str]) -> str:
+    """What a file may be that has ids of one kind and no times."""
+    if "timestamp" in found or ("user_id" in found) == ("item_id" in found):
+        return ""
+    kind = "items" if "item_id" in found else "users"
+    return f"; a file of {kind} goes in with `headwater import --{kind}`"
 
 
 def _read(table: Table, found: Mapping[str, str], now: float) -> pl.DataFrame:
@@ -181,6 +202,10 @@ def _read(table: Table, found: Mapping[str, str], now: float) -> pl.DataFrame:
         field: id_text(field, types[field], path) if field in found else nothing.cast(pl.String)
         for field in _IDS
     }
+    if "anonymous_id" in found:
+        # As on the wire: an event without a user may still be of somebody.
+        nobody = ANONYMOUS + id_text("anonymous_id", types["anonymous_id"], path)
+        parsed["user_id"] = pl.coalesce(parsed["user_id"], nobody)
     if "event" not in found:
         parsed["event"] = pl.lit("rating" if "value" in found else "view")
     parsed["timestamp"] = seconds("timestamp", types["timestamp"], path)
@@ -232,6 +257,7 @@ def _coded(
     rows: pl.DataFrame,
     found: dict[str, str],
     skipped: dict[str, int],
+    first_skipped: dict[str, int],
     event_types: Collection[str],
 ) -> Interactions:
     codes: dict[str, Ints] = {}
@@ -261,6 +287,7 @@ def _coded(
         index=rows["index"].to_numpy(writable=True),
         columns=found,
         skipped=skipped,
+        first_skipped=first_skipped,
         warnings=unknown,
     )
 

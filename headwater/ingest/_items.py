@@ -46,37 +46,57 @@ class WireItem(msgspec.Struct, forbid_unknown_fields=True):
     available: bool | None = None
 
 
-def decode_item(body: bytes, item_id: str | None) -> Item:
+def decode_item(
+    body: bytes, item_id: str | None, dimensions: Mapping[str, int] | None = None
+) -> Item:
     """One item.
 
     Args:
         body: UTF-8 JSON, one object.
         item_id: the id of the path; the body may repeat it.
+        dimensions: of the vectors that other items have, by name.
 
     Raises:
         InvalidInput: names the field at fault.
     """
-    return checked_item(decode(single(body, "item"), WireItem, "item"), item_id)
+    return checked_item(
+        decode(single(body, "item"), WireItem, "item"), item_id, dict(dimensions or {})
+    )
 
 
-def decode_items(body: bytes, *, max_items: int) -> list[Item | Refused]:
+def decode_items(
+    body: bytes, *, max_items: int, dimensions: Mapping[str, int] | None = None
+) -> list[Item | Refused]:
     """Many items, in order: a JSON array of them, or a line each (JSONL).
+
+    Args:
+        body: UTF-8.
+        max_items: the most elements of one body.
+        dimensions: of the vectors that other items have, by name; the first vector of any other
+            name says for those behind it.
 
     Raises:
         TooLarge: more than ``max_items``.
         InvalidInput: the body is neither; a line that isn't JSON spoils only itself.
     """
     items: list[Item | Refused] = []
+    known = dict(dimensions or {})
     for raw in lines(body, max_items, "items"):
         try:
-            items.append(checked_item(decode(raw, WireItem, "item"), None))
+            items.append(checked_item(decode(raw, WireItem, "item"), None, known))
         except InvalidInput as error:
             items.append(Refused(error.field, error.reason, bytes(raw)))
     return items
 
 
-def checked_item(sent: WireItem, item_id: str | None) -> Item:
-    """The item within its limits; ``InvalidInput`` names the field that isn't."""
+def checked_item(sent: WireItem, item_id: str | None, dimensions: dict[str, int]) -> Item:
+    """The item within its limits; ``InvalidInput`` names the field that isn't.
+
+    Args:
+        sent: as it came.
+        item_id: the id of the path, if there is one.
+        dimensions: of vectors, by name; the item's own are added.
+    """
     own = None if sent.item_id is None else identifier(sent.item_id, "item_id")
     known = own if item_id is None else identifier(item_id, "item_id")
     if known is None:
@@ -93,7 +113,7 @@ def checked_item(sent: WireItem, item_id: str | None) -> Item:
         price=sent.price,
         text=text(sent.text, "text", MAX_TEXT_LENGTH),
         attributes=checked_attributes(sent.attributes or {}),
-        vectors=_vectors(sent.vectors or {}),
+        vectors=_vectors(sent.vectors or {}, dimensions),
         published_at=(
             None if sent.published_at is None else seconds(sent.published_at, "published_at")
         ),
@@ -138,7 +158,7 @@ def checked_attributes(
     return attributes
 
 
-def _vectors(sent: Mapping[str, list[float]]) -> dict[str, list[float]]:
+def _vectors(sent: Mapping[str, list[float]], dimensions: dict[str, int]) -> dict[str, list[float]]:
     if len(sent) > MAX_VECTORS:
         raise InvalidInput("vectors", f"holds more than {MAX_VECTORS} names")
     for name, vector in sent.items():
@@ -148,4 +168,11 @@ def _vectors(sent: Mapping[str, list[float]]) -> dict[str, list[float]]:
         # They are computed on in single precision, where a larger number is infinite.
         if not all(abs(number) <= _MAX_FLOAT32 for number in vector):
             raise InvalidInput("vectors", "holds a number that isn't finite in single precision")
+        if len(vector) != (known := dimensions.get(name, len(vector))):
+            raise InvalidInput(
+                "vectors",
+                f"{name} has {len(vector)} numbers, and {known} in the items before; vectors of "
+                "another kind need another name",
+            )
+    dimensions.update((name, len(vector)) for name, vector in sent.items())
     return dict(sent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -13,13 +14,19 @@ from headwater.ingest._users import WireUser, checked_user
 from headwater.types import Item, User
 
 
-def patch_item(body: bytes, item: Item) -> Item:
+def patch_item(body: bytes, item: Item, dimensions: Mapping[str, int] | None = None) -> Item:
     """The item with the fields of the body over its own; null removes a field, or a name in one.
+
+    Args:
+        body: UTF-8 JSON.
+        item: what is known of it.
+        dimensions: of the vectors that items have, by name.
 
     Raises:
         InvalidInput: the body is no JSON object, or names the field at fault.
     """
-    return checked_item(convert(_merged(body, item, WireItem), WireItem, "item"), item.item_id)
+    sent = convert(_merged(body, item, WireItem), WireItem, "item")
+    return checked_item(sent, item.item_id, dict(dimensions or {}))
 
 
 def patch_user(body: bytes, user: User) -> User:

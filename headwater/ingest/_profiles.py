@@ -21,10 +21,13 @@ _FIELDS: dict[str, tuple[str, ...]] = {"user_id": ("userId",)}
 
 @dataclass
 class Users:
-    """The users of a file in its order, and how many rows couldn't be used, by reason."""
+    """The users of a file in its order; by reason, how many rows couldn't be used, and which was
+    the first of these, from 1.
+    """
 
     users: list[User]
     skipped: dict[str, int]
+    first_skipped: dict[str, int]
 
     def __iter__(self) -> Iterator[User]:
         return iter(self.users)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import gzip
+import re
+import shlex
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -151,7 +153,8 @@ def open_table(path: Path, wanted: Sequence[str]) -> Table:
 def readable(path: Path) -> Iterator[None]:
     """Turns what may go wrong while reading into ``UnreadableFile``, with the file's name."""
     if not path.is_file():
-        raise UnreadableFile(f"there is no file {path}")
+        folder = "; it is a folder" if path.is_dir() else ""
+        raise UnreadableFile(f"there is no file {path}{folder}")
     try:
         yield
     except _BROKEN as error:
@@ -213,15 +216,52 @@ def assign(
     return found
 
 
-def require(path: Path, columns: Sequence[str], found: Mapping[str, object], *fields: str) -> None:
-    """Raises ``UnreadableFile`` with the ``--map`` that would help when a field has no column."""
+def require(
+    path: Path,
+    columns: Sequence[str],
+    found: Mapping[str, object],
+    *fields: str,
+    otherwise: str = "",
+) -> None:
+    """Raises ``UnreadableFile`` with what would help when a field has no column.
+
+    Args:
+        path: for messages.
+        columns: the file's.
+        found: the fields that have one.
+        fields: those that are needed.
+        otherwise: what else the file may be, where no column looks like a missing field.
+    """
     missing = [field for field in fields if field not in found]
-    if missing:
-        options = " ".join(f"--map {field}={_likely(field, columns)}" for field in missing)
+    if not missing:
+        return
+    if not columns and is_json_lines(path):
+        raise UnreadableFile(f"{path} has no line that is a JSON object; JSONL has one on each")
+    no_column = f"{path} has no column {' and no column '.join(missing)}; "
+    if len(columns) == 1 and (other := _OTHER_SEPARATORS.search(columns[0])):
         raise UnreadableFile(
-            f"{path} has no column {' and no column '.join(missing)}; "
-            f"columns: {', '.join(columns) or 'none'}; say which one it is with {options}"
+            f"{no_column}its first line is {columns[0]!r}: a {suffix(path)} file has its columns "
+            f"separated by {_SEPARATOR_NAMES[_SEPARATORS[suffix(path)]]}, not by {other[0]!r}"
         )
+    likely = [_likely(field, columns) for field in missing]
+    options = " ".join(
+        f"--map {shlex.quote(f'{field}={column}')}"
+        for field, column in zip(missing, likely, strict=True)
+    )
+    unlike = set(likely) == {_COLUMN}
+    headless = unlike and suffix(path) in _SEPARATORS
+    options += otherwise if unlike else ""
+    raise UnreadableFile(
+        f"{no_column}columns{' by its first line' if headless else ''}: "
+        f"{', '.join(columns) or 'none'}; say which one it is with {options}"
+    )
+
+
+_COLUMN = "COLUMN"
+"""Stands in a remedy for a column that nothing is known of."""
+
+_SEPARATOR_NAMES = {",": "commas", "\t": "tabs"}
+_OTHER_SEPARATORS = re.compile("[,;|\t]")
 
 
 def _likely(field: str, columns: Sequence[str]) -> str:
@@ -229,7 +269,7 @@ def _likely(field: str, columns: Sequence[str]) -> str:
         for column in columns:
             if word in column.lower():
                 return column
-    return "COLUMN"
+    return _COLUMN
 
 
 def listed(skipped: Mapping[str, int]) -> str:

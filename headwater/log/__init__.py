@@ -25,6 +25,11 @@ MAX_AHEAD = 300.0
 """An event's timestamp may be this many seconds ahead of the server's clock. Its stream time is
 then earlier than its timestamp, by so much at most."""
 
+NO_TIME = 0.0
+"""Own time of an entry that isn't an event: it must not move the stream time, or a catalogue that
+goes in before its history would turn all of that history into now. It is the stream time of what
+stands before the first event."""
+
 
 class StoredUpdate(msgspec.Struct, frozen=True):
     """An encoded update as the log keeps it.

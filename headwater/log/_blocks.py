@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.errors import LogError
+from headwater.log import NO_TIME
 from headwater.log._entries import (
-    NO_TIME,
     PROMOTIONS,
     ROLLBACKS,
     check,

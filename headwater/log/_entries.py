@@ -17,11 +17,6 @@ caller's stack: without a limit, an event that one thread could store would stop
 DEAD_LETTERS_KEPT = 100_000
 """Newest dead letters that are kept: a client that only sends garbage must not fill the disk."""
 
-NO_TIME = 0.0
-"""Own time of an entry that isn't an event: it must not move the stream time, or a catalogue that
-goes in before its history would turn all of that history into now."""
-
-
 ROLLBACKS = "headwater/rollback"
 PROMOTIONS = "headwater/promotion"
 """Sources under which rollbacks and promotions stand in the index of event ids."""

@@ -11,10 +11,9 @@ from itertools import islice, takewhile
 import msgspec
 
 from headwater.errors import Dropped, Fenced, LogError
-from headwater.log import MAX_AHEAD, StoredUpdate
+from headwater.log import MAX_AHEAD, NO_TIME, StoredUpdate
 from headwater.log._entries import (
     DEAD_LETTERS_KEPT,
-    NO_TIME,
     PROMOTIONS,
     ROLLBACKS,
     check,

@@ -28,8 +28,12 @@ class History:
         self.versions = Versions(folder / VERSIONS)
 
     def write(self, state: State, manifest: Manifest, evaluator: Evaluator) -> Path:
-        """Writes a snapshot and records it as the live version, with its newest metrics."""
+        """Writes a snapshot and records it as the live version, with its newest metrics; of an
+        interim one nothing is recorded.
+        """
         path = self.snapshots.write(state, manifest)
+        if manifest.interim:
+            return path
         newest = evaluator.metrics("newest")
         self.versions.add(
             Version(

@@ -11,7 +11,17 @@ import msgspec
 import structlog
 
 from headwater.config import Config, overridden
-from headwater.deploy import PAUSED, Manifest, Shape, check, decode, digest, encode, state_digest
+from headwater.deploy import (
+    PAUSED,
+    Manifest,
+    Shape,
+    check,
+    decode,
+    digest,
+    encode,
+    needed_after,
+    state_digest,
+)
 from headwater.errors import Dropped, GuardTripped, UpdateError
 from headwater.evaluate import Outcomes, ndcg_gains
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
@@ -40,6 +50,13 @@ from headwater.types import (
 
 _BY = "headwater"
 """Who orders a rollback where nobody did."""
+
+MOST_LOGGED = 250_000_000
+SNAPSHOTS_LOGGED = 2.0
+"""Bytes of updates after which an interim snapshot makes those before it needless, and the same as
+a multiple of a snapshot's; the larger counts. Every update brings the dense weights: where events
+come one by one each takes half a megabyte (with 10,000 items), and those between two versions ten
+gigabytes."""
 
 log = structlog.get_logger()
 
@@ -90,6 +107,8 @@ class Learner:
         self._reception = Reception()
         self._reported_damage: set[str] = set()
         self._told = 0  # offset of the newest change of the stream that was told
+        self._logged = 0  # bytes of updates since the newest snapshot
+        self._snapshot_bytes = 0  # of the newest that was written
         self.epoch = 1
         self.version = 1
         self.lineage = Lineage()
@@ -247,6 +266,11 @@ class Learner:
         self._append(update)
         if self._history and self._snapshot_due():
             self.snapshot()
+        elif self._history and self._logged > self._most_logged:
+            self._logged = 0
+            self.publish(whole=True)
+            self._write_snapshot(self._history, interim=True)
+            self._prune(self._history)
 
     @property
     def _drained(self) -> bool:
@@ -256,6 +280,10 @@ class Learner:
         waited = (time.monotonic() - self._dense_at) * 1000.0
         return self._drained or waited >= self.config.train.publish_dense_milliseconds
 
+    @property
+    def _most_logged(self) -> float:
+        return max(MOST_LOGGED, SNAPSHOTS_LOGGED * self._snapshot_bytes)
+
     def _snapshot_due(self) -> bool:
         if self.trained_through - self._kept >= self.config.deploy.snapshot_events:
             return True
@@ -264,6 +292,7 @@ class Learner:
 
     def _append(self, update: Update) -> None:
         payload = encode(update)
+        self._logged += len(payload)
         self._updates.append(
             StoredUpdate(
                 epoch=update.epoch,
@@ -287,9 +316,7 @@ class Learner:
         # Who starts from the snapshot and who has followed are to have the same weights.
         self.publish(whole=True)
         path = self._write_snapshot(self._history)
-        kept = self._history.snapshots.prune()
-        self._updates.drop(kept[0].sequence if kept else 0)
-        self._retention.aim(kept, self._time)
+        self._retention.aim(self._prune(self._history), self._time)
         return path
 
     def begin_epoch(self, reason: str) -> Path:
@@ -303,8 +330,7 @@ class Learner:
             raise ValueError("a learner without a snapshot folder begins no epoch")
         check(self._update(), self.config.deploy)
         self._open_epoch(reason)
-        kept = self._history.snapshots.prune()
-        self._updates.drop(kept[0].sequence if kept else 0)
+        self._prune(self._history)
         return self._history.snapshots.paths()[-1]
 
     def retain(self) -> None:
@@ -326,9 +352,16 @@ class Learner:
         self._open_epoch("a user was erased")
         return True
 
-    def _write_snapshot(self, history: History) -> Path:
+    def _prune(self, history: History) -> list[Manifest]:
+        """Drops what newer snapshots make needless; the versions that are kept, oldest first."""
+        kept = history.snapshots.prune()
+        self._updates.drop(needed_after(kept))
+        return [one for one in kept if not one.interim]
+
+    def _write_snapshot(self, history: History, *, interim: bool = False) -> Path:
         self._updates.sync()
-        self._kept = self.trained_through
+        if not interim:
+            self._kept = self.trained_through
         manifest = Manifest(
             epoch=self.epoch,
             version=self.version,
@@ -337,8 +370,11 @@ class Learner:
             shape=self.fold.shape,
             created_at=time.time(),
             lineage=self.lineage,
+            interim=interim,
         )
-        return history.write(self.state(), manifest, self.stages.evaluator)
+        path = history.write(self.state(), manifest, self.stages.evaluator)
+        self._logged, self._snapshot_bytes = 0, path.stat().st_size
+        return path
 
     def _answer_alarm(self, since: int) -> None:
         """Returns to the newest version of before ``since``, unless that was just tried."""

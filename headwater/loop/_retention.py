@@ -10,7 +10,7 @@ import structlog
 
 from headwater.config import DAY, Config
 from headwater.deploy import Manifest
-from headwater.log import MAX_AHEAD, EventsLog
+from headwater.log import MAX_AHEAD, NO_TIME, EventsLog
 
 _ALWAYS_KEPT = 2 * MAX_AHEAD
 """Seconds of stream time that are kept whatever the size. The log refuses events that are less than
@@ -82,9 +82,13 @@ class Retention:
             self._through = 0
 
     def _before(self, time: float) -> int:
-        """Offset of the newest entry whose stream time is before ``time``; the start if none is."""
+        """Offset of the newest entry whose stream time is before ``time``; the start if none is.
+
+        A catalogue that was set before the first event is as old as that event.
+        """
         start, end = self._events.start(), self._events.end()
-        return start + bisect_left(range(start + 1, end + 1), time, key=self._time)
+        found = start + bisect_left(range(start + 1, end + 1), time, key=self._time)
+        return start if found > start and self._time(found) == NO_TIME else found
 
     def _time(self, offset: int) -> float:
         return self._events.read(offset - 1, 1)[0].stream_time

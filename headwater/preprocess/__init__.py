@@ -207,6 +207,10 @@ class Preprocessor:
         """The item as the catalogue has it."""
         return self.catalogue.get(self.items.find(item_id))
 
+    def dimensions(self) -> dict[str, int]:
+        """The dimension of the vectors of each name that an item of the catalogue has."""
+        return self.catalogue.dimensions()
+
     def user(self, user_id: str) -> User | None:
         """The user as it was last set; ``None`` for one that only events name."""
         return self.profiles.get(self.users.find(user_id))
@@ -284,9 +288,10 @@ class Preprocessor:
         entry = record.entry
         if isinstance(entry, Item):
             row = self.items.row(entry.item_id)
-            self.catalogue.put(row, entry)
+            item = self.catalogue.fitted(entry)
+            self.catalogue.put(row, item)
             said.items.append((row, record.offset, record.stream_time))
-            tokens = tokens_of(entry, self._tokens_per_item)
+            tokens = tokens_of(item, self._tokens_per_item)
             said.described.append((row, [self.tokens.row(token) for token in tokens]))
         elif isinstance(entry, ItemRemoval):
             row = self.items.row(entry.item_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterator
 from typing import Generic, TypeVar
 
@@ -96,23 +97,47 @@ class Catalogue(_Newest[Item]):
     def __init__(self) -> None:
         super().__init__()
         self._withheld: set[int] = set()
+        self._vectors: dict[str, Counter[int]] = {}  # name -> dimension -> items that have it
 
     def put(self, row: int, entry: Item) -> None:
+        self._count_vectors(self.get(row), -1)
         super().put(row, entry)
+        self._count_vectors(entry, 1)
         if entry.available:
             self._withheld.discard(row)
         else:
             self._withheld.add(row)
 
     def remove(self, row: int) -> None:
+        self._count_vectors(self.get(row), -1)
         super().remove(row)
         self._withheld.add(row)
+
+    def dimensions(self) -> dict[str, int]:
+        """The dimension of the vectors of each name, while an item has one."""
+        return {name: next(iter(sizes)) for name, sizes in self._vectors.items()}
+
+    def fitted(self, entry: Item) -> Item:
+        """The item without vectors of another dimension than those of their name have here.
+
+        They can't be compared; what comes over HTTP is refused for it, but files know nothing
+        of the catalogue.
+        """
+        fitting = {
+            name: vector
+            for name, vector in entry.vectors.items()
+            if len(vector) in self._vectors.get(name, (len(vector),))
+        }
+        if len(fitting) == len(entry.vectors):
+            return entry
+        return msgspec.structs.replace(entry, vectors=fitting)
 
     def is_removed(self, row: int) -> bool:
         return row in self._withheld and row not in self._newest
 
     def forget(self, row: int) -> None:
         """Leaves nothing of the row, not even that it must not be served."""
+        self._count_vectors(self.get(row), -1)
         super().remove(row)
         self._withheld.discard(row)
 
@@ -137,6 +162,18 @@ class Catalogue(_Newest[Item]):
     def load(self, state: State) -> None:
         super().load(state)
         self._withheld = {int(row) for row in state["withheld"]}
+        self._vectors = {}
+        for item in self:
+            self._count_vectors(item, 1)
+
+    def _count_vectors(self, item: Item | None, by: int) -> None:
+        for name, vector in item.vectors.items() if item else ():
+            sizes = self._vectors.setdefault(name, Counter())
+            sizes[len(vector)] += by
+            if not sizes[len(vector)]:
+                del sizes[len(vector)]
+            if not sizes:
+                del self._vectors[name]
 
 
 def _among(rows: Ints, known: Container[int]) -> Flags:

@@ -37,7 +37,12 @@ class Webhook:
             alert = self._waiting.get()
             try:
                 httpx.post(self._url, json=alert, timeout=TIMEOUT_SECONDS).raise_for_status()
+            except httpx.HTTPStatusError as error:
+                # Not its own words, which hold the address.
+                _undelivered(alert, f"answered {error.response.status_code}")
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                structlog.get_logger().warning(
-                    "an alert wasn't delivered", alert=alert["alert"], reason=str(error)
-                )
+                _undelivered(alert, str(error) or type(error).__name__)
+
+
+def _undelivered(alert: Mapping[str, Any], reason: str) -> None:
+    structlog.get_logger().warning("an alert wasn't delivered", alert=alert["alert"], reason=reason)

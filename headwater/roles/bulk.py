@@ -26,6 +26,7 @@ from headwater.roles import _folder
 from headwater.types import DeadLetter, Entry
 
 if TYPE_CHECKING:
+    from headwater.ingest import Items, Users
     from headwater.loop import Backfilled, Progress
 
 CHUNK = 1_000
@@ -41,11 +42,18 @@ _TOO_OLD = (
 class Imported:
     """What became of the rows of a file."""
 
-    appended: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Rows that were appended, by what they are: an exported file tells that itself."""
     duplicate: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     """Rows that can't be used, by reason."""
+    first_skipped: dict[str, int] = field(default_factory=dict)
+    """Which of them is the first in the file, from 1; not where the log refused it."""
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def appended(self) -> int:
+        return self.kinds.total()
 
 
 def import_events(
@@ -74,6 +82,7 @@ def import_events(
     chunks = (rows.events(start, start + CHUNK) for start in range(0, len(rows), CHUNK))
     done = _append(chunks, len(rows), data, progress)
     done.skipped |= rows.skipped
+    done.first_skipped = rows.first_skipped
     done.warnings = rows.warnings
     return done
 
@@ -92,7 +101,7 @@ def import_items(
     if not mapping and is_exported(path):
         return _import_exported(path, data, config, progress)
     rows = read_items(path, mapping=mapping)
-    return _import_described(rows.items, rows.skipped, data, progress)
+    return _import_described(rows, rows.items, data, progress)
 
 
 def import_users(
@@ -109,18 +118,19 @@ def import_users(
     if not mapping and is_exported(path):
         return _import_exported(path, data, config, progress)
     rows = read_users(path, mapping=mapping)
-    return _import_described(rows.users, rows.skipped, data, progress)
+    return _import_described(rows, rows.users, data, progress)
 
 
 def _import_described(
+    rows: Items | Users,
     entries: Sequence[Entry],
-    skipped: dict[str, int],
     data: Path,
     progress: Callable[[int, int], None],
 ) -> Imported:
     chunks = (entries[start : start + CHUNK] for start in range(0, len(entries), CHUNK))
     done = _append(chunks, len(entries), data, progress)
-    done.skipped |= skipped
+    done.skipped |= rows.skipped
+    done.first_skipped = rows.first_skipped
     return done
 
 
@@ -129,11 +139,13 @@ def _import_exported(
 ) -> Imported:
     total = exported_rows(path)
     skipped: Counter[str] = Counter()
+    first: dict[str, int] = {}
 
     def good() -> Iterator[Entry]:
-        for one in read_exported(path, config.event_types):
+        for number, one in enumerate(read_exported(path, config.event_types), 1):
             if isinstance(one, InvalidInput):
                 skipped[str(one)] += 1
+                first.setdefault(str(one), number)
             else:
                 yield one
 
@@ -141,6 +153,7 @@ def _import_exported(
     chunks = iter(lambda: list(islice(entries, CHUNK)), [])
     done = _append(chunks, total, data, progress)
     done.skipped |= skipped
+    done.first_skipped = first
     return done
 
 
@@ -199,11 +212,13 @@ def _append(
     with closing(SqliteEventsLog(data / "events.db")) as log:
         for chunk in chunks:
             answers = log.append(chunk, time.time())
-            duplicate = sum(answer.duplicate for answer in answers)
-            refused = sum(answer.older_than is not None for answer in answers)
-            done.duplicate += duplicate
-            done.appended += len(answers) - duplicate - refused
-            too_old += refused
+            done.duplicate += sum(answer.duplicate for answer in answers)
+            too_old += sum(answer.older_than is not None for answer in answers)
+            done.kinds.update(
+                type(entry).__name__.lower()
+                for entry, answer in zip(chunk, answers, strict=True)
+                if not answer.duplicate and answer.older_than is None
+            )
             progress(done.appended + done.duplicate + too_old, total)
     if too_old:
         done.skipped[_TOO_OLD] = too_old

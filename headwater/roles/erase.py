@@ -38,7 +38,8 @@ Progress = Callable[[str, int, int], None]
 class Erased:
     """What there was of the users, and through which offset was learned again.
 
-    Events through ``start`` are no longer kept, so what was learned from them stays.
+    Events through ``start`` are no longer kept, so what was learned from them stays. ``unnamed``
+    are ids that no entry of the log names: misspelt, or erased before.
     """
 
     entries: int
@@ -47,6 +48,7 @@ class Erased:
     start: int
     trained_through: int
     epoch: int
+    unnamed: tuple[str, ...] = ()
 
 
 def erase(
@@ -74,7 +76,7 @@ def erase(
         logs = [path for name in _LOGS if (path := data / name).is_file()]
         for path in logs:
             claim(path)
-        entries, letters = _blank(user_ids, data, config, progress)
+        entries, letters, named = _blank(user_ids, data, config, progress)
         lists = 0
         if (data / _SERVED).is_file():
             with closing(ServedLog(data / _SERVED)) as served:
@@ -86,7 +88,8 @@ def erase(
         start, trained_through, epoch = _learn(user_ids, data, config, progress)
         # Again: only now that there are snapshots of the new epoch are the older updates gone.
         _scrub([data / _UPDATES], progress)
-    return Erased(entries, letters, lists, start, trained_through, epoch)
+    unnamed = tuple(user_id for user_id in user_ids if user_id not in named)
+    return Erased(entries, letters, lists, start, trained_through, epoch, unnamed)
 
 
 _EVENTS, _UPDATES, _SERVED = _LOGS = ("events.db", "updates.db", "served.db")
@@ -94,13 +97,14 @@ _EVENTS, _UPDATES, _SERVED = _LOGS = ("events.db", "updates.db", "served.db")
 
 def _blank(
     user_ids: Collection[str], data: Path, config: Config, progress: Progress
-) -> tuple[int, int]:
-    """Blanks the users' entries and deletes their dead letters: how many there were."""
+) -> tuple[int, int, set[str]]:
+    """Blanks the users' entries and deletes their dead letters: how many there were, and whose."""
     with (
         closing(SqliteEventsLog(data / _EVENTS)) as events,
         closing(SqliteUpdatesLog(data / _UPDATES)) as updates,
     ):
-        offsets = list(_offsets(events, user_ids, progress))
+        found = dict(_found(events, user_ids, progress))
+        offsets = list(found)
         if offsets and events.start() == 0:
             # Before the blanking: a state that had learned more than the log says would go
             # unnoticed. The newest update stays until there are newer ones: epochs go on from it.
@@ -110,16 +114,19 @@ def _blank(
         letters = [letter.number for letter in _letters(events) if _names(letter, user_ids)]
         for number in letters:
             events.settle(number)
-    return len(offsets), len(letters)
+    return len(offsets), len(letters), set(found.values())
 
 
-def _offsets(events: EventsLog, user_ids: Collection[str], progress: Progress) -> Iterator[int]:
+def _found(
+    events: EventsLog, user_ids: Collection[str], progress: Progress
+) -> Iterator[tuple[int, str]]:
+    """Offset and user of every entry of one of the users."""
     after, end = events.start(), events.end()
     while after < end:
         for record in events.read(after, _READ):
             after, entry = record.offset, record.entry
             if isinstance(entry, Event | User | UserRemoval) and entry.user_id in user_ids:
-                yield record.offset
+                yield record.offset, entry.user_id
         progress("searching the events log", after, end)
 
 
@@ -155,7 +162,7 @@ def _learn(
         closing(SqliteEventsLog(data / _EVENTS)) as events,
         closing(SqliteUpdatesLog(data / _UPDATES)) as updates,
     ):
-        learner = Learner(config, events, updates, data / "snapshots")
+        learner = Learner(_in_full(config), events, updates, data / "snapshots")
         while learner.step():
             learner.publish_due()
             progress("learning again", learner.trained_through, events.end())
@@ -168,6 +175,13 @@ def _learn(
             kept = Snapshots(data / "snapshots", keep=1).prune()
             updates.drop(kept[-1].sequence)
         return events.start(), learner.trained_through, learner.epoch
+
+
+def _in_full(config: Config) -> Config:
+    """The settings without the sampling under load: nobody waits for what is learned again."""
+    if config.train.pace != "load":
+        return config
+    return config.model_copy(update={"train": config.train.model_copy(update={"pace": "full"})})
 
 
 def _scrub(logs: Iterable[Path], progress: Progress) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -117,26 +118,30 @@ def test_the_page_puts_text_in_as_text() -> None:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
+def opened(url: str, folder: Path) -> str:
+    """The page as a browser has it once its script has run."""
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
+    done = subprocess.run(
+        [
+            str(CHROMIUM),
+            *options,
+            f"--user-data-dir={folder}",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            url,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the page with")
 def test_the_page_shows_history_and_list_in_a_browser(tmp_path: Path) -> None:
     with listening(filled()) as url:
-        done = subprocess.run(
-            [
-                str(CHROMIUM),
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                f"--user-data-dir={tmp_path}",
-                "--virtual-time-budget=5000",
-                "--dump-dom",
-                f"{url}/users/u",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-    page = done.stdout
+        page = opened(f"{url}/users/u", tmp_path)
     assert "<h1>User u</h1>" in page
     assert "The newest 2 of 2 events" in page
     assert "50.0 %" in page
@@ -147,6 +152,29 @@ def test_the_page_shows_history_and_list_in_a_browser(tmp_path: Path) -> None:
     assert "<title>Headwater: a user</title>" in page
     assert "<img" not in page
     assert "&lt;img src=x" in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the page with")
+@pytest.mark.parametrize(("status", "asked"), [(401, True), (403, True), (404, False)])
+def test_the_page_asks_for_another_key_where_one_may_not_see_it(
+    status: int, asked: bool, tmp_path: Path
+) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_page = self.path == "/users/u"
+            self.send_response(200 if is_page else status)
+            self.end_headers()
+            self.wfile.write(_explanation._PAGE if is_page else b'{"detail": "it takes admin"}')
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = opened(f"http://127.0.0.1:{server.server_port}/users/u", tmp_path)
+        server.shutdown()
+    assert ("<form>" in page) is asked
+    assert ('<form hidden="">' in page) is not asked
+    assert ("it takes admin" in page) is (status != 401)
 
 
 # --- the command ---------------------------------------------------------------------------------

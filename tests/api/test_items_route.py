@@ -119,9 +119,28 @@ def test_a_large_body_is_decoded_alike(served: Served, client: TestClient[Litest
     assert [result["offset"] for result in answer["results"]] == list(range(1, 21))
 
 
+def test_a_vector_of_another_dimension_is_refused(
+    served: Served, client: TestClient[Litestar]
+) -> None:
+    three, two = {"vectors": {"image": [1, 2, 3]}}, {"vectors": {"image": [1, 2]}}
+    assert client.put("/v1/items/a", json=three).status_code == 200
+    assert client.put("/v1/items/b", json={"title": "B"}).status_code == 200
+    assert "another name" in is_problem(client.put("/v1/items/b", json=two), 422, "vectors")
+    is_problem(client.patch("/v1/items/b", json=two), 422, "vectors")
+    answer = client.post("/v1/items", json=[{"item_id": "c", **two}, {"item_id": "d", **three}])
+    assert [one["status"] for one in answer.json()["results"]] == ["rejected", "accepted"]
+    is_problem(client.post("/v1/dead-letters/1/resend"), 422, "vectors")
+    assert client.get("/v1/items/b").json()["item"]["vectors"] == {}
+    assert client.patch("/v1/items/b", json=three).status_code == 200
+    for item_id in "abd":
+        client.delete(f"/v1/items/{item_id}")
+    assert client.post("/v1/dead-letters/1/resend").status_code == 200
+
+
 def test_too_many_items_and_too_many_bytes_are_413(client: TestClient[Litestar]) -> None:
     is_problem(client.post("/v1/items", json=[{"item_id": 1}] * 21), 413, "body")
-    is_problem(client.post("/v1/items", content=b" " * 1_000_001), 413)
+    detail = is_problem(client.post("/v1/items", content=b" " * 1_000_001), 413)
+    assert "1,000,000 bytes (serve.max_body_bytes)" in detail
     is_problem(client.put("/v1/items/a", content=b" " * 1_000_001), 413)
 
 

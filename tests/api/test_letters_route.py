@@ -89,6 +89,18 @@ def test_a_letter_that_is_good_by_now_is_sent_as_it_came(
     assert record.received_at > 1_700_000_000.0
 
 
+def test_a_letter_that_was_cut_has_to_be_sent_whole(
+    served: Served, client: TestClient[Litestar]
+) -> None:
+    text = "x" * 90_000
+    client.post("/v1/items", json=[{"title": "A", "text": text}])
+    detail = is_problem(client.post("/v1/dead-letters/1/resend"), 400, "body")
+    assert "no more than 65,536 characters were kept" in detail
+    assert client.get("/v1/dead-letters/1").status_code == 200
+    whole = {"item_id": "a", "title": "A", "text": text}
+    assert client.post("/v1/dead-letters/1/resend", json=whole).json()["offset"] == 1
+
+
 def test_a_letter_that_may_have_been_counted_stays(
     served: Served, client: TestClient[Litestar]
 ) -> None:

@@ -45,7 +45,7 @@ STATUSES = {
     "livez": {"200", "500", "503"},
     "readyz": {"200", "500", "503"},
     "status": {"200", "500", "503"},
-    "quality": {"200", "500"},
+    "quality": {"200", "500", "503"},
     "settings": {"200", "500", "503"},
     "list_challengers": {"200", "500", "503"},
     "add_challenger": {"201", "400", "413", "422", "500", "503"},
@@ -172,6 +172,10 @@ def test_bodies_are_described_by_what_decodes_them(document: dict[str, Any]) -> 
         assert body is not None
         assert body["required"] == (operation["operationId"] not in OPTIONAL)
         assert {ref.split("/")[-1] for ref in refs(body)} == wanted
+    for many, id_field in (("/v1/items", "item_id"), ("/v1/users", "user_id")):
+        content = document["paths"][many]["post"]["requestBody"]["content"]
+        element = content["application/json"]["schema"]["items"]
+        assert element["allOf"][1]["required"] == [id_field]
     event = document["components"]["schemas"]["WireEvent"]
     assert event["required"] == ["type"]
     assert event["additionalProperties"] is False

@@ -19,7 +19,7 @@ from tests.api.serving import Served, is_problem, make, until, view
 
 KEY = "a-key-that-is-long-enough"
 
-REPORT = {
+REPORT: dict[str, Any] = {
     "trained_through": 3,
     "events_per_second": 812.5,
     "update_bytes": 4096,
@@ -29,6 +29,7 @@ REPORT = {
     "metrics": msgspec.to_builtins(
         [
             Metrics("newest", "all", {"mixture.ndcg@10": Metric(0.25, 0.2, 0.3, 400)}),
+            Metrics("newest", "satisfaction", {"positive_share": Metric(0.75, 0.7, 0.8, 90)}),
             Metrics("newest", "history:0", {"mixture.ndcg@10": Metric(0.1, 0.0, 0.2, 40)}),
         ]
     ),
@@ -129,6 +130,13 @@ def test_status_counts_clicks_by_version(served: Served, client: TestClient[Lite
     assert found["headwater_served_total", "version=1"] == 4.0
     assert found["headwater_clicked_total", "by=id", "version=1"] == 1.0
     assert found["headwater_clicked_total", "by=window", "version=1"] == 0.0
+    place = ("metric=click_through", "segment=satisfaction", "window=newest")
+    assert found["headwater_metric", *place] == 0.25
+    *quality, satisfaction = client.get("/v1/metrics").json()["metrics"]
+    assert quality == [one for one in REPORT["metrics"] if one["segment"] != "satisfaction"]
+    assert satisfaction["segment"] == "satisfaction"
+    assert satisfaction["values"]["positive_share"]["value"] == 0.75
+    assert satisfaction["values"]["click_through"] == row["rate"]
 
 
 def test_quality_is_the_trainers_report(client: TestClient[Litestar]) -> None:

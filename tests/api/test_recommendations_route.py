@@ -158,6 +158,22 @@ def test_a_bad_parameter_is_named(
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("n=ten", "n must be an integer"),
+        ("min_offset=-1", "min_offset must be 0 or more"),
+        ("min_offset=soon", "min_offset must be an integer"),
+        ("exclude=", "exclude is empty"),
+    ],
+)
+def test_what_a_parameter_must_be_is_said_in_our_words(
+    query: str, said: str, client: TestClient[Litestar]
+) -> None:
+    response = client.get(f"/v1/users/u/recommendations?{query}")
+    assert is_problem(response, 400, query.partition("=")[0]) == said
+
+
 def test_n_is_bounded_by_the_configuration() -> None:
     with make(Config(recommend=Recommend(max_n=3))).client() as client:
         assert client.get("/v1/users/u/recommendations?n=3").status_code == 200

@@ -214,6 +214,18 @@ def test_a_file_without_a_row_to_use_says_why(tmp_path: Path):
         read({"item_id": ["", None]}, tmp_path)
 
 
+def test_a_vector_of_another_dimension_is_skipped_with_its_row(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        '{"item_id": 1, "image": [1, 2, 3]}\n{"item_id": 2, "image": [1, 2]}\n'
+        '{"item_id": 3, "image": [4, 5, 6]}\n'
+    )
+    found = read_items(path)
+    assert [item.item_id for item in found] == ["1", "3"]
+    ((reason, count),) = found.skipped.items()
+    assert (count, reason.partition(",")[0]) == (1, "vectors image has 2 numbers")
+
+
 def test_a_mapping_moves_columns(tmp_path: Path):
     columns = {"sku": [1], "genres": ["a"], "department": ["b|c"], "name": ["Kettle"]}
     mapping = {"item_id": "sku", "categories": "department", "title": "name"}

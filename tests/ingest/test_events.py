@@ -134,6 +134,8 @@ def test_every_field_arrives():
         ({"context": {"big": 2**63}}, "context", "64 bits"),
         ({"usr_id": "ann"}, "usr_id", "did you mean user_id?"),
         ({"zzz": 1}, "zzz", "known are type, event_id"),
+        ({"event": "view"}, "event", "did you mean type?"),
+        ({"rating": 4}, "rating", "did you mean value?"),
     ],
 )
 def test_refusals_name_the_field(fields: dict[str, Any], field: str, reason: str):
@@ -205,6 +207,19 @@ def test_a_body_that_is_no_json_object_or_array_is_one_error(body: bytes):
     with pytest.raises(InvalidInput) as caught:
         read(body)
     assert caught.value.field == "body"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b" ", "is empty"),
+        (b'{"type": "view"}\n{"type": "view"}', "send several as a list"),
+        (b"type=view", "is not JSON"),
+    ],
+)
+def test_a_body_that_is_no_json_is_told_what_to_be(body: bytes, said: str):
+    with pytest.raises(InvalidInput, match=said):
+        read(body)
 
 
 def test_too_many_elements_are_an_error_of_their_own():

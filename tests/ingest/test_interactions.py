@@ -262,6 +262,7 @@ def test_rows_that_cant_be_used_are_counted_by_reason(tmp_path: Path):
     for name in ("a.parquet", "a.csv", "a.jsonl"):
         rows = read(frame, tmp_path, name)
         assert rows.skipped == dict.fromkeys(bad, 1)
+        assert list(rows.first_skipped.items()) == [(why, n) for n, why in enumerate(bad, 2)]
         assert rows.index.tolist() == [0, len(lines) - 1]
 
 
@@ -289,6 +290,24 @@ def test_aliases_and_the_type_of_rows_without_an_event(tmp_path: Path, name: str
     assert read(both, tmp_path, name).events()[0].value == 5.0
     mapped = read(both, tmp_path, name, mapping={"value": "rating"})
     assert mapped.events()[0].value == 4.0
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_rows_without_a_user_may_have_an_anonymous_id(tmp_path: Path, name: str):
+    columns = {
+        "user_id": ["ann", None, None],
+        "anonymous_id": [None, "7", None],
+        "item_id": [1, 2, 3],
+        "timestamp": [1, 2, 3],
+    }
+    rows = read(columns, tmp_path, name)
+    assert [(one.user_id, one.anonymous) for one in rows.events()] == [
+        ("ann", False),
+        ("anon:7", True),
+    ]
+    assert rows.skipped == {"user_id is missing": 1}
+    del columns["user_id"]
+    assert ids(read(columns, tmp_path, name)) == [("anon:7", "2")]
 
 
 def test_a_stream_of_sessions_has_a_user_for_each(tmp_path: Path):
@@ -373,8 +392,9 @@ def test_other_fields_of_json_may_hold_anything(tmp_path: Path):
         ("a.csv", b'user_id,item_id,timestamp\n1,2,"3\n', "no row to use"),
         ("a.csv", b"user_id,item_id,timestamp\n1,2,3,4\n", "no row to use"),
         ("a.csv", b"user_id,item_id,timestamp\n\xff,2,3\n", "no row to use"),
-        ("a.jsonl", b'{"user_id": 1', "has no column"),
-        ("a.jsonl", b"[1]\n", "has no column"),
+        ("a.jsonl", b'{"user_id": 1', "no line that is a JSON object"),
+        ("a.jsonl", b"[1]\n", "no line that is a JSON object"),
+        ("a.jsonl", b'{"user_id": 1}\n', "has no column"),
         ("a.txt", b"user_id,item_id,timestamp\n1,2,3\n", "told by the extension"),
         ("noextension", b"", "told by the extension"),
     ],

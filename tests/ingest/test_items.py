@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from headwater.config import Config, Recommend
 from headwater.errors import InvalidInput, TooLarge
-from headwater.ingest import Refused, build_request, decode_item, decode_items, decode_request
+from headwater.ingest import (
+    Refused,
+    build_request,
+    decode_item,
+    decode_items,
+    decode_request,
+    patch_item,
+)
 from headwater.types import Item, Request
 
 CONFIG = Config()
@@ -91,6 +98,7 @@ def test_old_and_coming_items_have_a_time_of_publication():
         ({"published_at": "soon"}, "published_at", "is not a time"),
         ({"available": 1}, "available", "must be true or false"),
         ({"titel": "Kettle"}, "titel", "did you mean title?"),
+        ({"genres": ["Drama"]}, "genres", "did you mean categories?"),
     ],
 )
 def test_refusals_name_the_field(fields: dict[str, Any], field: str, reason: str):
@@ -123,6 +131,29 @@ def test_too_many_items_are_an_error_of_their_own():
     assert decode_items(b"[]", max_items=0) == []
     with pytest.raises(TooLarge, match="at most 1"):
         decode_items(b'{"item_id": 1}\n{"item_id": 2}', max_items=1)
+
+
+def test_vectors_of_a_name_have_one_dimension():
+    body = json.dumps(
+        [
+            {"item_id": 1, "vectors": {"image": [1, 2], "sound": [1, 2, 3]}},
+            {"item_id": 2, "vectors": {"image": [1, 2, 3]}},
+            {"item_id": 3, "vectors": {"sound": [1, 2]}},
+            {"item_id": 4, "vectors": {"image": [3, 4], "word": [1]}},
+        ]
+    ).encode()
+    first, image, sound, last = decode_items(body, max_items=4)
+    assert (type(first), type(last)) == (Item, Item)
+    for refused, name in ((image, "image"), (sound, "sound")):
+        assert isinstance(refused, Refused)
+        assert refused.field == "vectors"
+        assert refused.reason.startswith(f"{name} has")
+    known = {"image": 2}
+    same, other = b'{"vectors": {"image": [0, 1]}}', b'{"vectors": {"image": [0]}}'
+    assert decode_item(same, "5", known).vectors == {"image": [0.0, 1.0]}
+    assert blame(lambda: decode_item(other, "5", known)).field == "vectors"
+    assert blame(lambda: patch_item(other, Item("5"), known)).field == "vectors"
+    assert known == {"image": 2}
 
 
 def test_one_item_is_not_a_list():

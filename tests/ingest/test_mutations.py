@@ -1,5 +1,5 @@
-"""Ten thousand broken inputs beside good ones: each bad one is refused with its field and reason,
-or is one that is good still; and the good ones beside it are all kept.
+"""Twenty thousand broken inputs beside good ones: each bad one is refused with its field and
+reason, or is one that is good still; and the good ones beside it are all kept.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from headwater.api._events import LETTER_CHARACTERS
 from headwater.config import Config
 from headwater.errors import InvalidInput
 from headwater.ingest import (
@@ -23,8 +24,10 @@ from headwater.ingest import (
     read_exported,
     read_interactions,
     read_items,
+    read_users,
 )
 from headwater.types import Event, Item, User
+from tests.api.serving import make
 
 NOW = 1_800_000_000.0
 CONFIG = Config()
@@ -102,6 +105,31 @@ def test_broken_elements_of_a_body(kind: str) -> None:
             assert one.field in {*good, "user_id", "anonymous_id", "type"}, row
 
 
+@pytest.mark.parametrize("kind", WIRES)
+def test_broken_elements_sent_over_http_are_dead_letters_beside_the_good_ones(kind: str) -> None:
+    good, noun, _ = WIRES[kind]
+    chance = random.Random(f"{kind} over http")
+    rows = [MUTATIONS[n % len(MUTATIONS)](good, chance) for n in range(200)]
+    fine = [{**good, f"{kind}_id": f"fine{n}"} for n in range(200)]
+    served = make()
+    with served.client() as client:
+        sent = [one for pair in zip(rows, fine, strict=True) for one in pair]
+        answer = client.post(f"/v1/{kind}s", json=sent).json()
+    of_fine, of_broken = answer["results"][1::2], answer["results"][::2]
+    assert {one["status"] for one in of_fine} == {"accepted"}
+    refused = [row for row, one in zip(rows, of_broken, strict=True) if one["status"] == "rejected"]
+    assert answer["rejected"] == len(refused) > 100
+    stored = {getattr(one.entry, f"{kind}_id") for one in served.events.read(0, 1_000)}
+    assert {f"fine{n}" for n in range(200)} <= stored
+    assert {type(one.entry) for one in served.events.read(0, 1_000)} == {noun}
+    letters = served.events.dead_letters(1_000)[::-1]
+    assert len(letters) == len(refused)
+    for letter, row in zip(letters, refused, strict=True):
+        assert letter.field
+        assert letter.reason
+        assert len(letter.body) == LETTER_CHARACTERS or json.loads(letter.body) == row
+
+
 GARBAGE = [b"", b"{", b"}", b'"', b",", b"\xff", b"\x00", b"[", b"\\", b"1e999", b"NaN"]
 
 
@@ -148,19 +176,29 @@ def mixed(line: Lines, rounds: int, seed: str, header: bytes = b"") -> bytes:
     return b"\n".join(lines) + b"\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "line", "header"),
-    [
-        ("a.jsonl", json_line, b""),
-        ("a.csv", csv_line, b"user_id,item_id,timestamp,value"),
-        ("a.inter", lambda n: csv_line(n).replace(b",", b"\t"),
-         b"user_id:token\titem_id:token\ttimestamp:float\tvalue:float"),
-    ],
-)  # fmt: skip
-def test_broken_lines_of_a_file_of_interactions(
-    name: str, line: Lines, header: bytes, tmp_path: Path
-) -> None:
+def formatted(text: str) -> Lines:
+    """Lines of a format: ``text`` with the line's number in it."""
+    return lambda n: text.format(n=n, time=1_000_000 + n).encode()
+
+
+INTERACTIONS: dict[str, tuple[Lines, bytes]] = {
+    "a.jsonl": (json_line, b""),
+    "a.csv": (csv_line, b"user_id,item_id,timestamp,value"),
+    "a.inter": (
+        formatted("u{n}\tgood{n}\t{time}\t2.5"),
+        b"user_id:token\titem_id:token\ttimestamp:float\tvalue:float",
+    ),
+    "ratings.csv": (formatted("u{n},good{n},2.5,{time}"), b"userId,movieId,rating,timestamp"),
+    "ratings.dat": (formatted("u{n}::good{n}::2.5::{time}"), b""),
+    "u.data": (formatted("u{n}\tgood{n}\t2.5\t{time}"), b""),
+}
+
+
+@pytest.mark.parametrize("name", INTERACTIONS)
+def test_broken_lines_of_a_file_of_interactions(name: str, tmp_path: Path) -> None:
+    line, header = INTERACTIONS[name]
     rounds, at_once = 1_000, 20
+    refused = 0
     for start in range(0, rounds, at_once):
         path = tmp_path / name
         path.write_bytes(mixed(line, at_once, f"{name} {start}", header))
@@ -168,17 +206,37 @@ def test_broken_lines_of_a_file_of_interactions(
         kept = {found.item_ids[code] for code in found.item_codes}
         assert {f"good{n}" for n in range(at_once)} <= kept
         assert all(found.skipped)
-        # A garbled line may be two, or a part of one that was left open.
-        assert len(found) + sum(found.skipped.values()) >= at_once
+        assert len(found) + sum(found.skipped.values()) == 2 * at_once, "no line is lost"
+        refused += sum(found.skipped.values())
+    assert refused > rounds / 2
 
 
-def test_broken_lines_of_a_file_of_items(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(mixed(item_line, 1_000, "items"))
-    items = read_items(path)
-    assert {f"good{n}" for n in range(1_000)} <= {item.item_id for item in items}
-    assert len(items) + sum(items.skipped.values()) == 2_000
-    assert all(items.skipped)
+FLAGS = "|0" * 19
+DESCRIBED: dict[str, tuple[Lines, bytes]] = {
+    "a.jsonl": (item_line, b""),
+    "a.item": (formatted("good{n}\tA film\t2.5"), b"item_id:token\ttitle:token_seq\tprice:float"),
+    "movies.csv": (formatted("good{n},A film,Drama|War"), b"movieId,title,genres"),
+    "movies.dat": (formatted("good{n}::A film::Drama|War"), b""),
+    "u.item": (formatted(f"good{{n}}|A film|01-Jan-1995||http://x/{FLAGS}"), b""),
+    "people.jsonl": (lambda n: json.dumps({**USER, "user_id": f"good{n}"}).encode(), b""),
+    "a.user": (formatted("good{n}\t41\tM"), b"user_id:token\tage:float\tgender:token"),
+    "users.dat": (formatted("good{n}::M::41::10::02139"), b""),
+    "u.user": (formatted("good{n}|41|M|writer|02139"), b""),
+}
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_broken_lines_of_a_file_of_items_or_users(name: str, tmp_path: Path) -> None:
+    line, header = DESCRIBED[name]
+    path = tmp_path / name
+    path.write_bytes(mixed(line, 1_000, name, header))
+    of_users = "user" in name or name == "people.jsonl"
+    found: Any = read_users(path) if of_users else read_items(path)
+    ids = [one.user_id if of_users else one.item_id for one in found]
+    assert {f"good{n}" for n in range(1_000)} <= set(ids)
+    assert len(ids) + sum(found.skipped.values()) == 2_000, "no line is lost"
+    assert all(found.skipped)
+    assert sum(found.skipped.values()) > 50
 
 
 def test_broken_lines_of_an_export(tmp_path: Path) -> None:

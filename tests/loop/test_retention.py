@@ -15,7 +15,7 @@ from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.log.served import ServedLog
 from headwater.loop import Follower, Learner
 from headwater.loop._retention import Retention
-from headwater.types import Event, Item, Request, ServedList
+from headwater.types import Entry, Event, Item, Request, ServedList
 from tests.loop.streams import NOW, assert_equal, counted, events_log, small, views
 
 DAY_OF_VIEWS = 1440  # a view a minute
@@ -82,6 +82,18 @@ def test_what_is_younger_than_the_setting_stays(tmp_path: Path):
     settled(learner)
     # The newest snapshot saw 1,500 views; those of its last day are there.
     assert events.start() == 1500 - DAY_OF_VIEWS - 1
+
+
+def test_a_catalogue_set_before_the_first_event_is_as_old_as_that(tmp_path: Path):
+    films: list[Entry] = [Item(f"i{n}", f"Film {n}") for n in range(50)]
+    events = events_log([*films, *views(1300)])
+    learner, _ = learned(config(keep_days=1.0), events, tmp_path)
+    settled(learner)
+    assert events.start() == 0, "no view is a day old, and what was told before it neither"
+    events.append(views(600, start=1300), NOW)
+    learn(learner)
+    settled(learner)
+    assert events.start() > 50
 
 
 def test_the_last_minutes_stay_whatever_the_size(tmp_path: Path):

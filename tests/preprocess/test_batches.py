@@ -171,6 +171,35 @@ def test_changes_say_what_items_are_about_in_order_and_who_is_gone():
         assert [items[row] for row in changes.removed] == ["bare"]
 
 
+def test_a_vector_of_another_dimension_is_left_out_while_an_item_has_one_of_its_name():
+    preprocessor = Preprocessor(config())
+
+    def put(item_id: str, *, restart: bool = False, **vectors: int) -> set[str]:
+        """The names of the vectors that are kept of an item's, by dimension."""
+        nonlocal preprocessor
+        if restart:
+            other = Preprocessor(config())
+            other.load(preprocessor.state())
+            preprocessor = other
+        item = Item(item_id, vectors={name: [1.0] * size for name, size in vectors.items()})
+        _, changes = preprocessor.batch(records([item], [0.0]))
+        tokens = list(preprocessor.tokens)
+        (about,) = changes.tokens
+        kept = preprocessor.item(item_id)
+        assert kept is not None
+        assert {tokens[t].split(":")[1] for t in about if t >= 0} == set(kept.vectors)
+        return set(kept.vectors)
+
+    assert put("a", image=3, sound=2) == {"image", "sound"}
+    assert put("b", image=2, sound=2) == {"sound"}
+    assert put("a", image=2) == set()  # nobody has one any more ...
+    assert put("a", image=2) == {"image"}  # ... so that another one may be the first
+    assert put("c", restart=True, image=3, sound=2) == {"sound"}
+    assert preprocessor.dimensions() == {"image": 2, "sound": 2}
+    preprocessor.batch(records([ItemRemoval("a")], [0.0]))
+    assert preprocessor.dimensions() == {"sound": 2}
+
+
 def test_a_plain_model_without_an_order_of_ties_is_noticed():
     stream = views([("u", "a", 0.0), ("u", "b", 0.0), ("u", "b", 5.0)])
     assert said(Preprocessor(config(), grouped=True), stream) != Plain(config()).batch(stream)

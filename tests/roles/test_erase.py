@@ -36,7 +36,8 @@ from headwater.types import (
 from tests.loop.streams import NOW, events_log, learn_all, small, views
 
 GONE = "jürgen.müller-1@example.org"
-CONFIG = small(deploy={"snapshot_events": 200, "snapshots_kept": 2})
+CONFIG = small(deploy={"snapshot_events": 200, "snapshots_kept": 2}, train={"pace": "load"})
+IN_FULL = small(deploy={"snapshot_events": 200, "snapshots_kept": 2}, train={"pace": "full"})
 
 
 def entries(n: int = 700) -> list[Entry]:
@@ -118,6 +119,7 @@ def test_no_file_holds_the_user_any_more(tmp_path: Path) -> None:
     assert holding(data, GONE) == []
     assert holding(data, "müller") == holding(data, "example.org") == []
     assert (erased.entries, erased.lists, erased.start) == (len(places(entries())), 20, 0)
+    assert erased.unnamed == ()
     assert not list(data.glob("*-wal"))
     assert erased.letters == 4
     with logs(data) as (events, _):
@@ -134,7 +136,7 @@ def test_the_others_are_as_in_a_log_where_those_events_are_blank(tmp_path: Path)
     stream = entries()
     blank = events_log(stream)
     blank.blank(places(stream))
-    expected = Learner(CONFIG, blank, MemoryUpdatesLog(), None)
+    expected = Learner(IN_FULL, blank, MemoryUpdatesLog(), None)
     learn_all(expected)
     with logs(data) as (events, updates):
         assert [record.entry for record in events.read(0, 9999)] == [
@@ -142,6 +144,7 @@ def test_the_others_are_as_in_a_log_where_those_events_are_blank(tmp_path: Path)
         ]
         learner = Learner(CONFIG, events, updates, data / "snapshots")
         assert (learner.epoch, erased.epoch, erased.trained_through) == (2, 2, len(stream))
+        assert erased.unnamed == ("nobody",)
         assert learner.digest() == expected.digest()
         follower = Follower(CONFIG, events, updates, data / "snapshots")
         follower.catch_up()
@@ -226,7 +229,7 @@ def test_nothing_is_erased_under_a_running_system(tmp_path: Path) -> None:
 def test_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = Erased(entries=1200, letters=3, lists=4, start=5000, trained_through=9000, epoch=2)
+    done = Erased(1200, 3, 4, start=5000, trained_through=9000, epoch=2, unnamed=("b",))
     monkeypatch.setattr("headwater.roles.erase.erase", lambda *_: done)
     monkeypatch.setattr("headwater.roles.logs.configure", lambda _: None)
     monkeypatch.setattr(sys, "argv", ["headwater", "erase", "a", "b", "--data", str(tmp_path)])
@@ -236,3 +239,4 @@ def test_the_command(
     out = capsys.readouterr().out
     assert "1,200 entries blanked, 3 dead letters and 4 served lists deleted" in out
     assert "through offset 5,000" in out
+    assert "no entry of the log names b: is it written as in the events?" in out

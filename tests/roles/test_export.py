@@ -103,6 +103,7 @@ def test_a_bad_line_is_skipped_and_counted(data: Path, tmp_path: Path) -> None:
         "user_id is empty": 1,
         "entry must be one of event, item, user": 1,
     }
+    assert list(done.first_skipped.values()) == [1, 3, 5]
 
 
 @FORMATS
