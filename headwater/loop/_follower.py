@@ -248,6 +248,7 @@ class Follower:
         if found:
             state, manifest = found
             self.fold.load(state, manifest.offset)
+            tower.look_again()
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self.trained_through = manifest.sequence, manifest.offset
             self.gradient_through = int(state["gradient_through"])
