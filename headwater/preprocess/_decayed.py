@@ -114,7 +114,7 @@ def _place(table: Table, key: np.uint64, now: float, window: float) -> int:
         is_here = keys[first + w] == key and counts[first + w] > 0
         found = max(found, np.int64(w) if is_here else np.int64(-1))
     if found >= 0:
-        return first + found
+        return first + int(found)
     quietest, least = first, np.inf
     for place in range(first, first + _WAYS):
         if counts[place] == 0 or now - times[place] > _LAPSED * window:
@@ -134,4 +134,4 @@ def _place(table: Table, key: np.uint64, now: float, window: float) -> int:
 def _first(table: Table, key: np.uint64) -> int:
     # By way of int64: numba makes a float of an unsigned and a signed integer. The number of sets
     # is a power of two, for which no division is needed.
-    return (np.int64(key) & np.int64(len(table[0]) // _WAYS - 1)) * _WAYS
+    return int(np.int64(key) & np.int64(len(table[0]) // _WAYS - 1)) * _WAYS
