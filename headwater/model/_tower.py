@@ -24,8 +24,8 @@ _ROW_SCALE = 0.05
 _SWEPT = 16_384
 """Items whose bytes follow a step that changed tokens: 1.2 ms, a twentieth of the step."""
 
-_STEPS = 4
-"""Steps that an update stands for: it is published at most four times a second."""
+_STEPS = 2
+"""Steps that an update stands for: it is published at most ten times a second."""
 
 _AT_ONCE = 1_024
 """Vectors that are added up before their bytes are taken: they are still in the cache then."""
