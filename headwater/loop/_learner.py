@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ class Learner:
         self.config = self._configured = config
         self._events = events
         self._updates = updates
-        self._history = History(snapshots, config.deploy.snapshots_kept) if snapshots else None
+        self._versions = History(snapshots, config.deploy.snapshots_kept) if snapshots else None
+        self._writers = ThreadPoolExecutor(1, "snapshot")
+        self._writing: tuple[Future[Path], float] | None = None  # and the stream time it is of
         self._grouped = grouped
         self._anew = anew
         self._challengers = challengers
@@ -108,6 +111,12 @@ class Learner:
     def fold(self) -> Fold:
         """What both roles know of the events that were learned."""
         return self.stages.fold
+
+    @property
+    def _history(self) -> History | None:
+        """The snapshots and versions, once all that were begun are there."""
+        self._settle()
+        return self._versions
 
     @property
     def gradient_through(self) -> int:
@@ -200,7 +209,7 @@ class Learner:
 
     def _report_damage(self) -> None:
         """Alerts of snapshots that couldn't be used, once each: whoever listens comes late."""
-        damaged = self._history.snapshots.damaged if self._history else {}
+        damaged = self._versions.snapshots.damaged if self._versions else {}
         for name in damaged.keys() - self._reported_damage:
             self._reported_damage.add(name)
             self._alert("a snapshot is damaged", {"snapshot": name, "reason": damaged[name]})
@@ -211,10 +220,19 @@ class Learner:
             self.on_alert(what, numbers)
 
     def publish_due(self) -> None:
-        """Publishes unless micro-batches follow each other and the newest is young."""
+        """Publishes unless micro-batches follow each other and the newest is young.
+
+        Of a snapshot that is due, learning waits for the arrays to be written; what makes the file
+        a snapshot is done in another thread.
+        """
+        self._settle(wait=False)
         waited = (time.monotonic() - self._published_at) * 1000.0
-        if self._drained or waited >= self.config.train.publish_milliseconds:
-            self.publish()
+        if not (self._drained or waited >= self.config.train.publish_milliseconds):
+            return
+        if self._publish() and self._versions and not self._writing and self._snapshot_due():
+            self._publish(whole=True)
+            finish = self._begin_snapshot(self._versions)
+            self._writing = self._writers.submit(finish), self._time
 
     def publish(self, *, whole: bool = False) -> None:
         """Publishes what was learned since the last time, if a guard doesn't hold it back.
@@ -230,8 +248,13 @@ class Learner:
             GuardTripped: there is no snapshot folder to return from.
             Fenced: another trainer has taken over.
         """
+        if self._publish(whole=whole) and self._versions and self._snapshot_due():
+            self.snapshot()
+
+    def _publish(self, *, whole: bool = False) -> bool:
+        """Whether there was anything to publish."""
         if not self._unpublished and not (whole and self._dense_waits):
-            return
+            return False
         update = self._update()
         try:
             check(update, self.config.deploy)
@@ -245,8 +268,7 @@ class Learner:
         if not (whole or self._dense_due()):
             update.dense = {}
         self._append(update)
-        if self._history and self._snapshot_due():
-            self.snapshot()
+        return True
 
     @property
     def _drained(self) -> bool:
@@ -285,12 +307,28 @@ class Learner:
         if self._history is None:
             raise ValueError("a learner without a snapshot folder keeps no snapshots")
         # Who starts from the snapshot and who has followed are to have the same weights.
-        self.publish(whole=True)
-        path = self._write_snapshot(self._history)
-        kept = self._history.snapshots.prune()
-        self._updates.drop(kept[0].sequence if kept else 0)
-        self._retention.aim(kept, self._time)
+        self._publish(whole=True)
+        path = self._begin_snapshot(self._history)()
+        self._retention.aim(self._prune(self._history), self._time)
         return path
+
+    def _settle(self, *, wait: bool = True) -> None:
+        """Counts on a snapshot that was begun beside: on one that is done, where it isn't to wait.
+
+        Until then no update is dropped, and nothing is done that looks at snapshots.
+        """
+        if self._writing is None or not (wait or self._writing[0].done()):
+            return
+        (writing, time), self._writing = self._writing, None
+        writing.result()
+        if self._versions:
+            self._retention.aim(self._prune(self._versions), time)
+
+    def _prune(self, history: History) -> list[Manifest]:
+        """Deletes the snapshots and updates that needn't be kept; returns what is, oldest first."""
+        kept = history.snapshots.prune()
+        self._updates.drop(kept[0].sequence if kept else 0)
+        return kept
 
     def begin_epoch(self, reason: str) -> Path:
         """Puts what was learned in the place of all that was published before, as a snapshot.
@@ -303,8 +341,7 @@ class Learner:
             raise ValueError("a learner without a snapshot folder begins no epoch")
         check(self._update(), self.config.deploy)
         self._open_epoch(reason)
-        kept = self._history.snapshots.prune()
-        self._updates.drop(kept[0].sequence if kept else 0)
+        self._prune(self._history)
         return self._history.snapshots.paths()[-1]
 
     def retain(self) -> None:
@@ -326,7 +363,8 @@ class Learner:
         self._open_epoch("a user was erased")
         return True
 
-    def _write_snapshot(self, history: History) -> Path:
+    def _begin_snapshot(self, history: History) -> Callable[[], Path]:
+        """Writes what a snapshot is of; what is returned makes it one."""
         self._updates.sync()
         self._kept = self.trained_through
         manifest = Manifest(
@@ -338,7 +376,7 @@ class Learner:
             created_at=time.time(),
             lineage=self.lineage,
         )
-        return history.write(self.state(), manifest, self.stages.evaluator)
+        return history.begin(self.state(), manifest, self.stages.evaluator)
 
     def _answer_alarm(self, since: int) -> None:
         """Returns to the newest version of before ``since``, unless that was just tried."""
@@ -511,7 +549,7 @@ class Learner:
         self.fold.model.changes()
         # The snapshot first: a follower that meets the new epoch must find it.
         if self._history:
-            self._write_snapshot(self._history)
+            self._begin_snapshot(self._history)()
         self._append(self._update())
 
     def _learn_again(
@@ -569,7 +607,7 @@ class Learner:
             self.stages,
             self._reception,
             self.lineage,
-            damaged=len(self._history.snapshots.damaged) if self._history else 0,
+            damaged=len(self._versions.snapshots.damaged) if self._versions else 0,
             drained=self._drained,
         )
 
