@@ -96,6 +96,7 @@ class Learner:
         self._reports = Reports()
         self._reception = Reception()
         self._reported_damage: set[str] = set()
+        self._is_behind = False  # more waited than the newest micro-batch took
         self._is_history = False  # what is learned was imported: nobody waits for it to go live
         self._told = 0  # offset of the newest change of the stream that was told
         self.epoch = 1
@@ -225,17 +226,13 @@ class Learner:
             self.on_alert(what, numbers)
 
     def publish_due(self) -> None:
-        """Publishes unless micro-batches follow each other and the newest is young.
+        """Publishes, unless more waited than a micro-batch takes and the newest update is young.
 
         Of a snapshot that is due, learning waits for the arrays to be written; what makes the file
         a snapshot is done in another thread.
         """
         self._settle(wait=False)
-        waited = (time.monotonic() - self._published_at) * 1000.0
-        longest = self.config.train.publish_milliseconds
-        if self._is_history:
-            longest = max(longest, _HISTORY_MILLISECONDS)
-        if not (self._drained or waited >= longest):
+        if not self._update_due():
             return
         if self._publish() and self._versions and not self._writing and self._snapshot_due():
             self._publish(whole=True)
@@ -281,6 +278,15 @@ class Learner:
     @property
     def _drained(self) -> bool:
         return self._events.end() <= self.trained_through
+
+    def _update_due(self) -> bool:
+        if self._drained:
+            return True
+        waited = (time.monotonic() - self._published_at) * 1000.0
+        longest = self.config.train.publish_milliseconds
+        if self._is_history:
+            return waited >= max(longest, _HISTORY_MILLISECONDS)
+        return not self._is_behind or waited >= longest
 
     def _dense_due(self) -> bool:
         waited = (time.monotonic() - self._dense_at) * 1000.0
@@ -593,6 +599,7 @@ class Learner:
             missing = size - len(records)
             self._events.wait(records[-1].offset + missing - 1, left)
             records += self._events.read(records[-1].offset, missing)
+        self._is_behind = behind > len(records)
         return self.fold.until_cut(records), behind
 
     def _through(self, end: int) -> list[Record]:
