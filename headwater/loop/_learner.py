@@ -253,6 +253,7 @@ class Learner:
             GuardTripped: there is no snapshot folder to return from.
             Fenced: another trainer has taken over.
         """
+        self._settle(wait=False)
         if self._publish(whole=whole) and self._versions and self._snapshot_due():
             self.snapshot()
 

@@ -77,6 +77,17 @@ def test_learning_goes_on_and_no_update_is_dropped_before_it_is_there(
     assert updates.read(0, 9) == []
 
 
+def test_who_has_nothing_to_publish_counts_on_it_as_well(tmp_path: Path, held: Held) -> None:
+    events, updates = events_log(views(300)), MemoryUpdatesLog()
+    learner = learned(events, updates, tmp_path, 300)
+    held.may.set()
+    assert learner._writing is not None
+    learner._writing[0].result()
+    learner.publish()
+    assert offsets(tmp_path) == [200]
+    assert [stored.sequence for stored in updates.read(0, 9)] == [3]
+
+
 def test_it_is_the_one_that_would_have_been_waited_for(tmp_path: Path, held: Held) -> None:
     events = events_log(views(300))
     held.may.set()
