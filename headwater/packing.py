@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from itertools import pairwise
 
 import numpy as np
@@ -20,10 +20,27 @@ def pack_strings(strings: Sequence[str]) -> tuple[Bytes, Longs]:
     >>> text.tobytes(), offsets.tolist()
     (b'an\xc3\xa9', [0, 1, 1, 4])
     """
-    encoded = [string.encode("utf-8", _ERRORS) for string in strings]
-    offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum([len(part) for part in encoded], out=offsets[1:])
-    return np.frombuffer(b"".join(encoded), np.uint8), offsets
+    joined = "".join(strings)
+    text = joined.encode("utf-8", _ERRORS)
+    if len(text) != len(joined):
+        return pack_bytes([string.encode("utf-8", _ERRORS) for string in strings])
+    return np.frombuffer(text, np.uint8), _offsets(strings)
+
+
+def pack_bytes(parts: Sequence[bytes]) -> tuple[Bytes, Longs]:
+    r"""Likewise, of strings that are UTF-8 already.
+
+    >>> text, offsets = pack_bytes([b"a", b"", b"n\xc3\xa9"])
+    >>> unpack_strings(text, offsets)
+    ['a', '', 'né']
+    """
+    return np.frombuffer(b"".join(parts), np.uint8), _offsets(parts)
+
+
+def _offsets(parts: Sequence[Sized]) -> Longs:
+    offsets = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=offsets[1:])
+    return offsets
 
 
 def unpack_strings(text: Bytes, offsets: Longs) -> list[str]:

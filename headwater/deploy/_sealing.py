@@ -18,7 +18,7 @@ from headwater.types import State
 
 _KEY = "headwater"
 _DIGEST_BYTES = 32
-_DIGEST_CHARACTERS = 2 * _DIGEST_BYTES
+DIGEST_CHARACTERS = 2 * _DIGEST_BYTES
 _DTYPES: dict[str, np.dtype[Any]] = {
     "U64": np.dtype("<u8"),
     "I64": np.dtype("<i8"),
@@ -95,7 +95,7 @@ def unseal(metadata: dict[str, str] | None) -> bytes:
     sealed = (metadata or {}).get(_KEY)
     if sealed is None:
         raise BrokenSeal("it holds no Headwater header")
-    checksum, document = sealed[:_DIGEST_CHARACTERS], sealed[_DIGEST_CHARACTERS:].encode()
+    checksum, document = sealed[:DIGEST_CHARACTERS], sealed[DIGEST_CHARACTERS:].encode()
     if bytes_digest(document) != checksum:
         raise BrokenSeal("its header doesn't match its checksum")
     return document
@@ -107,12 +107,18 @@ class _Tensor(msgspec.Struct):
     data_offsets: tuple[int, int]
 
 
-def pack(arrays: State, metadata: dict[str, str]) -> bytes:
-    """A safetensors container, the bytes that its own library writes, of each array copied once.
+def head(arrays: State, metadata: dict[str, str]) -> tuple[bytes, list[memoryview]]:
+    """What a safetensors container begins with, and the bytes of each array, in their order there.
 
     Args:
         arrays: dense ones, see :func:`dense_array`.
+
+    Raises:
+        ValueError: an array has a dtype that safetensors doesn't hold.
     """
+    for name, array in arrays.items():
+        if array.dtype not in _NAMES:
+            raise ValueError(f"{name} is {array.dtype}, which safetensors doesn't hold")
     kinds = list(_DTYPES.values())
     ordered = sorted(arrays.items(), key=lambda item: (kinds.index(item[1].dtype), item[0]))
     entries: dict[str, dict[str, str] | _Tensor] = {"__metadata__": metadata}
@@ -123,7 +129,17 @@ def pack(arrays: State, metadata: dict[str, str]) -> bytes:
     header = msgspec.json.encode(entries)
     header += b" " * (-len(header) % 8)
     parts = [array.reshape(-1).view(np.uint8).data for _, array in ordered]
-    return b"".join([len(header).to_bytes(8, "little"), header, *parts])
+    return len(header).to_bytes(8, "little") + header, parts
+
+
+def pack(arrays: State, metadata: dict[str, str]) -> bytes:
+    """A safetensors container, the bytes that its own library writes, of each array copied once.
+
+    Args:
+        arrays: dense ones, see :func:`dense_array`.
+    """
+    begin, parts = head(arrays, metadata)
+    return b"".join([begin, *parts])
 
 
 def body(container: bytes | mmap) -> int:

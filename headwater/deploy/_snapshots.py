@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from mmap import ACCESS_COPY, mmap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from mmap import ACCESS_COPY, ACCESS_READ, mmap
 from pathlib import Path
 
 import msgspec
 import structlog
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
-from headwater.deploy._sealing import dense_array, seal, state_digest, unseal, views
+from headwater.deploy._sealing import (
+    DIGEST_CHARACTERS,
+    dense_array,
+    head,
+    seal,
+    state_digest,
+    unseal,
+    views,
+)
 from headwater.deploy._versions import sync_folder
 from headwater.errors import SnapshotError
 from headwater.types import Lineage, State
@@ -28,6 +34,7 @@ FORMAT = 1
 
 _NAME = re.compile(r"snapshot-e(\d+)-s(\d+)\.safetensors")
 _TEMPORARY = ".partial"
+_NO_DIGEST = "0" * DIGEST_CHARACTERS
 
 _INTERIM_KEPT = 2
 """Newest snapshots among which an interim one stays: should the newest be damaged, there is one
@@ -103,27 +110,42 @@ class Snapshots:
             SnapshotError: the folder can't be written, or an array has a dtype that
                 safetensors doesn't hold.
         """
+        return self.begin(state, manifest)()
+
+    def begin(self, state: State, manifest: Manifest) -> Callable[[], Path]:
+        """Writes the arrays of a snapshot, after which the state may change.
+
+        Until what is returned was called, from any thread, readers see nothing of it: it reads
+        the arrays again for their digest, and waits for the disk. No other may begin before.
+
+        Raises:
+            SnapshotError: as ``write``; what is returned raises it as well.
+        """
         name = f"snapshot-e{manifest.epoch:04d}-s{manifest.sequence:012d}.safetensors"
         path = self.directory / name
         temporary = path.with_name(name + _TEMPORARY)
-        arrays = {key: dense_array(array) for key, array in state.items()}
-        manifest = msgspec.structs.replace(manifest, digest=state_digest(arrays), format=FORMAT)
-        sealed = seal(msgspec.json.encode(manifest, order="deterministic"))
-        try:
+        manifest = msgspec.structs.replace(manifest, format=FORMAT)
+        with _written(path, temporary):
+            arrays = {key: dense_array(array) for key, array in state.items()}
+            begin, parts = _head(arrays, manifest, _NO_DIGEST)
             self.directory.mkdir(parents=True, exist_ok=True)
             for leftover in self.directory.glob(f"*{_TEMPORARY}"):
                 leftover.unlink()
-            save_file(arrays, temporary, metadata=sealed)
-            with temporary.open("rb") as file:
+            with temporary.open("wb") as file:
+                file.writelines([begin, *parts])
+
+        def finish() -> Path:
+            with _written(path, temporary), temporary.open("r+b") as file:
+                arrays, _ = views(mmap(file.fileno(), 0, access=ACCESS_READ))
+                begin, _ = _head(arrays, manifest, state_digest(arrays))
+                file.write(begin)
+                file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(self.directory)
-        except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
-            raise SnapshotError(
-                f"{path} can't be written: {error}; the snapshots before it are untouched"
-            ) from None
-        return path
+                temporary.replace(path)
+                sync_folder(self.directory)
+            return path
+
+        return finish
 
     def manifest(self, path: Path) -> Manifest:
         """What the snapshot stands for, without reading its arrays.
@@ -237,6 +259,23 @@ def needed_after(kept: Sequence[Manifest]) -> int:
     if any(one.interim for one in kept):
         return kept[-_INTERIM_KEPT:][0].sequence
     return kept[0].sequence
+
+
+@contextmanager
+def _written(path: Path, temporary: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        temporary.unlink(missing_ok=True)
+        raise SnapshotError(
+            f"{path} can't be written: {error}; the snapshots before it are untouched"
+        ) from None
+
+
+def _head(arrays: State, manifest: Manifest, digest: str) -> tuple[bytes, list[memoryview]]:
+    """Of a length that doesn't depend on the digest."""
+    manifest = msgspec.structs.replace(manifest, digest=digest)
+    return head(arrays, seal(msgspec.json.encode(manifest, order="deterministic")))
 
 
 def _read(path: Path, *, arrays: bool) -> tuple[State, Manifest]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from itertools import repeat
+from typing import Annotated, Any
 
 import msgspec
 
@@ -13,6 +14,7 @@ from headwater.config import Config, EventType
 from headwater.errors import InvalidInput, TooLarge
 from headwater.ingest._fields import (
     ANONYMOUS,
+    MAX_ID_LENGTH,
     Identifier,
     Refused,
     decode,
@@ -21,7 +23,7 @@ from headwater.ingest._fields import (
     text,
     user,
 )
-from headwater.ingest._times import seconds
+from headwater.ingest._times import MILLISECONDS_FROM, seconds
 from headwater.log import MAX_AHEAD
 from headwater.types import Event
 
@@ -56,6 +58,21 @@ class WireEvent(msgspec.Struct, forbid_unknown_fields=True):
     context: dict[str, Any] | None = None
 
 
+_PlainId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+
+
+class _PlainEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One that says who did what when, and nothing else but perhaps a value."""
+
+    type: Annotated[str, msgspec.Meta(max_length=MAX_TYPE_LENGTH)]
+    event_id: _PlainId
+    user_id: _PlainId
+    item_id: _PlainId
+    timestamp: Annotated[float, msgspec.Meta(ge=0.0)]
+    value: float | None = None
+
+
+_decode_plain = msgspec.json.Decoder(list[_PlainEvent]).decode
 _decode_all = msgspec.json.Decoder(list[WireEvent]).decode
 
 
@@ -106,6 +123,9 @@ def decode_events(
         identifier(idempotency_key, "Idempotency-Key")
     types = config.event_types
     if body[:1] == b"[" and idempotency_key is None:
+        plain = None if source else _plain(body, received_at, types, max_events)
+        if plain is not None:
+            return Decoded(plain, single=False)
         try:
             sent = _decode_all(body)
             if len(sent) <= max_events:
@@ -128,6 +148,30 @@ def decode_events(
             event_id = _event_id_of(raw) or key
             elements.append(Refused(error.field, error.reason, bytes(raw), event_id))
     return Decoded(elements, single=not many)
+
+
+def _plain(
+    body: bytes, received_at: float, types: Mapping[str, EventType], most: int
+) -> list[Event | Refused] | None:
+    """The events of an array, if all are as most clients send them: one pass finds their limits
+    kept. ``None`` where a closer look is needed, be it at one of them.
+    """
+    try:
+        sent = _decode_plain(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    latest = min(received_at + MAX_AHEAD, MILLISECONDS_FROM)
+    if not 0 < len(sent) <= most or max([one.timestamp for one in sent]) >= latest:
+        return None
+    users = [one.user_id for one in sent]
+    if not types.keys() >= {one.type for one in sent} or any(
+        map(str.startswith, users, repeat(ANONYMOUS))
+    ):
+        return None
+    return [
+        Event(one.event_id, one.type, one.user_id, one.timestamp, one.item_id, one.value)
+        for one in sent
+    ]
 
 
 def checked_event(

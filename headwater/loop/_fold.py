@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from headwater.recommend import Features, Recommender, UserVectors
 from headwater.types import (
     NO_ROW,
     Batch,
+    CatalogueChanges,
     Event,
     Flags,
     Gone,
@@ -59,6 +61,18 @@ def shape(config: Config) -> Shape:
         "mixture.features": len(Features(config)),
         "event_types": 1 + len(config.event_types),
     }
+
+
+class Prepared(NamedTuple):
+    """A batch that the model knows nothing of yet.
+
+    Args:
+        n_items: rows that there were behind it.
+    """
+
+    batch: Batch
+    changes: CatalogueChanges
+    n_items: int
 
 
 class Fold:
@@ -158,10 +172,19 @@ class Fold:
 
         The batch holds the admitted ones, and ends where all of them end.
         """
+        return self.enter(self.prepare(entries))
+
+    def prepare(self, entries: Entries) -> Prepared:
+        """The part of ``batch`` that doesn't touch the model."""
         read = chunk(entries)
         batch, changes = self.preprocess.batch(self._admitted(read))
         batch.end = int(read.offsets[-1])
-        self.model.grow(self.n_items)
+        return Prepared(batch, changes, self.n_items)
+
+    def enter(self, prepared: Prepared) -> tuple[Batch, Ints]:
+        """The rest of it, once what was entered before is counted."""
+        batch, changes, n_items = prepared
+        self.model.grow(n_items)
         self.model.describe(changes.described, changes.tokens)
         self._mark_categories(np.unique(changes.tokens[changes.tokens != NO_ROW]))
         self.offset = batch.end
@@ -169,6 +192,10 @@ class Fold:
         self._put = np.concatenate([changes.described, changes.removed])
         self._doubt(named, changes.described, changes.removed)
         return batch, changes.removed
+
+    def sweeps_behind(self, entries: Entries) -> bool:
+        """Whether ``forget`` sweeps once these are folded."""
+        return self.preprocess.sweeps_behind(entries)
 
     def count(self, batch: Batch, withheld: Flags) -> Flags:
         """Counts a portion of the newest batch, in order.

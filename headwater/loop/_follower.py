@@ -17,6 +17,7 @@ from headwater.config import Config, overridden
 from headwater.deploy import Manifest, Shape, Snapshots, decode
 from headwater.errors import Dropped, UpdateError
 from headwater.log import EventsLog, StoredUpdate, UpdatesLog
+from headwater.loop._catching_up import READ, folded
 from headwater.loop._fold import Fold, shape
 from headwater.loop._forgotten import Forgotten
 from headwater.preprocess import Preprocessor
@@ -38,9 +39,6 @@ from headwater.types import (
     SimilarUsers,
     State,
 )
-
-_READ = 1_000
-"""Records folded at a time."""
 
 log = structlog.get_logger()
 
@@ -248,6 +246,7 @@ class Follower:
         if found:
             state, manifest = found
             self.fold.load(state, manifest.offset)
+            tower.look_again()
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self.trained_through = manifest.sequence, manifest.offset
             self.gradient_through = int(state["gradient_through"])
@@ -261,7 +260,7 @@ class Follower:
         """The clock as folding every event would have left it; a snapshot doesn't hold it."""
         start, through = self._events.start(), self.offset
         while through > start:
-            before = max(through - _READ, start)
+            before = max(through - READ, start)
             for record in reversed(self._events.read(before, through - before)):
                 # Where the newest event is no longer there, the oldest entry is the next best.
                 if isinstance(record.entry, Event) or record.offset == start + 1 > 1:
@@ -270,14 +269,9 @@ class Follower:
             through = before
 
     def _fold_events(self, end: int) -> None:
-        while self.offset < end:
-            read = self.fold.until_cut(self._events.chunk(self.offset, _READ))
-            batch, removed = self.fold.batch(read)
-            if len(batch):
-                self.fold.model.count(batch)
-            gone = self.fold.forget(read, removed)
-            self._forgotten_items.note(gone.items, batch.end)
-            self._forgotten_tokens.note(gone.tokens, batch.end)
+        for read, gone in folded(self.fold, self._events, end):
+            self._forgotten_items.note(gone.items, self.offset)
+            self._forgotten_tokens.note(gone.tokens, self.offset)
             if len(gone.items) or any(isinstance(r.entry, Item) for r in read.others):
                 self._vectors.clear()
             if len(read.places):

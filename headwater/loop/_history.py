@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from headwater.deploy import VERSIONS, Manifest, Snapshots, Versions
@@ -27,28 +28,37 @@ class History:
         self.snapshots = Snapshots(folder, keep)
         self.versions = Versions(folder / VERSIONS)
 
-    def write(self, state: State, manifest: Manifest, evaluator: Evaluator) -> Path:
-        """Writes a snapshot and records it as the live version, with its newest metrics; of an
-        interim one nothing is recorded.
+    def begin(self, state: State, manifest: Manifest, evaluator: Evaluator) -> Callable[[], Path]:
+        """Writes what a snapshot is of; the state may change from here on.
+
+        What is returned makes it a snapshot, and the live version, with its newest metrics; an
+        interim one is none. It may be called from another thread, if nothing else is done here
+        meanwhile.
         """
-        path = self.snapshots.write(state, manifest)
+        finish = self.snapshots.begin(state, manifest)
         if manifest.interim:
-            return path
+            return finish
         newest = evaluator.metrics("newest")
-        self.versions.add(
-            Version(
-                number=self.versions.next_number(),
-                epoch=manifest.epoch,
-                snapshot=path.name,
-                state="live",
-                metrics={name: newest[0].values[name] for name in _METRICS if newest},
-                offset=manifest.offset,
-                created_at=manifest.created_at,
-                version=manifest.version,
-                lineage=manifest.lineage,
+        metrics = {name: newest[0].values[name] for name in _METRICS if newest}
+
+        def recorded() -> Path:
+            path = finish()
+            self.versions.add(
+                Version(
+                    number=self.versions.next_number(),
+                    epoch=manifest.epoch,
+                    snapshot=path.name,
+                    state="live",
+                    metrics=metrics,
+                    offset=manifest.offset,
+                    created_at=manifest.created_at,
+                    version=manifest.version,
+                    lineage=manifest.lineage,
+                )
             )
-        )
-        return path
+            return path
+
+        return recorded
 
     def before(self, first: int) -> Version | None:
         """The newest version that can be returned to and holds no event from ``first`` on."""

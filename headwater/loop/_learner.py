@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,10 @@ a multiple of a snapshot's; the larger counts. Every update brings the dense wei
 come one by one each takes half a megabyte (with 10,000 items), and those between two versions ten
 gigabytes."""
 
+_HISTORY_MILLISECONDS = 1_000.0
+"""Longest that what was learned from imported events waits to be published. At ten updates a second
+they took a seventh of the processor time of learning a history."""
+
 log = structlog.get_logger()
 
 
@@ -97,7 +102,11 @@ class Learner:
         self.config = self._configured = config
         self._events = events
         self._updates = updates
-        self._history = History(snapshots, config.deploy.snapshots_kept) if snapshots else None
+        self._versions = History(snapshots, config.deploy.snapshots_kept) if snapshots else None
+        self._writers = ThreadPoolExecutor(1, "snapshot")
+        self._writing: tuple[Future[Path], float | None] | None = (
+            None  # and a version's stream time
+        )
         self._grouped = grouped
         self._anew = anew
         self._challengers = challengers
@@ -106,6 +115,8 @@ class Learner:
         self._reports = Reports()
         self._reception = Reception()
         self._reported_damage: set[str] = set()
+        self._is_behind = False  # more waited than the newest micro-batch took
+        self._is_history = False  # what is learned was imported: nobody waits for it to go live
         self._told = 0  # offset of the newest change of the stream that was told
         self._logged = 0  # bytes of updates since the newest snapshot
         self._snapshot_bytes = 0  # of the newest that was written
@@ -127,6 +138,12 @@ class Learner:
     def fold(self) -> Fold:
         """What both roles know of the events that were learned."""
         return self.stages.fold
+
+    @property
+    def _history(self) -> History | None:
+        """The snapshots and versions, once all that were begun are there."""
+        self._settle()
+        return self._versions
 
     @property
     def gradient_through(self) -> int:
@@ -219,7 +236,7 @@ class Learner:
 
     def _report_damage(self) -> None:
         """Alerts of snapshots that couldn't be used, once each: whoever listens comes late."""
-        damaged = self._history.snapshots.damaged if self._history else {}
+        damaged = self._versions.snapshots.damaged if self._versions else {}
         for name in damaged.keys() - self._reported_damage:
             self._reported_damage.add(name)
             self._alert("a snapshot is damaged", {"snapshot": name, "reason": damaged[name]})
@@ -230,10 +247,21 @@ class Learner:
             self.on_alert(what, numbers)
 
     def publish_due(self) -> None:
-        """Publishes unless micro-batches follow each other and the newest is young."""
-        waited = (time.monotonic() - self._published_at) * 1000.0
-        if self._drained or waited >= self.config.train.publish_milliseconds:
-            self.publish()
+        """Publishes, unless more waited than a micro-batch takes and the newest update is young.
+
+        Of a snapshot that is due, learning waits for the arrays to be written; what makes the file
+        a snapshot is done in another thread.
+        """
+        self._settle(wait=False)
+        if not self._update_due():
+            return
+        if not self._publish() or self._versions is None or self._writing:
+            return
+        due = self._snapshot_due()
+        if due or self._interim_due():
+            self._publish(whole=True)
+            finish = self._begin_snapshot(self._versions, interim=not due)
+            self._writing = self._writers.submit(finish), self._time if due else None
 
     def publish(self, *, whole: bool = False) -> None:
         """Publishes what was learned since the last time, if a guard doesn't hold it back.
@@ -249,8 +277,20 @@ class Learner:
             GuardTripped: there is no snapshot folder to return from.
             Fenced: another trainer has taken over.
         """
-        if not self._unpublished and not (whole and self._dense_waits):
+        self._settle(wait=False)
+        if not self._publish(whole=whole) or self._versions is None:
             return
+        if self._snapshot_due():
+            self.snapshot()
+        elif self._history and self._interim_due():
+            self._publish(whole=True)
+            self._begin_snapshot(self._history, interim=True)()
+            self._prune(self._history)
+
+    def _publish(self, *, whole: bool = False) -> bool:
+        """Whether there was anything to publish."""
+        if not self._unpublished and not (whole and self._dense_waits):
+            return False
         update = self._update()
         try:
             check(update, self.config.deploy)
@@ -264,25 +304,27 @@ class Learner:
         if not (whole or self._dense_due()):
             update.dense = {}
         self._append(update)
-        if self._history and self._snapshot_due():
-            self.snapshot()
-        elif self._history and self._logged > self._most_logged:
-            self._logged = 0
-            self.publish(whole=True)
-            self._write_snapshot(self._history, interim=True)
-            self._prune(self._history)
+        return True
 
     @property
     def _drained(self) -> bool:
         return self._events.end() <= self.trained_through
 
+    def _update_due(self) -> bool:
+        if self._drained:
+            return True
+        waited = (time.monotonic() - self._published_at) * 1000.0
+        longest = self.config.train.publish_milliseconds
+        if self._is_history:
+            return waited >= max(longest, _HISTORY_MILLISECONDS)
+        return not self._is_behind or waited >= longest
+
     def _dense_due(self) -> bool:
         waited = (time.monotonic() - self._dense_at) * 1000.0
         return self._drained or waited >= self.config.train.publish_dense_milliseconds
 
-    @property
-    def _most_logged(self) -> float:
-        return max(MOST_LOGGED, SNAPSHOTS_LOGGED * self._snapshot_bytes)
+    def _interim_due(self) -> bool:
+        return self._logged > max(MOST_LOGGED, SNAPSHOTS_LOGGED * self._snapshot_bytes)
 
     def _snapshot_due(self) -> bool:
         if self.trained_through - self._kept >= self.config.deploy.snapshot_events:
@@ -314,10 +356,31 @@ class Learner:
         if self._history is None:
             raise ValueError("a learner without a snapshot folder keeps no snapshots")
         # Who starts from the snapshot and who has followed are to have the same weights.
-        self.publish(whole=True)
-        path = self._write_snapshot(self._history)
+        self._publish(whole=True)
+        path = self._begin_snapshot(self._history)()
         self._retention.aim(self._prune(self._history), self._time)
         return path
+
+    def _settle(self, *, wait: bool = True) -> None:
+        """Counts on a snapshot that was begun beside: on one that is done, where it isn't to wait.
+
+        Until then no update is dropped, and nothing is done that looks at snapshots.
+        """
+        if self._writing is None or not (wait or self._writing[0].done()):
+            return
+        (writing, time), self._writing = self._writing, None
+        writing.result()
+        if self._versions:
+            kept = self._prune(self._versions)
+            if time is not None:
+                self._retention.aim(kept, time)
+
+    def _prune(self, history: History) -> list[Manifest]:
+        """Drops what newer snapshots make needless; the versions that are kept, oldest first."""
+        kept = history.snapshots.prune()
+        self._updates.drop(needed_after(kept))
+        self._snapshot_bytes = history.snapshots.paths()[-1].stat().st_size
+        return [one for one in kept if not one.interim]
 
     def begin_epoch(self, reason: str) -> Path:
         """Puts what was learned in the place of all that was published before, as a snapshot.
@@ -352,14 +415,10 @@ class Learner:
         self._open_epoch("a user was erased")
         return True
 
-    def _prune(self, history: History) -> list[Manifest]:
-        """Drops what newer snapshots make needless; the versions that are kept, oldest first."""
-        kept = history.snapshots.prune()
-        self._updates.drop(needed_after(kept))
-        return [one for one in kept if not one.interim]
-
-    def _write_snapshot(self, history: History, *, interim: bool = False) -> Path:
+    def _begin_snapshot(self, history: History, *, interim: bool = False) -> Callable[[], Path]:
+        """Writes what a snapshot is of; what is returned makes it one."""
         self._updates.sync()
+        self._logged = 0
         if not interim:
             self._kept = self.trained_through
         manifest = Manifest(
@@ -372,9 +431,7 @@ class Learner:
             lineage=self.lineage,
             interim=interim,
         )
-        path = history.write(self.state(), manifest, self.stages.evaluator)
-        self._logged, self._snapshot_bytes = 0, path.stat().st_size
-        return path
+        return history.begin(self.state(), manifest, self.stages.evaluator)
 
     def _answer_alarm(self, since: int) -> None:
         """Returns to the newest version of before ``since``, unless that was just tried."""
@@ -547,7 +604,7 @@ class Learner:
         self.fold.model.changes()
         # The snapshot first: a follower that meets the new epoch must find it.
         if self._history:
-            self._write_snapshot(self._history)
+            self._begin_snapshot(self._history)()
         self._append(self._update())
 
     def _learn_again(
@@ -570,8 +627,10 @@ class Learner:
         settings = self.config.train
         behind = self._events.end() - self.trained_through
         records = self._events.read(self.trained_through, settings.batch_events)
-        if records and isinstance(first := records[0].entry, Event) and first.imported:
-            behind = len(records)  # Nobody waits for history to go live.
+        first = records[0].entry if records else None
+        self._is_history = isinstance(first, Event) and first.imported
+        if self._is_history:
+            behind = len(records)
         size = events_of(behind, settings)
         if len(records) == settings.batch_events < size:
             records += self._events.read(records[-1].offset, size - len(records))
@@ -581,6 +640,7 @@ class Learner:
             missing = size - len(records)
             self._events.wait(records[-1].offset + missing - 1, left)
             records += self._events.read(records[-1].offset, missing)
+        self._is_behind = behind > len(records)
         return self.fold.until_cut(records), behind
 
     def _through(self, end: int) -> list[Record]:
@@ -605,7 +665,7 @@ class Learner:
             self.stages,
             self._reception,
             self.lineage,
-            damaged=len(self._history.snapshots.damaged) if self._history else 0,
+            damaged=len(self._versions.snapshots.damaged) if self._versions else 0,
             drained=self._drained,
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -118,12 +119,9 @@ class Model:
         single_threaded()
         self.popularity = Popularity(config.popularity)
         self.precedents = Precedents(config.precedents)
-        self.counting = (
-            Transitions(config.transitions),
-            Neighbours(config.neighbours),
-            self.precedents,
-            Habits(config.preprocess.history_length),
-        )
+        self._associations = (Transitions(config.transitions), Neighbours(config.neighbours))
+        self._others = (self.precedents, Habits(config.preprocess.history_length))
+        self.counting = (*self._associations, *self._others)
         self.content = Content(config.content)
         self.from_history: dict[str, HistoryExpert] = {
             expert.name: expert for expert in (*self.counting, self.content)
@@ -157,6 +155,18 @@ class Model:
         self.popularity.learn(batch)
         for expert in self.counting:
             expert.learn(batch)
+
+    def count_beside(self, batch: Batch, threads: Executor) -> list[Future[None]]:
+        """Likewise, the experts that take longest in other threads.
+
+        Returns:
+            What to wait for before anything else is done with the model.
+        """
+        counting = [threads.submit(expert.learn, batch) for expert in self._associations]
+        self.popularity.learn(batch)
+        for expert in self._others:
+            expert.learn(batch)
+        return counting
 
     def forget(self, gone: Ints) -> None:
         """Clears everything learned of items that are removed or expired."""

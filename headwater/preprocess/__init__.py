@@ -154,12 +154,9 @@ class Preprocessor:
         Returns:
             The rows; ``None`` where no sweep is due.
         """
-        every = self._sweep_every
-        if not len(entries):
+        if not self.sweeps_behind(entries):
             return None
-        first, last, now = bounds(entries)
-        if (first - 1) // every == last // every:
-            return None
+        _, _, now = bounds(entries)
         kept = self.catalogue.listed(len(self.items)) | self.catalogue.withheld(len(self.items))
         items = self._active_items.expired(self.items.in_use(), kept, now)
         told = self.profiles.listed(len(self.users))
@@ -167,6 +164,13 @@ class Preprocessor:
         self.expired["users"] += len(users)
         self.expired["items"] += len(items)
         return self._let_go(items, users)
+
+    def sweeps_behind(self, entries: Entries) -> bool:
+        """Whether a sweep is due behind these entries."""
+        if not len(entries):
+            return False
+        first, last, _ = bounds(entries)
+        return (first - 1) // self._sweep_every != last // self._sweep_every
 
     def erase(self, user_id: str) -> Gone:
         """Lets go of a user, as if it had expired; of nobody where it isn't known."""

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import msgspec
 import numpy as np
 
-from headwater.packing import pack_strings, unpack_strings
+from headwater.packing import pack_bytes, unpack_strings
 from headwater.types import Flags, Ints, Item, State, User
 
 _Described = TypeVar("_Described", Item, User)
@@ -67,9 +67,8 @@ class _Newest(Generic[_Described]):
 
     def state(self) -> State:
         rows = sorted(self._newest)
-        text, offsets = pack_strings(
-            [msgspec.json.encode(self._newest[row]).decode() for row in rows]
-        )
+        encode = msgspec.json.Encoder().encode
+        text, offsets = pack_bytes([encode(self._newest[row]) for row in rows])
         return {"rows": np.array(rows, np.int64), "text": text, "offsets": offsets}
 
     def load(self, state: State) -> None:

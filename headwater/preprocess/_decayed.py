@@ -8,12 +8,15 @@ that go to someone else need no clearing.
 from __future__ import annotations
 
 from math import exp
+from typing import TypeVar
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from headwater.types import Doubles, State
+
+_Number = TypeVar("_Number", np.uint64, np.float64)
 
 _WAYS = 8
 """Places that an entry may have in a table."""
@@ -34,16 +37,29 @@ class DecayedCounts:
     def __init__(self, size: int) -> None:
         size = 1 << (size - 1).bit_length()
         self.arrays: Table = (
-            np.zeros(size, np.uint64),
-            np.zeros(size, np.float64),
-            np.zeros(size, np.float64),
+            _aligned(np.zeros(size, np.uint64)),
+            _aligned(np.zeros(size, np.float64)),
+            _aligned(np.zeros(size, np.float64)),
         )
 
     def state(self) -> State:
         return dict(zip(("keys", "counts", "times"), self.arrays, strict=True))
 
     def load(self, state: State) -> None:
-        self.arrays = (state["keys"].copy(), state["counts"].copy(), state["times"].copy())
+        self.arrays = (
+            _aligned(state["keys"]),
+            _aligned(state["counts"]),
+            _aligned(state["times"]),
+        )
+
+
+def _aligned(array: NDArray[_Number]) -> NDArray[_Number]:
+    """A copy of which every set of places is one cache line, not parts of two."""
+    room = np.zeros(len(array) + _WAYS, array.dtype)
+    start = -(room.ctypes.data // array.itemsize) % _WAYS
+    found = room[start : start + len(array)]
+    found[:] = array
+    return found
 
 
 @njit(cache=True, nogil=True)
@@ -92,14 +108,21 @@ def _place(table: Table, key: np.uint64, now: float, window: float) -> int:
     """Where the key is, or from now on is: in the place of the quietest, with a count of 0."""
     keys, counts, times = table
     first = _first(table, key)
+    # A loop without a way out is done eight places at a time.
+    found = np.int64(-1)
+    for w in range(_WAYS):
+        is_here = keys[first + w] == key and counts[first + w] > 0
+        found = max(found, np.int64(w) if is_here else np.int64(-1))
+    if found >= 0:
+        return first + int(found)
     quietest, least = first, np.inf
-    for place in range(first, first + _WAYS):
-        if keys[place] == key and counts[place] > 0:
-            return place
     for place in range(first, first + _WAYS):
         if counts[place] == 0 or now - times[place] > _LAPSED * window:
             quietest = place
             break
+        # The exponential takes longest: what is no smaller and no older has more left.
+        if place > first and counts[place] >= counts[quietest] and times[place] >= times[quietest]:
+            continue
         left = counts[place] * exp((times[place] - now) / window)
         if left < least:
             quietest, least = place, left
@@ -109,5 +132,6 @@ def _place(table: Table, key: np.uint64, now: float, window: float) -> int:
 
 @njit(cache=True, nogil=True)
 def _first(table: Table, key: np.uint64) -> int:
-    # By way of int64: numba makes a float of an unsigned and a signed integer.
-    return int(np.int64(key % np.uint64(len(table[0]) // _WAYS))) * _WAYS
+    # By way of int64: numba makes a float of an unsigned and a signed integer. The number of sets
+    # is a power of two, for which no division is needed.
+    return int(np.int64(key) & np.int64(len(table[0]) // _WAYS - 1)) * _WAYS

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from structlog.testing import capture_logs
 
 from headwater.deploy import Manifest, Snapshots, _snapshots, state_digest
-from headwater.deploy._sealing import seal
+from headwater.deploy._sealing import head, seal
 from headwater.errors import SnapshotError
 
 SHAPE: dict[str, str | int | float | bool] = {"sequence.dim": 64, "settings": "c0ffee"}
@@ -246,23 +246,53 @@ def test_a_state_that_cannot_be_stored_leaves_nothing_behind(snapshots):
     assert len(list(snapshots.directory.iterdir())) == 1
 
 
-def test_a_disk_that_fills_up_halfway_leaves_what_was_there(snapshots, monkeypatch):
+def run_out(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def halfway(arrays, metadata):
+    begin, parts = honest_head(arrays, metadata)
+    return begin, (part if place < 2 else run_out() for place, part in enumerate(parts))
+
+
+honest_head = head
+
+
+@pytest.mark.parametrize(("where", "full"), [("head", halfway), ("sync_folder", run_out)])
+def test_a_disk_that_fills_up_halfway_leaves_what_was_there(snapshots, monkeypatch, where, full):
     snapshots.write(state(1), manifest(1))
+    before = snapshots.paths()[0].read_bytes()
+    monkeypatch.setattr(_snapshots, where, full)
+    with pytest.raises(SnapshotError, match="No space left on device"):
+        snapshots.write(state(2), manifest(2))
+    assert not list(snapshots.directory.glob("*.partial"))
+    assert snapshots.paths()[0].read_bytes() == before
 
-    def run_out(arrays, path, metadata):
-        save_file(arrays, path, metadata=metadata)
-        path.write_bytes(path.read_bytes()[:300])
-        assert len(snapshots.paths()) == 1
-        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(_snapshots, "save_file", run_out)
-    for sequence in (1, 2):
-        with pytest.raises(SnapshotError, match="No space left on device"):
-            snapshots.write(state(2), manifest(sequence))
-        assert len(list(snapshots.directory.iterdir())) == 1
-        found = snapshots.newest()
-        assert found is not None
-        assert found[1].digest == state_digest(state(1))
+def test_what_was_begun_is_of_the_state_as_it_was_and_read_by_nobody_before_its_end(snapshots):
+    snapshots.write(state(1), manifest(1))
+    changing = state(2)
+    finish = snapshots.begin(changing, manifest(2))
+    changing["rows"][:] = 0
+    found = snapshots.newest()
+    assert found is not None
+    assert found[1].sequence == 1
+    path = finish()
+    assert path == snapshots.paths()[-1]
+    assert (
+        path.read_bytes()
+        == Snapshots(snapshots.directory.parent / "other", 2)
+        .write(state(2), manifest(2))
+        .read_bytes()
+    )
+
+
+def test_it_is_the_file_that_the_library_of_safetensors_writes(snapshots, tmp_path):
+    path = snapshots.write(state(3), manifest(1))
+    loaded, described = snapshots.load(path)
+    sealed = seal(msgspec.json.encode(described, order="deterministic"))
+    save_file({name: array.copy() for name, array in loaded.items()}, tmp_path / "it", sealed)
+    assert path.read_bytes() == (tmp_path / "it").read_bytes()
 
 
 WRITER = """

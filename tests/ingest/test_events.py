@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from headwater.config import Config, EventType
 from headwater.errors import HeadwaterError, InvalidInput, TooLarge
-from headwater.ingest import Decoded, Refused, decode_events, identifier
+from headwater.ingest import Decoded, Refused, _events, decode_events, identifier
 from headwater.types import Event
 
 NOW = 1_800_000_000.0
@@ -359,6 +359,57 @@ def test_without_a_timestamp_the_day_of_receipt_tells_repeats_from_retries():
     )
     assert first == retry
     assert first != next_day
+
+
+# --- plain ones, many at a time -----------------------------------------------------------------
+
+PLAIN: dict[str, Any] = {**VIEW, "event_id": "e1", "timestamp": NOW}
+LATEST = NOW + 300.0
+OTHER_VALUES: dict[str, list[Any]] = {
+    "type": ["", "x" * 64, "x" * 65, "purchase", "unheard of", 3],
+    "event_id": ["", "x" * 256, "x" * 257, "é" * 256, 5, None],
+    "user_id": ["", "x" * 256, "x" * 257, "anon:7", 5, None],
+    "item_id": ["", "x" * 256, "x" * 257, 5, None],
+    "timestamp": [0, -1, -0.0, LATEST, LATEST + 1.0, 1_700_000_000_000, 1e11, "2026-01-31", None],
+    "value": [4.5, 4, -1e300, "4.5", None],
+    "anonymous_id": ["a", None],
+    "sent_at": [NOW - 3_600.0, None],
+    "session_id": ["s", None],
+    "position": [2, -1],
+    "context": [{"a": 1}, None],
+    "unknown": [1],
+}
+
+
+@pytest.mark.parametrize("event_type", [*CONFIG.event_types])
+def test_a_plain_array_is_not_looked_at_one_by_one(
+    event_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = [{**PLAIN, "type": event_type, "event_id": f"e{n}", "value": n} for n in range(3)]
+    expected = [event(**one) for one in sent]
+    monkeypatch.delattr(_events, "checked_event")
+    assert read(sent).elements == expected
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(sorted(OTHER_VALUES)), st.integers(0, 8), max_size=2),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_arrays_are_read_as_their_elements_are(changes: list[dict[str, int]]) -> None:
+    sent = [
+        {**PLAIN, **{k: OTHER_VALUES[k][n % len(OTHER_VALUES[k])] for k, n in one.items()}}
+        for one in changes
+    ]
+    together = read(sent).elements
+    assert together == [read(one).elements[0] for one in sent]
+
+
+def test_too_many_plain_ones_are_too_many() -> None:
+    with pytest.raises(TooLarge):
+        read([PLAIN, PLAIN], max_events=1)
 
 
 # --- whatever comes in -------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from headwater.config import Config
 from headwater.deploy import decode, state_digest
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
+from headwater.model import _tower
+from headwater.model._scan import Scan
 from headwater.types import Entry, Event, Item, ItemRemoval, Recommendations, Request, State
 from tests.loop.streams import (
     NOW,
@@ -105,6 +107,27 @@ def test_from_a_snapshot_it_is_the_same_as_from_the_start(tmp_path: Path) -> Non
     late = following(small(), events, updates, tmp_path)
     assert late.sequence == learner.sequence
     assert_same(late, learner)
+
+
+def test_from_a_snapshot_its_first_look_is_at_the_vectors_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer's bytes follow its tokens in turn, and lag behind after a long backlog."""
+    monkeypatch.setattr(_tower, "_SWEPT", 1)
+    config = small(sequence={"exact_items": 10})
+    entries = [Item(f"i{n}", categories=(f"c{n % 3}",)) for n in range(60)]
+    events, updates = events_log([*entries, *views(200)]), MemoryUpdatesLog()
+    learner = Learner(config, events, updates, tmp_path)
+    learn_all(learner)
+    learner.snapshot()
+    tower = following(config, events, updates, tmp_path).fold.model.sequence.tower
+    learned = learner.fold.model.sequence.tower
+    np.testing.assert_array_equal(tower.vectors(), learned.vectors())
+    exact = Scan(tower.items.dim - 1)
+    exact.grow(len(tower.items))
+    exact.put(np.arange(len(tower.items), dtype=np.int32), tower.vectors())
+    assert_equal(tower.scan.state(), exact.state())
+    assert (learned.scan.state()["codes"] != exact.state()["codes"]).any()
 
 
 def test_the_order_of_folding_and_applying_does_not_matter() -> None:

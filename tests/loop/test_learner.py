@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,9 +14,10 @@ from headwater.deploy import PAUSED, Manifest, Snapshots, Versions, decode
 from headwater.errors import Fenced, GuardTripped
 from headwater.log import StoredUpdate
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
-from headwater.loop import Follower, Learner
-from headwater.types import Held, Item, ItemRemoval, Pace, Record, SettingChange
+from headwater.loop import Follower, Learner, _learner
+from headwater.types import Batch, Event, Held, Item, ItemRemoval, Pace, Record, SettingChange
 from tests.loop.streams import (
+    NOW,
     all_updates,
     assert_equal,
     counted,
@@ -183,6 +185,41 @@ def test_an_update_that_is_due_waits_for_its_time_while_batches_follow_each_othe
     learner.publish_due()
     assert updates.end() == 2, "nothing is left to wait for"
     assert decode(all_updates(updates)[-1].payload).batch_ends == (200, 300)
+
+
+def test_a_micro_batch_that_took_all_there_was_is_published_though_more_came_meanwhile() -> None:
+    events, updates, rest = events_log(views(50)), MemoryUpdatesLog(), views(100, start=50)
+    learner = Learner(small(train={"publish_milliseconds": 60_000.0}), events, updates, None)
+
+    def more_come(_: Batch) -> None:
+        events.append(rest[:50], NOW)
+        del rest[:50]
+
+    learner.on_batch = more_come
+    for end in (50, 100):
+        learner.step()
+        assert learner.trained_through == end < events.end()
+        learner.publish_due()
+        assert decode(all_updates(updates)[-1].payload).batch_ends == (end,)
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_what_was_imported_waits_longer_for_an_update(
+    imported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_learner, "_HISTORY_MILLISECONDS", 60_000.0)
+    entries = [
+        msgspec.structs.replace(entry, imported=imported)
+        for entry in views(400)
+        if isinstance(entry, Event)
+    ]
+    updates = MemoryUpdatesLog()
+    config = small(train={"publish_milliseconds": 0.0})
+    learner = Learner(config, events_log(entries), updates, None)
+    while learner.step():
+        learner.publish_due()
+    ends = [decode(stored.payload).batch_ends for stored in all_updates(updates)]
+    assert ends == ([(100,), (200, 300, 400)] if imported else [(100,), (200,), (300,), (400,)])
 
 
 SELDOM = small(train={"publish_milliseconds": 0.0, "publish_dense_milliseconds": 60_000.0})

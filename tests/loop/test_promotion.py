@@ -324,7 +324,7 @@ def dies_at(name: str) -> type[Learner]:
     return type("Dying", (Learner,), {name: die})
 
 
-@pytest.mark.parametrize("step", ["_open_epoch", "_write_snapshot", "_append"])
+@pytest.mark.parametrize("step", ["_open_epoch", "_begin_snapshot", "_append"])
 @pytest.mark.parametrize("settings", [OTHER, FASTER])
 def test_a_trainer_that_dies_during_a_promotion_ends_it_when_it_starts(
     step: str, settings: dict[str, Any], beside: Beside

@@ -214,13 +214,16 @@ def test_bytes_are_those_of_the_vectors_once_all_had_their_turn(steps):
             other.load(copied(learned.state()))
             learned = other
         served.put(*learned.take_changes())
-    every = np.arange(ITEMS + 6, dtype=np.int32)
     for found in (learned, served):
-        fresh = Scan(DIM)
-        fresh.grow(ITEMS + 6)
-        fresh.put(every, found.vectors())
-        for name, value in fresh.state().items():
-            np.testing.assert_array_equal(found.scan.state()[name], value)
+        assert_bytes_are_those_of_the_vectors(found)
+
+
+def assert_bytes_are_those_of_the_vectors(found):
+    fresh = Scan(DIM)
+    fresh.grow(len(found.items))
+    fresh.put(np.arange(len(found.items), dtype=np.int32), found.vectors())
+    for name, value in fresh.state().items():
+        np.testing.assert_array_equal(found.scan.state()[name], value)
 
 
 def test_a_step_on_tokens_looks_again_at_as_many_items_in_a_large_catalogue(monkeypatch):
@@ -241,6 +244,18 @@ def test_a_step_on_tokens_looks_again_at_as_many_items_in_a_large_catalogue(monk
     assert [rows.tolist() for rows in composed] == [
         one for first in (0, 5, 10) for one in ([7], list(range(first, first + 5)))
     ]
+
+
+def test_who_looks_again_has_the_bytes_of_every_vector_at_once(monkeypatch):
+    monkeypatch.setattr(_tower, "_SWEPT", 5)
+    found = tower(100, exact_items=4)
+    for item in range(100):
+        describe(found, item, item % 3)
+    descend(found, 7)
+    with pytest.raises(AssertionError):
+        assert_bytes_are_those_of_the_vectors(found)
+    found.look_again()
+    assert_bytes_are_those_of_the_vectors(found)
 
 
 def test_products_are_those_with_each_vector():
