@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 from headwater.deploy._sealing import dense_array, seal, state_digest, unseal, views
 from headwater.deploy._versions import sync_folder
-from headwater.errors import SnapshotError
+from headwater.errors import SnapshotError, Unfit
 from headwater.types import Lineage, State
 
 FORMAT = 1
@@ -135,7 +135,8 @@ class Snapshots:
             shape: what the reader's own settings demand; ``None`` takes any shape.
 
         Raises:
-            SnapshotError: the file is gone, damaged, of a newer format or of another shape.
+            SnapshotError: the file is gone or damaged.
+            Unfit: it is of a newer format or of another shape.
         """
         state, manifest = _read(path, arrays=True)
         if shape is not None and manifest.shape != shape:
@@ -145,7 +146,7 @@ class Snapshots:
                 for key in keys
                 if manifest.shape.get(key) != shape.get(key)
             )
-            raise SnapshotError(
+            raise Unfit(
                 f"{path} has another shape: {differences}. Set it back, or move {path.parent} away "
                 "to learn again from the events log"
             )
@@ -163,7 +164,7 @@ class Snapshots:
         another shape is not: what is older than it would undo what it stands for.
 
         Raises:
-            SnapshotError: the newest whole one has a newer format or another shape.
+            Unfit: the newest whole one has a newer format or another shape.
         """
         while True:
             paths = self.paths()
@@ -232,7 +233,7 @@ def _read(path: Path, *, arrays: bool) -> tuple[State, Manifest]:
 def _manifest(path: Path, document: bytes) -> Manifest:
     form = msgspec.json.decode(document, type=_Form).format
     if form > FORMAT:
-        raise SnapshotError(
+        raise Unfit(
             f"{path} has format {form}, this version reads up to {FORMAT}: update Headwater, or "
             f"move {path.parent} away to learn again from the events log"
         )
