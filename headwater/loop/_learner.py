@@ -33,6 +33,7 @@ from headwater.types import (
     Pace,
     Promotion,
     Record,
+    Resume,
     Rollback,
     State,
     Update,
@@ -89,7 +90,8 @@ class Learner:
         self._reports = Reports()
         self._reception = Reception()
         self._reported_damage: set[str] = set()
-        self._told = 0  # offset of the newest change of the stream that was told
+        self._told = 0  # offset through which all was told: a refold meets it again
+        self._untold = False  # whether the next report says what no event tells
         self.epoch = 1
         self.version = 1
         self.lineage = Lineage()
@@ -135,6 +137,7 @@ class Learner:
             self.stages.timeline.live_events, self._events.dead_letter_count
         ):
             self._alert(alert, numbers)
+            self._untold = True
         records, behind = self._next()
         if records:
             pace = pace_of(records[-1].offset, behind, self.config.train)
@@ -170,6 +173,7 @@ class Learner:
             if self.on_gains is not None:
                 self.on_gains(_gains(batch, of, outcomes, self.epoch, pace))
 
+        held_back = self.gradient_through < self.trained_through
         turn = self.stages.learn(
             records,
             held=held,
@@ -183,26 +187,35 @@ class Learner:
         self._reports.add(turn, pace)
         if turn.ringing is not None:
             self._ringing = turn.ringing
-        told = self._told
-        for change in turn.stream:
-            if change.offset > told:  # a refold meets it again
-                self._told = change.offset
+        if turn.end > self._told:
+            for change in turn.stream:
                 numbers = msgspec.structs.asdict(change)
                 self._alert("the stream has changed", numbers, level="warning")
+            if held_back and self.gradient_through == turn.end:
+                self._alert("learning goes on", _resumed(records, turn.end), level="info")
         if turn.held is not None:
-            self._alert_of(turn.held)
+            self._alert_of(turn.held, anew=not held_back)
+        self._told = max(self._told, turn.end)
 
-    def _alert_of(self, held: Held) -> None:
+    def _alert_of(self, held: Held, *, anew: bool) -> None:
+        """Alerts of a guard that tripped, once a pause; each time stands in the log."""
         trips = self._reports.trips
-        if held.guard != PAUSED and held not in trips:  # a refold meets it again
-            trips.append(held)
-            self._alert("guard tripped", msgspec.structs.asdict(held))
+        if held.guard == PAUSED or held in trips:  # a refold meets it again
+            return
+        known = not anew and bool(trips) and trips[-1].guard == held.guard
+        trips.append(held)
+        numbers = msgspec.structs.asdict(held)
+        if known:
+            log.warning("guard tripped again", **numbers)
+        else:
+            self._alert("guard tripped", numbers)
 
     def _report_damage(self) -> None:
         """Alerts of snapshots that couldn't be used, once each: whoever listens comes late."""
         damaged = self._history.snapshots.damaged if self._history else {}
         for name in damaged.keys() - self._reported_damage:
             self._reported_damage.add(name)
+            self._untold = True
             self._alert("a snapshot is damaged", {"snapshot": name, "reason": damaged[name]})
 
     def _alert(self, what: str, numbers: Mapping[str, Any], *, level: str = "error") -> None:
@@ -221,7 +234,8 @@ class Learner:
 
         The dense weights, which every step changes, wait longer than the rows while micro-batches
         follow each other. An update that trips a guard never goes live: the learner returns to what
-        it published last, and takes the batches in question without their gradient.
+        it published last, and takes the batches in question without their gradient. What no event
+        tells (that none comes) is reported with an update of nothing.
 
         Args:
             whole: whether the dense weights go along in any case.
@@ -230,7 +244,7 @@ class Learner:
             GuardTripped: there is no snapshot folder to return from.
             Fenced: another trainer has taken over.
         """
-        if not self._unpublished and not (whole and self._dense_waits):
+        if not (self._unpublished or self._untold or (whole and self._dense_waits)):
             return
         update = self._update()
         try:
@@ -558,6 +572,7 @@ class Learner:
     def _published(self, update: Update) -> None:
         self.sequence = update.sequence
         self._unpublished = Unpublished()
+        self._untold = False
         self._published_at = time.monotonic()
         self._dense_waits = not update.dense
         if update.dense:
@@ -572,6 +587,14 @@ class Learner:
             damaged=len(self._history.snapshots.damaged) if self._history else 0,
             drained=self._drained,
         )
+
+
+def _resumed(records: Sequence[Record], through: int) -> dict[str, Any]:
+    """Where learning by gradient goes on after a pause, and by whose order, if by one."""
+    for record in records:
+        if isinstance(order := record.entry, Resume):
+            return {"through": through, "by": order.by, "why": order.why}
+    return {"through": through, "by": _BY, "why": "the stream is sane again"}
 
 
 def _gains(batch: Batch, tested: Batch, outcomes: Outcomes, epoch: int, pace: Pace | None) -> Gains:

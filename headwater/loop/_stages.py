@@ -170,7 +170,8 @@ class Stages:
             )
         gone = self.fold.forget(records, removed)
         self.forget(gone)
-        if held is None:
+        # What holds no event is learned, but ends no pause.
+        if held is None and (len(batch) or not self.watch.paused):
             self.gradient_through = batch.end
         return Turn(batch.end, records[-1].stream_time, held, settings, stream, ringing)
 

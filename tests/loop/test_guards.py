@@ -11,7 +11,7 @@ import pytest
 from headwater.deploy import PAUSED, decode, state_digest
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
-from headwater.types import Entry, Event, Held
+from headwater.types import Entry, Event, Held, Item, Resume
 from tests.loop.streams import (
     NOW,
     all_updates,
@@ -139,3 +139,35 @@ def test_a_stream_that_turns_negative_pauses_learning_and_is_reported(tmp_path: 
     assert [report["paused"] for report in reports] == [0, 2, 0]
     assert [report["guards"]["positive_share"] for report in reports] == [0, 3, 3]
     assert {one["guard"] for one in reports[-1]["tripped"]} == {"positive_share"}
+
+
+def alerted(*parts: list[Entry]) -> list[tuple[str, Any]]:
+    """What is told while views and then ``parts`` are learned, but for changes of the stream."""
+    log, told = MemoryEventsLog(), list[tuple[str, Any]]()
+    learner = Learner(PAUSE, log, MemoryUpdatesLog(), None)
+    learner.on_alert = lambda what, numbers: told.append((what, dict(numbers)))
+    for part in (views(1_500), *parts):
+        log.append(part, NOW)
+        learn_all(learner)
+    return [one for one in told if one[0] != "the stream has changed"]
+
+
+def test_a_pause_is_alerted_of_when_it_begins_and_when_it_ends() -> None:
+    negative = views(500, start=1_500, type="dislike")
+    found = alerted(negative, views(600, start=2_000))
+    assert [what for what, _ in found] == ["guard tripped", "learning goes on"]
+    assert (found[0][1]["guard"], found[0][1]["through"]) == ("positive_share", 1_600)
+    assert found[1][1]["by"] == "headwater"
+    assert 2_200 < found[1][1]["through"] <= 2_600
+    again = views(500, start=2_600, type="dislike")
+    whats = [what for what, _ in alerted(negative, views(600, start=2_000), again)]
+    assert whats == ["guard tripped", "learning goes on", "guard tripped"]
+
+
+def test_a_pause_that_somebody_ends_names_who_and_why() -> None:
+    """And an item that is set meanwhile ends none."""
+    negative = views(500, start=1_500, type="dislike")
+    item: list[Entry] = [Item("i1", title="Heat")]
+    assert [what for what, _ in alerted(negative, item)] == ["guard tripped"]
+    found = alerted(negative, item, [Resume("ada", "a sale")])
+    assert found[1] == ("learning goes on", {"through": 2_002, "by": "ada", "why": "a sale"})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
-from headwater.loop import Learner, _report
+from headwater.loop import Follower, Learner, _report
 from headwater.loop._timeline import Reception
 from headwater.types import Event, StreamChange
 from tests.loop.streams import NOW, all_updates, learn_all, small, views
@@ -90,6 +90,32 @@ def test_a_silence_is_told_once_and_again_when_it_comes_again() -> None:
     assert clock.run(600, events=5) == []
     assert not clock.reception.report()["silent"]
     assert clock.run(2_000) == ["the stream is silent"]
+
+
+def test_a_silence_is_reported_though_no_event_tells_of_it(tmp_path: Path) -> None:
+    clock, log, updates = Clock(), MemoryEventsLog(), MemoryUpdatesLog()
+    learner = Learner(small(), log, updates, tmp_path)
+    learner._reception = clock.reception
+    for start in range(0, 400, 100):
+        log.append(views(100, start=start), 1_000_000_000.0 + 60.0 * start)
+        clock.now += 10.0
+        learn_all(learner)
+    before = updates.end()
+    learner._reports._written_at = 0.0
+    for seconds in (10.0, 3_600.0, 3_600.0):
+        clock.now += seconds
+        learner.step()
+        learner.publish()
+    assert updates.end() == before + 1
+    newest = all_updates(updates)[-1]
+    report = msgspec.json.decode(newest.report)
+    assert report["reception"] == {"silent": True, "refusing": False}
+    assert report["trained_through"] == newest.trained_through == 400
+    follower = Follower(small(), log, updates, tmp_path)
+    follower.catch_up()
+    assert follower.sequence == newest.sequence
+    again = Learner(small(), log, updates, tmp_path)
+    assert (again.epoch, again.digest()) == (1, learner.digest())
 
 
 def test_a_stream_that_is_slow_anyway_is_not_silent_soon() -> None:
