@@ -13,6 +13,7 @@ from headwater.deploy._challengers import (
     Challengers,
     challenging,
     in_canary,
+    ordered,
 )
 from headwater.deploy._guards import check
 from headwater.deploy._rollbacks import rollback_to, set_aside
@@ -39,6 +40,7 @@ __all__ = [
     "digest",
     "encode",
     "in_canary",
+    "ordered",
     "rollback_to",
     "set_aside",
     "state_digest",

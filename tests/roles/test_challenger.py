@@ -158,9 +158,9 @@ def test_a_trial_ends_as_somebody_orders(how: str, make: Any) -> None:
     number = system.add({"mixture.candidates": 20})
     arena = system.arena()
     thread = running(arena)
-    until(lambda: system.trial(number).state == "running")
+    until(lambda: system.trial(number).sums.n > 0)
     if how == "retired":
-        system.challengers.retire(number, "ops", "no more")
+        system.challengers.retire(number, "ops", "")
     else:
         order = Promotion(f"challenger-{number}", number, {"mixture.candidates": 20}, "ops", "now")
         system.events.append([order], NOW)
@@ -168,7 +168,9 @@ def test_a_trial_ends_as_somebody_orders(how: str, make: Any) -> None:
     assert not thread.is_alive()
     trial = system.trial(number)
     assert trial.state == how
-    assert trial.why == ("ops: no more" if how == "retired" else "ops: now")
+    assert trial.why == ("ops" if how == "retired" else "ops: now")
+    assert trial.lift is not None, "how it did is still to be seen"
+    assert trial.lift.n == trial.sums.n > 0
 
 
 def test_a_challenger_that_cannot_run_is_retired_with_the_reason_and_the_next_one_runs(

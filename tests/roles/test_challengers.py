@@ -15,7 +15,7 @@ from headwater.deploy import Challengers, Manifest, Snapshots
 from headwater.errors import HeadwaterError
 from headwater.log.sqlite import SqliteEventsLog
 from headwater.roles import challengers
-from headwater.types import Lift, Promotion, Trial, User
+from headwater.types import Lift, Promotion, Rollback, Trial, User
 
 
 @pytest.fixture
@@ -37,7 +37,8 @@ def test_from_addition_to_promotion(data: Path) -> None:
     where = ("--data", str(data))
     said = run("challenger", "add", "--set", "sequence.layers=3", "--by", "0.02", *where)
     assert "challenger 1 waits" in said
-    run("challenger", "add", "--set", "mixture.hidden=8", "--policy", "not-worse", *where)
+    refresh = ("--set", "mixture.hidden=8", "--policy", "not-worse", "--by", "0.02")
+    run("challenger", "add", *refresh, *where)
     (one, two) = json.loads(run("challenger", "list", "--json", *where))
     assert (one["settings"], one["policy"], one["delta"]) == (
         {"sequence.layers": 3},
@@ -63,6 +64,10 @@ def test_from_addition_to_promotion(data: Path) -> None:
     assert (record.entry.challenger, record.entry.why) == (1, "sure")
     assert "sure" in " ".join(run("versions", *where).split())
     assert len(json.loads(run("versions", "--json", *where))["promotions"]) == 1
+    assert "(rolled back)" not in run("versions", *where)
+    with closing(SqliteEventsLog(data / "events.db")) as log:
+        log.append([Rollback("r", 0, record.offset, record.offset, "ada", "worse")], 2e9)
+    assert "sure (rolled back)" in " ".join(run("versions", *where).split())
 
 
 @pytest.mark.parametrize(
@@ -73,6 +78,10 @@ def test_from_addition_to_promotion(data: Path) -> None:
         (("challenger", "add", "--set", "sequence.layer=3"), "sequence.layers"),
         (("challenger", "add", "--set", "sequence.layers=1"), "those of the live model"),
         (("challenger", "add", "--set", "sequence.layers=3", "--by", "3"), "--by must be from 0"),
+        (
+            ("challenger", "add", "--set", "sequence.layers=3", "--policy", "not-worse"),
+            "--by must be above 0 with not-worse",
+        ),
         (("challenger", "retire", "4"), "there is none of that number"),
         (("promote", "4"), "there is none of that number"),
     ],
