@@ -29,6 +29,9 @@ FORMAT = 1
 _NAME = re.compile(r"snapshot-e(\d+)-s(\d+)\.safetensors")
 _TEMPORARY = ".partial"
 
+LAYOUT = "state.layout"
+"""Of a shape, what no setting changes: the version of Headwater does."""
+
 Shape = dict[str, str | int | float | bool]
 """What the arrays' shapes and meaning depend on: widths, layers, a digest of the settings."""
 
@@ -140,6 +143,13 @@ class Snapshots:
         """
         state, manifest = _read(path, arrays=True)
         if shape is not None and manifest.shape != shape:
+            layouts = (manifest.shape.get(LAYOUT), shape.get(LAYOUT))
+            if layouts[0] != layouts[1]:
+                raise Unfit(
+                    f"{path} is of another version of Headwater: its layout is {layouts[0]!r}, and "
+                    f"this one's {layouts[1]!r}. Go back to that version, or move {path.parent} "
+                    "away to learn again from the events log"
+                )
             keys = sorted(manifest.shape.keys() | shape.keys())
             differences = "; ".join(
                 f"{key} is {manifest.shape.get(key)!r} there and {shape.get(key)!r} in the settings"
