@@ -100,6 +100,7 @@ class Learner:
         self.on_gains: Callable[[Gains], None] | None = None
         self.on_alert: Callable[[str, Mapping[str, Any]], None] | None = None
         self._ringing: int | None = None
+        self._wild: str | None = None
         self._restore()
         if anew:
             self.fold.pass_over(events.rollbacks(self.fold.rolled_back))
@@ -125,7 +126,8 @@ class Learner:
         """Learns the next micro-batch, if the log holds any; returns the records read.
 
         What a rollback or a promotion wants is done first. A batch whose learning raises an error
-        is counted only, as with a guard; where that raises one too, it is set aside for good.
+        is counted only, as with a guard; where that raises one too, it is set aside for good. A
+        step that changes far more than usual is taken back, before it is published.
         """
         if self._ringing is not None:
             self._answer_alarm(self._ringing)
@@ -155,6 +157,10 @@ class Learner:
                 except Exception:
                     log.exception("counting failed as well", through=ends[-1])
                     self._set_aside(records[0].offset, ends[-1], reason)
+            if self._wild is not None and self._history is not None:
+                self._learn_again(ends, [Held(ends[-1], "stride", self._wild)], paces)
+                # What makes it wild may stay: the way back to here is to be short.
+                self.snapshot()
             self._reports.learned(len(records))
         return len(records)
 
@@ -185,13 +191,14 @@ class Learner:
         self._time = turn.time
         self._unpublished.add(turn, pace)
         self._reports.add(turn, pace)
+        self._wild = turn.wild
         if turn.ringing is not None:
             self._ringing = turn.ringing
         if turn.end > self._told:
             for change in turn.stream:
                 numbers = msgspec.structs.asdict(change)
                 self._alert("the stream has changed", numbers, level="warning")
-            if held_back and self.gradient_through == turn.end:
+            if held_back and self.gradient_through == turn.end and turn.wild is None:
                 self._alert("learning goes on", _resumed(records, turn.end), level="info")
         if turn.held is not None:
             self._alert_of(turn.held, anew=not held_back)

@@ -81,6 +81,7 @@ class Turn(NamedTuple):
         settings: what the optimizer changed.
         stream: what changed in the stream.
         ringing: offset since which lists are worse than they were, where the alarm rings.
+        wild: what is wrong with the step that was taken, if something is.
     """
 
     end: int
@@ -89,6 +90,7 @@ class Turn(NamedTuple):
     settings: list[SettingChange]
     stream: list[StreamChange]
     ringing: int | None
+    wild: str | None
 
 
 class Stages:
@@ -145,7 +147,7 @@ class Stages:
         batch, removed = self.fold.batch(records)
         settings: list[SettingChange] = []
         stream: list[StreamChange] = []
-        ringing = None
+        ringing = wild = None
         if len(batch):
             new = self.fold.n_items - len(withheld)
             withheld = np.pad(withheld, (0, new), constant_values=True)
@@ -172,6 +174,7 @@ class Stages:
             self.impressions.observe(batch, admitted, known.items.find, known.users.find)
             judged = self.watch.judge(batch)
             lesson, held = self._train(batch, ranking, sample, earlier, held or judged)
+            wild = self.watch.stepped(lesson.strides)
             of_losses = _losses(lesson)
             self.watch.settle(held, of_losses)
             if held is None and sample.replay:  # without replay a loss is of other examples
@@ -188,7 +191,7 @@ class Stages:
         # What holds no event is learned, but ends no pause.
         if held is None and (len(batch) or not self.watch.paused):
             self.gradient_through = batch.end
-        return Turn(batch.end, records[-1].stream_time, held, settings, stream, ringing)
+        return Turn(batch.end, records[-1].stream_time, held, settings, stream, ringing, wild)
 
     def remember(self, batch: Batch, gone: Gone) -> None:
         """Keeps what was only counted for replay: a model that is made of many passes over it

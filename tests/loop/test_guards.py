@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from headwater.deploy import PAUSED, decode, state_digest
+from headwater.deploy import PAUSED, Snapshots, decode, state_digest
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
 from headwater.types import Entry, Event, Held, Item, Resume
@@ -171,3 +171,52 @@ def test_a_pause_that_somebody_ends_names_who_and_why() -> None:
     assert [what for what, _ in alerted(negative, item)] == ["guard tripped"]
     found = alerted(negative, item, [Resume("ada", "a sale")])
     assert found[1] == ("learning goes on", {"through": 2_002, "by": "ada", "why": "a sale"})
+
+
+class Rushed(Learner):
+    """From the batch behind 6,000 on, both learning rates are a hundred times too high, until
+    what was learned is taken back.
+    """
+
+    def learn(self, *arguments: Any, **named: Any) -> None:
+        if self.trained_through == 6_000 and "held" not in named:
+            for rate in self.stages.optimizer._rates.values():
+                rate.factor = 100.0
+        super().learn(*arguments, **named)
+
+
+def test_a_step_that_is_far_too_long_never_goes_live(tmp_path: Path) -> None:
+    events, updates = events_log(views(7_000)), MemoryUpdatesLog()
+    updates.drop = lambda _: None  # type: ignore[method-assign,assignment]  # all are looked at below
+    learner = Rushed(PAUSE, events, updates, tmp_path)
+    told: list[tuple[str, Any]] = []
+    learner.on_alert = lambda what, numbers: told.append((what, dict(numbers)))
+    learn_all(learner)
+    held = held_of(updates)
+    assert [(one.through, one.guard) for one in held] == [
+        (6_100, "stride"),
+        (6_200, PAUSED),
+        (6_300, PAUSED),
+    ]
+    assert "step changed weights by " in held[0].reason
+    alerts = [(what, numbers["through"]) for what, numbers in told if "through" in numbers]
+    assert alerts == [("guard tripped", 6_100), ("learning goes on", 6_400)]
+    assert learner.epoch == 1
+    assert learner.stages.rates() == {"sequence": 1.0, "mixture": 1.0}
+    assert learner.trained_through == learner.gradient_through == 7_000
+    kept = Snapshots(tmp_path, 9)
+    assert 6_100 in [kept.manifest(path).offset for path in kept.paths()], "the way back is short"
+
+    counted_only = Learner(PAUSE, events, MemoryUpdatesLog(), None)
+    for stored in all_updates(updates):
+        for end in decode(stored.payload).batch_ends:
+            records = events.read(end - 100, 100)
+            by_guard = next((one for one in held if one.through == end), None)
+            counted_only.learn(records, held=by_guard)
+    counted_only.fold.model.changes()  # as if published
+    assert without_watch(counted_only) == without_watch(learner)
+    again = Learner(PAUSE, events, updates, tmp_path)
+    assert (again.epoch, again.digest()) == (1, learner.digest())
+    follower = Follower(PAUSE, events, updates, tmp_path)
+    follower.catch_up()
+    assert_equal(counted(follower), counted(learner))
