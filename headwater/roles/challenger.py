@@ -223,6 +223,9 @@ class Arena:
         sums = shadow.trial.sums
         alpha = ALPHA if challenger.proposed is None else ALPHA / MOST_PROPOSED
         found = verdict(sums, challenger.margin, alpha)
+        if found == "better" and not shadow.keeps_up():
+            # What it lacks the live model would learn before anything else; it learns that itself.
+            return None
         if found is None and sums.n < (challenger.events or self._config.challengers.events):
             return None
         trial = _measured(shadow)

@@ -14,10 +14,11 @@ import pytest
 from headwater.config import Config, overridden
 from headwater.deploy import Challengers, Snapshots
 from headwater.errors import InvalidInput
+from headwater.evaluate import verdict
 from headwater.log.gains import GainsLog
 from headwater.log.memory import MemoryUpdatesLog
 from headwater.log.sqlite import SqliteUpdatesLog
-from headwater.loop import Fold, Follower, Learner
+from headwater.loop import Fold, Follower, Learner, _shadow
 from headwater.roles import challenger as role
 from headwater.roles.challenger import Arena, said_of, wanted
 from headwater.types import Canary, Challenger, Lift, Promotion, Trial
@@ -104,6 +105,28 @@ def test_a_challenger_that_is_shown_to_be_no_worse_is_promoted(make: Any) -> Non
     assert system.live.version == 2
     system.arena().run()
     assert not system.challengers.snapshots(number).is_dir()
+
+
+def test_a_challenger_is_promoted_once_it_has_come_to_where_the_live_model_is(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However soon it is shown to be good: what it lacks would have to be learned meanwhile."""
+    monkeypatch.setattr(_shadow, "KEEPING_UP", 0)
+    system = make(n=3_000)
+    shown: list[int] = []
+
+    class Looks(Arena):
+        def _judged(self, challenger: Challenger, shadow: Any) -> Trial | None:
+            if verdict(shadow.trial.sums, challenger.margin) == "better":
+                shown.append(shadow.trained_through)
+            return super()._judged(challenger, shadow)
+
+    number = system.add({"mixture.candidates": 19}, policy="not-worse", delta=0.5)
+    system.arena(Looks).run()
+    trial = system.trial(number)
+    assert trial.state == "promoted"
+    assert shown[0] < 2_000, "it was to be seen before"
+    assert trial.trained_through == system.live.trained_through == 3_000
 
 
 def test_a_challenger_that_is_shown_to_be_worse_is_retired(make: Any) -> None:

@@ -57,7 +57,8 @@ def test_from_addition_to_promotion(data: Path) -> None:
         assert part in shown
     assert "retired" in run("challenger", "retire", "2", "--why", "enough", *where)
     Snapshots(kept.snapshots(1), 1).write({}, Manifest(1, 1, 0, 0, {}, 0.0))
-    assert "once the trainer has caught up" in run("promote", "1", "--why", "sure", *where)
+    said = " ".join(run("promote", "1", "--why", "sure", *where).split())
+    assert "once the trainer has learned what it lacks, 1 entries" in said
     with closing(SqliteEventsLog(data / "events.db")) as log:
         (record,) = log.promotions(0)
     assert isinstance(record.entry, Promotion)
