@@ -69,6 +69,8 @@ def list_all(
     found = challengers.listed(data)
     if json:
         print_json(found)
+    elif not found:
+        typer.echo("there is no challenger: `headwater challenger add --set KEY=VALUE`")
     else:
         print_page(challengers.table(found))
 

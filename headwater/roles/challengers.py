@@ -109,7 +109,12 @@ def promote(data: Path, number: int, why: str) -> tuple[int, float | None]:
 
 
 def listed(data: Path) -> list[dict[str, Any]]:
-    """Every challenger beside how it does."""
+    """Every challenger beside how it does.
+
+    Raises:
+        HeadwaterError: the folder holds no events log.
+    """
+    existing_log(data).close()
     return [
         {**msgspec.to_builtins(challenger), "trial": msgspec.to_builtins(trial)}
         for challenger, trial in Challengers(data / CHALLENGERS).listed()

@@ -35,6 +35,8 @@ def run(*arguments: str) -> str:
 
 def test_from_addition_to_promotion(data: Path) -> None:
     where = ("--data", str(data))
+    assert "there is no challenger" in run("challenger", "list", *where)
+    assert run("challenger", "list", "--json", *where).strip() == "[]"
     said = run("challenger", "add", "--set", "sequence.layers=3", "--by", "0.02", *where)
     assert "challenger 1 waits" in said
     refresh = ("--set", "mixture.hidden=8", "--policy", "not-worse", "--by", "0.02")
@@ -93,6 +95,12 @@ def test_what_makes_no_sense_is_said_in_one_line(
     with pytest.raises(HeadwaterError, match=said):
         CliRunner().invoke(app, [*arguments, "--data", str(data)], catch_exceptions=False)
     assert json.loads(run("challenger", "list", "--json", "--data", str(data))) == []
+
+
+def test_a_folder_without_a_log_has_no_challengers_to_list(tmp_path: Path) -> None:
+    with pytest.raises(HeadwaterError, match="there is no events log in"):
+        challengers.listed(tmp_path)
+    assert list(tmp_path.iterdir()) == [], "and asking makes none"
 
 
 def test_values_are_json_or_text() -> None:
