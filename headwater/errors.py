@@ -80,6 +80,10 @@ class SnapshotError(HeadwaterError):
     """A snapshot is corrupt, truncated, from a newer format or of another shape."""
 
 
+class Unfit(SnapshotError):
+    """A whole snapshot is of a newer format, or of another shape than the settings want."""
+
+
 class GuardTripped(HeadwaterError):
     """An update is not fit to go live; ``guard`` names the check, the message its numbers."""
 

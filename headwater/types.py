@@ -315,8 +315,8 @@ class SettingChange(msgspec.Struct, frozen=True):
 class StreamChange(msgspec.Struct, frozen=True):
     """Where the stream changed course: what of it, by how much, and that in words.
 
-    ``size`` is a population stability index, a ratio of rates, the value in question, or the share
-    of their running mean that gains are below.
+    ``size`` is a population stability index, a ratio of rates, the value in question, the share of
+    their running mean that gains are below, or what hits or a loss are of what they were.
     """
 
     offset: int

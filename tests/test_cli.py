@@ -581,7 +581,7 @@ def test_versions_are_listed_and_returned_to_without_a_server(
     kept.add(Version(1, 1, "s", "live", figures, 20, 2e9))
     monkeypatch.setattr(versions, "WAIT_SECONDS", 0.0)
     assert run(monkeypatch, "rollback", "--why", "bot", "--data", str(data)) == 0
-    assert "back to version 1, 10 entries set aside" in capsys.readouterr().out
+    assert "back to number 1, 10 entries set aside" in capsys.readouterr().out
     assert run(monkeypatch, "resume", "--why", "sale", "--data", str(data)) == 0
     assert "from offset 32" in capsys.readouterr().out
     entry = log_of(data)[-1]

@@ -134,6 +134,7 @@ class Unguarded(Learner):
         super()._restore(before)
         self.stages.watch.judge = lambda _: None  # type: ignore[method-assign,assignment]
         self.stages.watch.fits = lambda *_: None  # type: ignore[method-assign]
+        self.stages.watch.stepped = lambda _: None  # type: ignore[method-assign,assignment]
 
     def publish(self, *, whole: bool = True) -> None:
         if self._unpublished:

@@ -60,7 +60,7 @@ def create_app(
     snapshots: Path,
     challengers: Path,
     keys: KeyRing | None = None,
-    died: Callable[[], None] = lambda: None,
+    died: Callable[[Exception], None] = lambda _: None,
 ) -> Litestar:
     """The HTTP API over open logs; the caller closes them after the application's shutdown.
 
@@ -69,7 +69,7 @@ def create_app(
         snapshots: the folder of the kept versions.
         challengers: the folder of the challengers.
         keys: who may ask for what; by default the configured key alone, if there is one.
-        died: called when the model thread ended by an error, after which ``/livez`` fails.
+        died: called with the error by which the model thread ended, after which ``/livez`` fails.
     """
     ring = keys if keys is not None else KeyRing(None, config.serve.api_key)
     engine = Engine(

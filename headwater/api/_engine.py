@@ -22,6 +22,7 @@ import structlog
 
 from headwater.api._popular import PopularList
 from headwater.api._problems import Failed, Unavailable
+from headwater.errors import Dropped, Unfit
 from headwater.feedback import Feedback
 from headwater.log import EventsLog, UpdatesLog
 from headwater.types import (
@@ -158,7 +159,7 @@ class Engine:
         max_queue: requests that may wait; one more is shed.
         max_wait: seconds; a request that would wait longer is shed, if ``ALWAYS`` others wait.
         wait_seconds: longest that ``min_offset`` makes a request wait.
-        died: called, on the model thread, when that thread ends by an error.
+        died: called, on the model thread, with the error by which that thread ends.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class Engine:
         max_queue: int,
         max_wait: float,
         wait_seconds: float,
-        died: Callable[[], None] = lambda: None,
+        died: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         self.standing = Standing()
         self.ready = False
@@ -325,9 +326,10 @@ class Engine:
                 retry = not self._round(follower)
                 self.ready = self.ready or (not retry and follower.offset >= start)
                 self.folds = self.ready and not retry
-        except Exception:
-            self._log.exception("the model thread died")
-            self._died()
+        except Exception as error:
+            if not isinstance(error, (Unfit, Dropped)):  # those need no traceback
+                self._log.exception("the model thread died")
+            self._died(error)
         finally:
             with self._condition:
                 self.ready = False

@@ -19,7 +19,7 @@ import uvicorn
 from headwater.api._app import create_app
 from headwater.config import Config
 from headwater.deploy import CHALLENGERS
-from headwater.errors import HeadwaterError
+from headwater.errors import Dropped, HeadwaterError, Unfit
 from headwater.feedback import Feedback
 from headwater.keys import KeyRing
 from headwater.log.served import ServedLog
@@ -69,7 +69,8 @@ def serve(
     Raises:
         LogError: a log can't be opened.
         ConfigError: the keys can't be read.
-        HeadwaterError: the model thread died; its error is in the log.
+        Unfit, Dropped: no snapshot that fits the settings stands for what is to be served.
+        HeadwaterError: the model thread died of something else; its error is in the log.
     """
     data.mkdir(parents=True, exist_ok=True)
     gc.set_threshold(COLLECTED_AFTER)
@@ -91,10 +92,10 @@ def serve(
             gc.enable()
             return found
 
-        dead = threading.Event()
+        deaths: list[Exception] = []
 
-        def died() -> None:
-            dead.set()
+        def died(error: Exception) -> None:
+            deaths.append(error)
             server.should_exit = True
 
         def started() -> None:
@@ -131,7 +132,9 @@ def serve(
             started,
         )
         server.run(sockets=[listener])
-        if dead.is_set():
+        for error in deaths:
+            if isinstance(error, (Unfit, Dropped)):
+                raise error
             raise HeadwaterError("the model thread died; its error is in the log above")
 
 

@@ -159,7 +159,7 @@ def rollback(
     order, seconds = kept.roll_back(data, to, why)
     aside = max(order.through - order.first + 1, 0)
     done = "at the start of the next trainer" if seconds is None else f"done in {seconds:.2f} s"
-    typer.echo(f"back to version {order.to}, {aside:,} entries set aside: {done}")
+    typer.echo(f"back to number {order.to}, {aside:,} entries set aside: {done}")
 
 
 @app.command()

@@ -69,6 +69,8 @@ def list_all(
     found = challengers.listed(data)
     if json:
         print_json(found)
+    elif not found:
+        typer.echo("there is no challenger: `headwater challenger add --set KEY=VALUE`")
     else:
         print_page(challengers.table(found))
 
@@ -86,6 +88,7 @@ def promote(number: NumberArgument, why: WhyOption = "", data: DataOption = DEFA
     """Put a challenger in the live model's place, whatever the evidence says so far."""
     from headwater.roles import challengers
 
-    _, seconds = challengers.promote(data, number, why)
-    done = "once the trainer has caught up" if seconds is None else f"done in {seconds:.2f} s"
+    lacks, seconds = challengers.promote(data, number, why)
+    waits = f"once the trainer has learned what it lacks, {lacks:,} entries"
+    done = waits if seconds is None else f"done in {seconds:.2f} s"
     typer.echo(f"challenger {number} is promoted: {done}")

@@ -13,6 +13,7 @@ from headwater.deploy._challengers import (
     Challengers,
     challenging,
     in_canary,
+    ordered,
 )
 from headwater.deploy._guards import check
 from headwater.deploy._rollbacks import rollback_to, set_aside
@@ -40,6 +41,7 @@ __all__ = [
     "encode",
     "in_canary",
     "needed_after",
+    "ordered",
     "rollback_to",
     "set_aside",
     "state_digest",

@@ -84,6 +84,15 @@ def in_canary(canary: Canary, user_id: str) -> bool:
     return int.from_bytes(blake2b(named, digest_size=8).digest()) < canary.share * 2.0**64
 
 
+def ordered(by: str, why: str) -> str:
+    """Who wanted something, and why where that was said.
+
+    >>> ordered("ada", "too slow"), ordered("ada", "")
+    ('ada: too slow', 'ada')
+    """
+    return f"{by}: {why}" if why else by
+
+
 class Challengers:
     """The challengers in a folder, which needn't be there. Reading never writes."""
 
@@ -105,10 +114,16 @@ class Challengers:
         """A new one, which waits for its turn; its settings are what ``challenging`` gave.
 
         Raises:
-            InvalidInput: ``delta`` isn't from 0 to 1, or ``canary`` isn't from 0 to 0.5.
+            InvalidInput: ``delta`` isn't from 0 to 1, or is 0 with "not-worse", or ``canary`` isn't
+                from 0 to 0.5.
         """
         if not (isfinite(delta) and 0.0 <= delta <= MAX_DELTA):
             raise InvalidInput("delta", f"must be from 0 to {MAX_DELTA:g}, a share of NDCG@10")
+        if policy == "not-worse" and not delta:
+            # A refresh as good as the live model would learn beside it and be retired in the end.
+            raise InvalidInput(
+                "delta", "must be above 0 with not-worse, for nothing is shown by less; 0.02 is 2 %"
+            )
         if not (isfinite(canary) and 0.0 <= canary <= MAX_CANARY):
             raise InvalidInput("canary", f"must be from 0 to {MAX_CANARY:g}, a share of the users")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +229,7 @@ class Challengers:
     def _trial(self, number: int) -> Trial:
         trial = self._read(number, _TRIAL, Trial) or Trial()
         if trial.ended_at is None and (wish := self.retirement(number)):
-            return msgspec.structs.replace(trial, state="retired", why=f"{wish.by}: {wish.why}")
+            return msgspec.structs.replace(trial, state="retired", why=ordered(wish.by, wish.why))
         return trial
 
     def _numbers(self) -> list[int]:

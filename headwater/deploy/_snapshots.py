@@ -26,7 +26,7 @@ from headwater.deploy._sealing import (
     views,
 )
 from headwater.deploy._versions import sync_folder
-from headwater.errors import SnapshotError
+from headwater.errors import SnapshotError, Unfit
 from headwater.types import Lineage, State
 
 FORMAT = 1
@@ -39,6 +39,9 @@ _NO_DIGEST = "0" * DIGEST_CHARACTERS
 _INTERIM_KEPT = 2
 """Newest snapshots among which an interim one stays: should the newest be damaged, there is one
 that the updates go on from."""
+
+LAYOUT = "state.layout"
+"""Of a shape, what no setting changes: the version of Headwater does."""
 
 Shape = dict[str, str | int | float | bool]
 """What the arrays' shapes and meaning depend on: widths, layers, a digest of the settings."""
@@ -163,17 +166,25 @@ class Snapshots:
             shape: what the reader's own settings demand; ``None`` takes any shape.
 
         Raises:
-            SnapshotError: the file is gone, damaged, of a newer format or of another shape.
+            SnapshotError: the file is gone or damaged.
+            Unfit: it is of a newer format or of another shape.
         """
         state, manifest = _read(path, arrays=True)
         if shape is not None and manifest.shape != shape:
+            layouts = (manifest.shape.get(LAYOUT), shape.get(LAYOUT))
+            if layouts[0] != layouts[1]:
+                raise Unfit(
+                    f"{path} is of another version of Headwater: its layout is {layouts[0]!r}, and "
+                    f"this one's {layouts[1]!r}. Go back to that version, or move {path.parent} "
+                    "away to learn again from the events log"
+                )
             keys = sorted(manifest.shape.keys() | shape.keys())
             differences = "; ".join(
                 f"{key} is {manifest.shape.get(key)!r} there and {shape.get(key)!r} in the settings"
                 for key in keys
                 if manifest.shape.get(key) != shape.get(key)
             )
-            raise SnapshotError(
+            raise Unfit(
                 f"{path} has another shape: {differences}. Set it back, or move {path.parent} away "
                 "to learn again from the events log"
             )
@@ -191,7 +202,7 @@ class Snapshots:
         another shape is not: what is older than it would undo what it stands for.
 
         Raises:
-            SnapshotError: the newest whole one has a newer format or another shape.
+            Unfit: the newest whole one has a newer format or another shape.
         """
         while True:
             paths = self.paths()
@@ -296,7 +307,7 @@ def _read(path: Path, *, arrays: bool) -> tuple[State, Manifest]:
 def _manifest(path: Path, document: bytes) -> Manifest:
     form = msgspec.json.decode(document, type=_Form).format
     if form > FORMAT:
-        raise SnapshotError(
+        raise Unfit(
             f"{path} has format {form}, this version reads up to {FORMAT}: update Headwater, or "
             f"move {path.parent} away to learn again from the events log"
         )

@@ -2,15 +2,17 @@
 
 ``Evaluator`` keeps the running metrics of a live system, by segment and in
 bounded memory, ``Satisfaction`` what users seem to think, ``Drift`` notes where the
-stream changes, ``Alarm`` rings when what is served has become bad, ``verdict`` tells
-which of two models is better; ``Report`` collects a whole replay. All are handed the
-lists that were ranked: they never rank anything themselves.
+stream changes, ``HitRate`` and ``Losses`` where predictions get worse, ``Alarm`` rings
+when what is served has become bad, ``verdict`` tells which of two models is better;
+``Report`` collects a whole replay. All are handed the lists that were ranked: they
+never rank anything themselves.
 """
 
 from __future__ import annotations
 
 from headwater.evaluate._alarm import Alarm
 from headwater.evaluate._comparison import ALPHA, compared, lift, verdict
+from headwater.evaluate._detectors import HitRate, Losses
 from headwater.evaluate._drift import Drift
 from headwater.evaluate._evaluator import Evaluator
 from headwater.evaluate._metrics import (
@@ -39,6 +41,8 @@ __all__ = [
     "Alarm",
     "Drift",
     "Evaluator",
+    "HitRate",
+    "Losses",
     "Outcomes",
     "Report",
     "Satisfaction",

@@ -74,8 +74,10 @@ def lift(sums: Comparison, alpha: float = ALPHA) -> Lift:
 
 
 def verdict(sums: Comparison, margin: float, alpha: float = ALPHA) -> Verdict | None:
-    """Whether the challenger's lift is shown to be above ``margin``, or to be below it."""
-    bar = log(1.0 / alpha)
+    """Whether the challenger's lift is shown to be above ``margin``, or to be below it: whether the
+    margin is outside of what ``lift`` gives at the same ``alpha``.
+    """
+    bar = log(2.0 / alpha)
     if _evidence(sums, margin, 1.0) >= bar:
         return "better"
     return "worse" if _evidence(sums, margin, -1.0) >= bar else None

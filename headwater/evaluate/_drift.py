@@ -8,7 +8,8 @@ less and less. What is said of a block is one entry a kind, when a change begins
   2006), PSI = Σ (p - q) ln(p / q) over the groups' shares.
 - ``rate``: live events come ``_RATE`` times as fast as usual, or as slow.
 - ``values``: a value of its type lies further outside of those seen than they are apart.
-- ``gains``: lists do worse than they did; it is found by the alarm, and only counted here.
+- ``gains``, ``hit_rate``, ``loss``: lists do worse than they did; these are found by the alarm and
+  by the detectors, and only counted here.
 
 All are reported and none stops or changes learning: what a drift calls for the model does by
 itself (docs/decisions/0015-no-drift-detector-raises-the-learning-rates.md).
@@ -23,7 +24,7 @@ import numpy as np
 from headwater.evaluate._metrics import HISTORY_BUCKETS, history_buckets
 from headwater.types import NO_ROW, Batch, Doubles, Flags, Floats, Longs, State, StreamChange
 
-KINDS = ("types", "items", "users", "rate", "values", "gains")
+KINDS = ("types", "items", "users", "rate", "values", "gains", "hit_rate", "loss")
 """What may change, in the order in which changes are counted."""
 
 BLOCK = 1_000

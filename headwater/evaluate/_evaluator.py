@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.config import Config
-from headwater.errors import SnapshotError
+from headwater.errors import Unfit
 from headwater.evaluate._calibration import BINS, EDGES, calibration_error, reliability
 from headwater.evaluate._metrics import (
     RANK_BINS,
@@ -161,11 +161,11 @@ class Evaluator:
         """Takes over a state; a window that was set shorter since keeps the newest of it.
 
         Raises:
-            SnapshotError: the state is of other experts.
+            Unfit: the state is of other experts.
         """
         models = tuple(unpack_strings(state["models"], state["models_offsets"]))
         if models != self.models:
-            raise SnapshotError(
+            raise Unfit(
                 f"the metrics are of {', '.join(models)}, not of {', '.join(self.models)}; "
                 "learn again from the events log"
             )

@@ -44,6 +44,7 @@ from headwater.types import (
     Pace,
     Promotion,
     Record,
+    Resume,
     Rollback,
     State,
     Update,
@@ -117,7 +118,8 @@ class Learner:
         self._reported_damage: set[str] = set()
         self._is_behind = False  # more waited than the newest micro-batch took
         self._is_history = False  # what is learned was imported: nobody waits for it to go live
-        self._told = 0  # offset of the newest change of the stream that was told
+        self._told = 0  # offset through which all was told: a refold meets it again
+        self._untold = False  # whether the next report says what no event tells
         self._logged = 0  # bytes of updates since the newest snapshot
         self._snapshot_bytes = 0  # of the newest that was written
         self.epoch = 1
@@ -128,6 +130,7 @@ class Learner:
         self.on_gains: Callable[[Gains], None] | None = None
         self.on_alert: Callable[[str, Mapping[str, Any]], None] | None = None
         self._ringing: int | None = None
+        self._wild: str | None = None
         self._restore()
         if anew:
             self.fold.pass_over(events.rollbacks(self.fold.rolled_back))
@@ -159,7 +162,8 @@ class Learner:
         """Learns the next micro-batch, if the log holds any; returns the records read.
 
         What a rollback or a promotion wants is done first. A batch whose learning raises an error
-        is counted only, as with a guard; where that raises one too, it is set aside for good.
+        is counted only, as with a guard; where that raises one too, it is set aside for good. A
+        step that changes far more than usual is taken back, before it is published.
         """
         if self._ringing is not None:
             self._answer_alarm(self._ringing)
@@ -171,6 +175,7 @@ class Learner:
             self.stages.timeline.live_events, self._events.dead_letter_count
         ):
             self._alert(alert, numbers)
+            self._untold = True
         records, behind = self._next()
         if records:
             pace = pace_of(records[-1].offset, behind, self.config.train)
@@ -188,6 +193,10 @@ class Learner:
                 except Exception:
                     log.exception("counting failed as well", through=ends[-1])
                     self._set_aside(records[0].offset, ends[-1], reason)
+            if self._wild is not None and self._history is not None:
+                self._learn_again(ends, [Held(ends[-1], "stride", self._wild)], paces)
+                # What makes it wild may stay: the way back to here is to be short.
+                self.snapshot()
             self._reports.learned(len(records))
         return len(records)
 
@@ -206,6 +215,7 @@ class Learner:
             if self.on_gains is not None:
                 self.on_gains(_gains(batch, of, outcomes, self.epoch, pace))
 
+        held_back = self.gradient_through < self.trained_through
         turn = self.stages.learn(
             records,
             held=held,
@@ -217,28 +227,38 @@ class Learner:
         self._time = turn.time
         self._unpublished.add(turn, pace)
         self._reports.add(turn, pace)
+        self._wild = turn.wild
         if turn.ringing is not None:
             self._ringing = turn.ringing
-        told = self._told
-        for change in turn.stream:
-            if change.offset > told:  # a refold meets it again
-                self._told = change.offset
+        if turn.end > self._told:
+            for change in turn.stream:
                 numbers = msgspec.structs.asdict(change)
                 self._alert("the stream has changed", numbers, level="warning")
+            if held_back and self.gradient_through == turn.end and turn.wild is None:
+                self._alert("learning goes on", _resumed(records, turn.end), level="info")
         if turn.held is not None:
-            self._alert_of(turn.held)
+            self._alert_of(turn.held, anew=not held_back)
+        self._told = max(self._told, turn.end)
 
-    def _alert_of(self, held: Held) -> None:
+    def _alert_of(self, held: Held, *, anew: bool) -> None:
+        """Alerts of a guard that tripped, once a pause; each time stands in the log."""
         trips = self._reports.trips
-        if held.guard != PAUSED and held not in trips:  # a refold meets it again
-            trips.append(held)
-            self._alert("guard tripped", msgspec.structs.asdict(held))
+        if held.guard == PAUSED or held in trips:  # a refold meets it again
+            return
+        known = not anew and bool(trips) and trips[-1].guard == held.guard
+        trips.append(held)
+        numbers = msgspec.structs.asdict(held)
+        if known:
+            log.warning("guard tripped again", **numbers)
+        else:
+            self._alert("guard tripped", numbers)
 
     def _report_damage(self) -> None:
         """Alerts of snapshots that couldn't be used, once each: whoever listens comes late."""
         damaged = self._versions.snapshots.damaged if self._versions else {}
         for name in damaged.keys() - self._reported_damage:
             self._reported_damage.add(name)
+            self._untold = True
             self._alert("a snapshot is damaged", {"snapshot": name, "reason": damaged[name]})
 
     def _alert(self, what: str, numbers: Mapping[str, Any], *, level: str = "error") -> None:
@@ -268,7 +288,8 @@ class Learner:
 
         The dense weights, which every step changes, wait longer than the rows while micro-batches
         follow each other. An update that trips a guard never goes live: the learner returns to what
-        it published last, and takes the batches in question without their gradient.
+        it published last, and takes the batches in question without their gradient. What no event
+        tells (that none comes) is reported with an update of nothing.
 
         Args:
             whole: whether the dense weights go along in any case.
@@ -289,7 +310,7 @@ class Learner:
 
     def _publish(self, *, whole: bool = False) -> bool:
         """Whether there was anything to publish."""
-        if not self._unpublished and not (whole and self._dense_waits):
+        if not (self._unpublished or self._untold or (whole and self._dense_waits)):
             return False
         update = self._update()
         try:
@@ -654,6 +675,7 @@ class Learner:
     def _published(self, update: Update) -> None:
         self.sequence = update.sequence
         self._unpublished = Unpublished()
+        self._untold = False
         self._published_at = time.monotonic()
         self._dense_waits = not update.dense
         if update.dense:
@@ -668,6 +690,14 @@ class Learner:
             damaged=len(self._versions.snapshots.damaged) if self._versions else 0,
             drained=self._drained,
         )
+
+
+def _resumed(records: Sequence[Record], through: int) -> dict[str, Any]:
+    """Where learning by gradient goes on after a pause, and by whose order, if by one."""
+    for record in records:
+        if isinstance(order := record.entry, Resume):
+            return {"through": through, "by": order.by, "why": order.why}
+    return {"through": through, "by": _BY, "why": "the stream is sane again"}
 
 
 def _gains(batch: Batch, tested: Batch, outcomes: Outcomes, epoch: int, pace: Pace | None) -> Gains:

@@ -7,9 +7,10 @@ from collections import deque
 
 import msgspec
 
+from headwater.evaluate import MIXTURE, Evaluator
 from headwater.loop._stages import Stages, Turn
 from headwater.loop._timeline import Reception
-from headwater.types import Held, Lineage, Pace, SettingChange, Update
+from headwater.types import Held, Lineage, Metrics, Pace, SettingChange, Update
 
 _SECONDS = 1.0
 _DRAINED_SECONDS = 0.05
@@ -90,12 +91,27 @@ class Reports:
                 "damaged_snapshots": damaged,
                 "metrics": [
                     *stages.evaluator.metrics("newest"),
+                    *_all(stages.evaluator),
                     *(lineage.before.metrics if lineage.before else ()),
                     *stages.evaluator.calibration(),
                     *stages.satisfaction.metrics(),
                 ],
             }
         )
+
+
+def _all(evaluator: Evaluator) -> list[Metrics]:
+    """Of all predictions so far, for what is served and the baseline: other experts would make a
+    report twice as long.
+    """
+    return [
+        Metrics(one.window, one.segment, {k: v for k, v in one.values.items() if _is_beside(k)})
+        for one in evaluator.metrics("all")
+    ]
+
+
+def _is_beside(name: str) -> bool:
+    return name.partition(".")[0] in (MIXTURE, "popularity")
 
 
 class _Speed:

@@ -12,6 +12,7 @@ import numpy as np
 
 from headwater.config import Config, overridden
 from headwater.deploy import Manifest, Snapshots, check
+from headwater.errors import GuardTripped
 from headwater.evaluate import compared
 from headwater.log import EventsLog, UpdatesLog
 from headwater.log.gains import Gains, GainsLog
@@ -53,6 +54,8 @@ def seed(live: Snapshots, config: Config, settings: Mapping[str, Any], folder: P
     own, before = overridden(config, settings), overridden(config, manifest.lineage.settings)
     if shape(own) != manifest.shape or not _differing(own, before) <= WARM:
         return
+    # By other rates steps have another stride.
+    state = {k: v * 0.0 if k.startswith("watch.stride.") else v for k, v in state.items()}
     # Sequences and epochs are the updates log's; a challenger publishes on none.
     begun = Manifest(1, manifest.version, 0, manifest.offset, shape(own), manifest.created_at)
     Snapshots(folder, keep=1).write(state, begun)
@@ -107,6 +110,8 @@ class Shadow(Learner):
         if records:
             self._beside = beside
             self.learn(records, pace=beside.pace if beside else None)
+            if self._wild is not None:
+                raise GuardTripped("stride", self._wild)
         return len(records)
 
     def keeps_up(self) -> bool:

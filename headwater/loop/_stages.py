@@ -14,7 +14,18 @@ import numpy as np
 
 from headwater.config import Config
 from headwater.deploy import Watch
-from headwater.evaluate import TOP, Alarm, Evaluator, Outcomes, Satisfaction, compare, ndcg_gains
+from headwater.evaluate import (
+    TOP,
+    Alarm,
+    Evaluator,
+    HitRate,
+    Losses,
+    Outcomes,
+    Satisfaction,
+    compare,
+    hits,
+    ndcg_gains,
+)
 from headwater.feedback import Impressions
 from headwater.loop._fold import Fold, part_of
 from headwater.loop._pace import sampled
@@ -70,6 +81,7 @@ class Turn(NamedTuple):
         settings: what the optimizer changed.
         stream: what changed in the stream.
         ringing: offset since which lists are worse than they were, where the alarm rings.
+        wild: what is wrong with the step that was taken, if something is.
     """
 
     end: int
@@ -78,6 +90,7 @@ class Turn(NamedTuple):
     settings: list[SettingChange]
     stream: list[StreamChange]
     ringing: int | None
+    wild: str | None
 
 
 class Stages:
@@ -101,6 +114,8 @@ class Stages:
         self.watch = Watch(config.deploy, RATED)
         self.alarm = Alarm()
         self.timeline = Timeline(len(types))
+        self.hit_rate = HitRate()
+        self.losses = Losses(RATED)
         self.gradient_through = 0
 
     def learn(
@@ -132,7 +147,7 @@ class Stages:
         batch, removed = self.fold.batch(records)
         settings: list[SettingChange] = []
         stream: list[StreamChange] = []
-        ringing = None
+        ringing = wild = None
         if len(batch):
             new = self.fold.n_items - len(withheld)
             withheld = np.pad(withheld, (0, new), constant_values=True)
@@ -145,7 +160,7 @@ class Stages:
             outcomes = self.evaluator.observe(
                 tested, ranking, popularity.events, popularity.n_events, popularity.n_eligible
             )
-            ringing, fall = self._listen(tested, outcomes)
+            ringing, worse = self._listen(tested, outcomes)
             if on_tested is not None:
                 on_tested(batch, tested, outcomes)
             if on_outcomes is not None and pace is None:
@@ -155,24 +170,28 @@ class Stages:
             values = _values(admitted)
             self.satisfaction.observe(batch, values, shown, self.fold.categories(shown))
             stream = self.timeline.observe(batch, admitted, values)
-            if fall is not None:
-                self.timeline.note(fall)
-                stream.append(fall)
             known = self.fold.preprocess
             self.impressions.observe(batch, admitted, known.items.find, known.users.find)
             judged = self.watch.judge(batch)
             lesson, held = self._train(batch, ranking, sample, earlier, held or judged)
+            wild = self.watch.stepped(lesson.strides)
             of_losses = _losses(lesson)
             self.watch.settle(held, of_losses)
+            if held is None and sample.replay:  # without replay a loss is of other examples
+                worse += self.losses.observe(of_losses, len(batch), batch.end)
+            for change in worse:
+                self.timeline.note(change)
+            stream += worse
             losses = {name: loss for name, (loss, _) in of_losses.items() if held is None}
             settings = self.optimizer.observe(
                 losses, int(batch.targets.sum()), batch.end, replayed=sample.replay
             )
         gone = self.fold.forget(records, removed)
         self.forget(gone)
-        if held is None:
+        # What holds no event is learned, but ends no pause.
+        if held is None and (len(batch) or not self.watch.paused):
             self.gradient_through = batch.end
-        return Turn(batch.end, records[-1].stream_time, held, settings, stream, ringing)
+        return Turn(batch.end, records[-1].stream_time, held, settings, stream, ringing, wild)
 
     def remember(self, batch: Batch, gone: Gone) -> None:
         """Keeps what was only counted for replay: a model that is made of many passes over it
@@ -223,6 +242,8 @@ class Stages:
             "watch": self.watch,
             "alarm": self.alarm,
             "timeline": self.timeline,
+            "hit_rate": self.hit_rate,
+            "losses": self.losses,
         }
 
     def _rank(
@@ -286,16 +307,19 @@ class Stages:
             ends = np.append(moments, len(batch))[np.searchsorted(moments, ends)]
         return [int(end) for end in np.union1d(ends, len(batch))]
 
-    def _listen(self, batch: Batch, outcomes: Outcomes) -> tuple[int | None, StreamChange | None]:
-        """Offset since which the alarm rings, it is silent again at once; and a fall of gains."""
+    def _listen(self, batch: Batch, outcomes: Outcomes) -> tuple[int | None, list[StreamChange]]:
+        """Offset since which the alarm rings, it is silent again at once; and what got worse."""
+        offsets = batch.offsets[outcomes.index]
         gains = ndcg_gains(outcomes.ranks[:, [0, _POPULARITY]], 10)
-        self.alarm.observe(batch.offsets[outcomes.index], *gains.T)
-        fall = self.alarm.fall(batch.end)
+        self.alarm.observe(offsets, *gains.T)
+        worse = self.hit_rate.observe(offsets, hits(outcomes.ranks[:, 0], 10))
+        if (fall := self.alarm.fall(batch.end)) is not None:
+            worse.append(fall)
         if not self.alarm.rings:
-            return None, fall
+            return None, worse
         since = self.alarm.since
         self.alarm.silence()
-        return since, fall
+        return since, worse
 
     def _train(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,10 @@ class Step:
         return self.loss
 
 
+def _flat(weights: Iterable[Tensor]) -> Tensor:
+    return torch.cat([weight.detach().reshape(-1) for weight in weights])
+
+
 class DenseWeights:
     """The weights of a module and their Adam optimizer (Kingma and Ba, 2015).
 
@@ -44,6 +48,8 @@ class DenseWeights:
     def __init__(self, name: str, module: nn.Module, learning_rate: float) -> None:
         self.name = name
         self.learning_rate = learning_rate
+        self.stride = 0.0
+        """By how much the newest step changed the weights, as a root mean square."""
         self._weights = dict(module.named_parameters())
         self._moments: dict[str, dict[str, Tensor]] = {}
 
@@ -62,6 +68,7 @@ class DenseWeights:
                     "exp_avg_sq": torch.zeros_like(weight),
                 }
         moments = [self._moments[name] for name in learned]
+        before = _flat(learned.values())
         # Not the class: made once, it imports the compiler, which takes a second of every start.
         with torch.no_grad():
             adam(
@@ -80,6 +87,7 @@ class DenseWeights:
                 eps=_EPSILON,
                 maximize=False,
             )
+            self.stride = float((_flat(learned.values()) - before).square().mean().sqrt())
 
     def values(self) -> dict[str, Floats]:
         """A copy of the weights by name."""

@@ -25,6 +25,7 @@ from headwater.deploy import (
     Snapshots,
     Versions,
     challenging,
+    ordered,
 )
 from headwater.errors import SnapshotError
 from headwater.types import Canary, Challenger, Lift, Promotion, Trial
@@ -175,8 +176,9 @@ class Arena:
                     looked = time.monotonic()
                     if challenger.canary and not shadow.serves and shadow.keeps_up():
                         self._serve(challenger, shadow, stack)
-                    self._challengers.record(number, _measured(shadow))
-                    if ended := self._ended(challenger, shadow.trial):
+                    trial = _measured(shadow)
+                    self._challengers.record(number, trial)
+                    if ended := self._ended(challenger, trial):
                         return ended
                 if not shadow.step():
                     shadow.publish()
@@ -208,9 +210,9 @@ class Arena:
         number = challenger.number
         for record in self._events.promotions(0):
             if isinstance(order := record.entry, Promotion) and order.challenger == number:
-                return _end(trial, "promoted", f"{order.by}: {order.why}")
+                return _end(trial, "promoted", ordered(order.by, order.why))
         if wish := self._challengers.retirement(number):
-            return _end(trial, "retired", f"{wish.by}: {wish.why}")
+            return _end(trial, "retired", ordered(wish.by, wish.why))
         return None
 
     def _judged(self, challenger: Challenger, shadow: Shadow) -> Trial | None:
@@ -221,6 +223,9 @@ class Arena:
         sums = shadow.trial.sums
         alpha = ALPHA if challenger.proposed is None else ALPHA / MOST_PROPOSED
         found = verdict(sums, challenger.margin, alpha)
+        if found == "better" and not shadow.keeps_up():
+            # What it lacks the live model would learn before anything else; it learns that itself.
+            return None
         if found is None and sums.n < (challenger.events or self._config.challengers.events):
             return None
         trial = _measured(shadow)

@@ -23,7 +23,7 @@ from headwater.ingest import reason
 from headwater.log.sqlite import SqliteUpdatesLog
 from headwater.roles.bulk import existing_log
 from headwater.roles.versions import WAIT_SECONDS, newest_epoch, who
-from headwater.types import Challenger, Policy, Promotion
+from headwater.types import Challenger, Policy
 
 
 def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
@@ -82,8 +82,9 @@ def retire(data: Path, number: int, why: str) -> None:
         raise HeadwaterError(str(error)) from None
 
 
-def promote(data: Path, number: int, why: str) -> tuple[Promotion, float | None]:
-    """Orders a promotion; also returns the seconds until the trainer had done it, if it did.
+def promote(data: Path, number: int, why: str) -> tuple[int, float | None]:
+    """Orders a promotion; how many entries the challenger lacks, which the trainer learns first,
+    and the seconds until it had done it, if it did.
 
     Raises:
         HeadwaterError: there is no such challenger, or it has no snapshot yet.
@@ -93,20 +94,27 @@ def promote(data: Path, number: int, why: str) -> tuple[Promotion, float | None]
         closing(SqliteUpdatesLog(data / "updates.db")) as updates,
     ):
         try:
-            order = Challengers(data / CHALLENGERS).promotion(number, who(), reason(why))
+            challengers = Challengers(data / CHALLENGERS)
+            order = challengers.promotion(number, who(), reason(why))
+            lacks = max(events.end() - challengers.get(number)[1].trained_through, 0)
         except InvalidInput as error:
             raise HeadwaterError(str(error)) from None
         started, before = time.monotonic(), newest_epoch(updates)
         events.append([order], time.time())
         while (waited := time.monotonic() - started) < WAIT_SECONDS:
             if newest_epoch(updates) > before:
-                return order, waited
+                return lacks, waited
             time.sleep(0.02)
-    return order, None
+    return lacks, None
 
 
 def listed(data: Path) -> list[dict[str, Any]]:
-    """Every challenger beside how it does."""
+    """Every challenger beside how it does.
+
+    Raises:
+        HeadwaterError: the folder holds no events log.
+    """
+    existing_log(data).close()
     return [
         {**msgspec.to_builtins(challenger), "trial": msgspec.to_builtins(trial)}
         for challenger, trial in Challengers(data / CHALLENGERS).listed()

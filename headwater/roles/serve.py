@@ -14,7 +14,7 @@ import structlog
 
 from headwater import config as settings
 from headwater.config import Config, Serve
-from headwater.errors import ConfigError, Dropped, Fenced
+from headwater.errors import ConfigError, Dropped, Fenced, Unfit
 from headwater.keys import KeyRing
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.roles import (
@@ -65,8 +65,8 @@ def serve(
     log = structlog.get_logger()
     try:
         _run_role(role, settings.load(config_file, overrides), data)
-    except (ConfigError, Dropped) as error:
-        # Another try would find the same: neither a setting nor a dropped event comes back.
+    except (ConfigError, Dropped, Unfit) as error:
+        # Another try would find the same: nothing of it changes by itself.
         log.error("can't start", reason=str(error))
         return Exit.CONFIGURATION
     except Fenced as error:

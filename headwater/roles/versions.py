@@ -75,7 +75,9 @@ def tables(found: dict[str, Any]) -> list[Table]:
     )
     for one in found["promotions"]:
         settings = ", ".join(f"{key} = {value}" for key, value in one["settings"].items())
-        promotions.add_row(_at(one["at"]), str(one["challenger"]), settings, one["by"], one["why"])
+        undone = any(r["first"] <= one["offset"] <= r["through"] for r in found["rollbacks"])
+        why = " ".join(filter(None, (one["why"], "(rolled back)" if undone else "")))
+        promotions.add_row(_at(one["at"]), str(one["challenger"]), settings, one["by"], why)
     shown = [versions, *([promotions] if found["promotions"] else [])]
     if not found["rollbacks"]:
         return shown

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -54,13 +54,16 @@ _LIST_LENGTH = 64
 class Lesson:
     """What a step did, or would do: mean losses in nats, and of how many examples.
 
-    Where there are no examples a loss is NaN.
+    Where there are no examples a loss is NaN. ``strides`` are by how much each step changed the
+    dense weights, as a root mean square and as if it hadn't been longer for a sample; none where
+    none was taken.
     """
 
     sequence_loss: float
     mixture_loss: float
     sequence_examples: int
     mixture_examples: int
+    strides: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -221,6 +224,11 @@ class Trainer:
         )
         if fit(lesson):
             self._take(sequence, mixture)
+            taken = {"sequence": (sequence, self.model.sequence.dense)}
+            taken["mixture"] = (mixture, self.model.mixture.dense)
+            lesson.strides = {
+                name: dense.stride / longer for name, (step, dense) in taken.items() if step
+            }
             self.model.mixture.note_first(gains)
             self._histories.add(drawn.fresh)
             self._lists.add(drawn_lists.fresh)

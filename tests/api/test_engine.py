@@ -52,7 +52,7 @@ class Running:
     def make(self) -> CountingFollower:
         return self.follower
 
-    def die(self) -> None:
+    def die(self, _: Exception) -> None:
         self.deaths += 1
 
     async def until(self, what: str, value: Any = True) -> None:

@@ -69,13 +69,13 @@ def test_probes(client: TestClient[Litestar]) -> None:
 
 def test_a_dead_model_thread_is_not_alive_and_not_ready() -> None:
     served = make()
-    deaths: list[bool] = []
+    deaths: list[Exception] = []
 
     def broken() -> Any:
         raise ValueError("the snapshot is torn")
 
     served.engine._follower = broken
-    served.engine._died = lambda: deaths.append(True)
+    served.engine._died = deaths.append
     with TestClient(served.app) as client:
         until(lambda: not served.engine.alive)
         response = client.get("/livez")
@@ -84,7 +84,7 @@ def test_a_dead_model_thread_is_not_alive_and_not_ready() -> None:
         is_problem(client.get("/readyz"), 503)
         is_problem(client.get("/v1/popular"), 503)
         assert client.get("/v1/status").json()["ready"] is False
-    assert deaths == [True]
+    assert [str(death) for death in deaths] == ["the snapshot is torn"]
 
 
 def test_status(client: TestClient[Litestar]) -> None:

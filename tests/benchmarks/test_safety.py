@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from headwater.config import Config
 from headwater.log.gains import Gains
 from headwater.types import Event, Promotion
 
+ROOT = Path(__file__).parents[2]
 EVENTS = [Event(f"e{n}", "rating", f"u{n % 7}", float(n), f"i{n % 5}") for n in range(1_000)]
 
 
@@ -155,3 +157,34 @@ def test_gains_behind_a_promotion_are_those_of_their_events(tmp_path: Path) -> N
     assert run.gains[499] == 0.25
     assert run.gains[500] == 0.5
     assert np.isnan(run.gains).sum() == 898
+
+
+POISONS = {
+    "ten item rows of NaN": "NaN in rows",
+    "learning rate": "learning rate × 100",
+    "all negative": "all negative",
+    "no event comes": "silent",
+    "one event in ten negative": "10 % flipped",
+    "all events name one item": "all one item",
+    "1 % of the events": "1 % fake users push an item",
+    "ten users like": "10 fake users push an item",
+    "one user likes": "one user pushes an item",
+}
+
+
+def test_the_guide_for_operators_says_what_was_measured() -> None:
+    guide = (ROOT / "docs/operations.md").read_text()
+    found = json.loads((ROOT / "benchmarks/results/safety.json").read_text())
+    for start, name in POISONS.items():
+        (row,) = [line for line in guide.splitlines() if line.startswith(f"| {start}")]
+        _, _, guarded, unguarded, *_ = row.split("|")
+        trial = found["poison"]["trials"][name]
+        assert guarded.strip().startswith(f"{trial['guarded']['left']:.0%}".replace("%", " %"))
+        if "rolled back" in trial:
+            assert f"after a rollback {trial['rolled back']['left']:.0%}"[:-1] in guarded
+        if unguarded.strip() != "the same":
+            assert unguarded.strip().startswith(f"{trial['unguarded']['left']:.0%}"[:-1])
+    rollback = found["rollback"]
+    assert f"none of {rollback['small']['answers']:,} answers failed" in guide
+    for version in ("newest", "oldest"):
+        assert f"{rollback[version]['seconds']['most']:.2f} s" in guide

@@ -188,6 +188,16 @@ def test_another_shape_is_refused_not_passed_over(snapshots):
     assert "c0ffee" not in message
 
 
+def test_what_another_version_wrote_is_not_blamed_on_the_settings(snapshots):
+    path = snapshots.write(state(), manifest(1))
+    with pytest.raises(SnapshotError) as caught:
+        snapshots.newest(lambda _: {**SHAPE, "state.layout": 9, "sequence.dim": 128})
+    message = str(caught.value)
+    assert f"{path} is of another version of Headwater: its layout is None" in message
+    assert "settings" not in message
+    assert f"move {path.parent} away" in message
+
+
 def test_a_file_that_was_pruned_meanwhile_is_no_damage(snapshots, monkeypatch):
     snapshots.write(state(), manifest(5))
     kept = snapshots.paths()

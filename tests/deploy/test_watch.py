@@ -11,7 +11,7 @@ import pytest
 from headwater.config import Config, Deploy
 from headwater.deploy import PAUSED, Watch, state_digest
 from headwater.preprocess import Preprocessor
-from headwater.types import Batch, Event, Record
+from headwater.types import Batch, Event, Held, Record
 
 LOSSES = {"one": (2.0, 100)}
 
@@ -143,3 +143,46 @@ def test_a_state_goes_on_as_the_one_it_was_taken_from(broken: dict[str, Any]) ->
 
     one, other = states([{}, broken])
     assert one == other
+
+
+def strode(watch: Watch, stride: float, n: int = 1) -> list[str | None]:
+    """What was wrong with n steps, each settled as the learner does."""
+    found = []
+    for _ in range(n):
+        before = {name: array.copy() for name, array in watch.state().items()}
+        wrong = watch.stepped({"one": stride})
+        if wrong:
+            watch.load(before)  # the step is taken back
+        watch.settle(Held(1, "stride", wrong) if wrong else None, LOSSES)
+        found.append(wrong)
+    return found
+
+
+def test_a_step_that_is_far_longer_than_usual_trips() -> None:
+    watch = watched().watch
+    assert strode(watch, 1e-3, 100) == [None] * 100
+    assert strode(watch, 5e-3) == [None], "the optimizer may raise a rate by four"
+    assert strode(watch, 1e-1) == ["the one step changed weights by 0.1, usually 0.00106"]
+    assert watch.trips["stride"] == 1
+    assert watch.paused == 3
+    again = watched().watch
+    again.load({name: array.copy() for name, array in watch.state().items()})
+    assert state_digest(again.state()) == state_digest(watch.state())
+    assert strode(again, 1e-1)[0] is not None
+
+
+def test_the_first_steps_are_of_any_length() -> None:
+    watch = watched().watch
+    assert strode(watch, 1e-3, 40) + strode(watch, 1.0) == [None] * 41
+
+
+def test_a_stride_that_stays_becomes_usual_and_resume_makes_it_so_at_once() -> None:
+    watch = watched().watch
+    strode(watch, 1e-3, 100)
+    found = strode(watch, 2e-2, 20)
+    assert 5 < sum(one is not None for one in found) < 15
+    assert found[-1] is None
+    watch = watched().watch
+    strode(watch, 1e-3, 100)
+    watch.resume()
+    assert strode(watch, 1.0) == [None]

@@ -59,7 +59,7 @@ def test_models_that_are_alike_are_told_apart_as_seldom_as_promised() -> None:
             if verdict(sums, 0.0) is not None:
                 wrong += 1
                 break
-    assert wrong <= 2 * ALPHA * 200
+    assert wrong <= ALPHA * 200
 
 
 def test_a_better_model_is_found_and_a_worse_one_too() -> None:
@@ -95,9 +95,11 @@ def test_the_interval_holds_the_lift_and_narrows() -> None:
         assert found.low < truth < found.high
         assert found.low < found.value < found.high
         widths.append(found.high - found.low)
-        # An end is where the test of that lift, at half of alpha, is just decided.
-        assert verdict(sums, found.low - 1e-6, ALPHA / 2) == "better"
-        assert verdict(sums, found.low + 1e-6, ALPHA / 2) is None
+        # An end is where the test of that lift is just decided: what is shown is what decides.
+        assert verdict(sums, found.low - 1e-6) == "better"
+        assert verdict(sums, found.low + 1e-6) is None
+        assert verdict(sums, found.high + 1e-6) == "worse"
+        assert verdict(sums, found.high - 1e-6) is None
     assert widths == sorted(widths, reverse=True)
 
 

@@ -49,10 +49,12 @@ def test_the_one_before_a_damaged_snapshot_is_used_and_that_is_told(
     ((what, numbers),) = told
     assert (what, numbers["snapshot"]) == ("a snapshot is damaged", newest.name)
     assert "is damaged" in numbers["reason"]
-    events.append(views(100, start=700), 2e9)
-    again._reports._written_at = 0.0
-    learn_all(again)
+    again.publish()
     assert msgspec.json.decode(all_updates(updates)[-1].report)["damaged_snapshots"] == 1
+    events.append(views(100, start=700), 2e9)
+    learn_all(again)
     follower = Follower(CONFIG, events, updates, tmp_path)
     follower.catch_up()
     assert_equal(counted(follower), counted(again))
+    once_more = Learner(CONFIG, events, updates, tmp_path)
+    assert (once_more.epoch, once_more.digest()) == (again.epoch, again.digest())

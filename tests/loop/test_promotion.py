@@ -207,6 +207,29 @@ def test_a_shadow_whose_update_would_be_held_back_ends(beside: Beside) -> None:
         shadow.publish()
 
 
+def test_a_shadow_that_begins_to_rush_ends_and_one_of_a_higher_rate_does_not(
+    beside: Beside,
+) -> None:
+    """By the live model's stride a rate that is fifty times as high would be a wild step."""
+    beside.events.append(views(6_000, start=700), NOW)
+    learn_all(beside.live)
+    beside.live.snapshot()
+    rate = 50 * CONFIG.sequence.learning_rate
+    shadow = beside.shadow(beside.add({"sequence.learning_rate": rate}))
+    assert shadow.trained_through == beside.live.trained_through
+    beside.events.append(views(6_000, start=6_700), NOW)
+    learn_all(beside.live)
+    while shadow.step():
+        shadow.publish()
+    assert shadow.trained_through == beside.live.trained_through
+    for factors in shadow.stages.optimizer._rates.values():
+        factors.factor = 100.0
+    beside.events.append(views(100, start=12_700), NOW)
+    learn_all(beside.live)
+    with pytest.raises(GuardTripped, match=r"stride: the \w+ step changed weights by"):
+        shadow.step()
+
+
 def test_a_shadow_of_another_shape_needs_the_whole_log(beside: Beside) -> None:
     beside.events.drop(50)
     with pytest.raises(Dropped):

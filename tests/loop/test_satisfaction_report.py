@@ -40,6 +40,10 @@ def test_the_report_has_the_proxies(tmp_path: Path) -> None:
     assert 0.4 < found["diversity@10"].value <= 2 / 3 + 1e-6
     everything = next(one for one in reported if one.segment == "all").values
     assert 0 < everything["mixture.gini@10"].value < 1
+    whole = {one.segment: one.values for one in reported if one.window == "all"}
+    assert {name.partition(".")[0] for name in whole["all"]} == {"mixture", "popularity"}
+    assert whole["all"]["mixture.ndcg@10"].n == everything["mixture.ndcg@10"].n > 200
+    assert whole["history:20+"]["popularity.ndcg@10"].n > 0
 
     before = learner.digest()
     learner.snapshot()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from headwater.evaluate._drift import KINDS
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
-from headwater.loop import Learner, _report
+from headwater.loop import Follower, Learner, _report
 from headwater.loop._timeline import Reception
 from headwater.types import Event, StreamChange
 from tests.loop.streams import NOW, all_updates, learn_all, small, views
@@ -59,7 +61,10 @@ def test_lists_that_do_worse_than_they_did_are_told(tmp_path: Path) -> None:
     (change,) = [one for one in told if one.get("what") == "gains"]
     assert 4_000 < change["offset"] < 5_000
     assert change["reason"].startswith("NDCG@10 is below 0.7 of 0.")
-    assert learner.stages.timeline.report()["changes"]["gains"] == 1
+    (hits,) = [one for one in told if one.get("what") == "hit_rate"]
+    assert 4_000 < hits["offset"] < 5_000
+    changes = learner.stages.timeline.report()["changes"]
+    assert changes["gains"] == changes["hit_rate"] == 1
     assert StreamChange(**change) in learner.stages.timeline.report()["timeline"]
 
 
@@ -92,6 +97,32 @@ def test_a_silence_is_told_once_and_again_when_it_comes_again() -> None:
     assert clock.run(2_000) == ["the stream is silent"]
 
 
+def test_a_silence_is_reported_though_no_event_tells_of_it(tmp_path: Path) -> None:
+    clock, log, updates = Clock(), MemoryEventsLog(), MemoryUpdatesLog()
+    learner = Learner(small(), log, updates, tmp_path)
+    learner._reception = clock.reception
+    for start in range(0, 400, 100):
+        log.append(views(100, start=start), 1_000_000_000.0 + 60.0 * start)
+        clock.now += 10.0
+        learn_all(learner)
+    before = updates.end()
+    learner._reports._written_at = 0.0
+    for seconds in (10.0, 3_600.0, 3_600.0):
+        clock.now += seconds
+        learner.step()
+        learner.publish()
+    assert updates.end() == before + 1
+    newest = all_updates(updates)[-1]
+    report = msgspec.json.decode(newest.report)
+    assert report["reception"] == {"silent": True, "refusing": False}
+    assert report["trained_through"] == newest.trained_through == 400
+    follower = Follower(small(), log, updates, tmp_path)
+    follower.catch_up()
+    assert follower.sequence == newest.sequence
+    again = Learner(small(), log, updates, tmp_path)
+    assert (again.epoch, again.digest()) == (1, learner.digest())
+
+
 def test_a_stream_that_is_slow_anyway_is_not_silent_soon() -> None:
     clock = Clock()
     for _ in range(300):
@@ -113,3 +144,16 @@ def test_much_that_is_refused_is_told_once(events: int, letters: int, told: int)
     assert found.count("much of what comes is refused") == told
     clock.run(60, events=10)
     assert not clock.reception.report()["refusing"]
+
+
+def test_operators_find_every_alert_in_their_guide() -> None:
+    root = Path(_report.__file__).parents[2]
+    told = set[str]()
+    for path in (root / "headwater/loop").glob("*.py"):
+        told |= set(re.findall(r"""_alert\(\s*"([^"]+)\"""", path.read_text()))
+        told |= set(re.findall(r"""return \[\("([^"]+)",""", path.read_text()))
+    assert {"guard tripped", "learning goes on", "the stream is silent", "rolled back"} <= told
+    guide = (root / "docs/operations.md").read_text()
+    assert [what for what in sorted(told) if f"`{what}`" not in guide] == []
+    for kind in KINDS:
+        assert f"`{kind}` |" in guide, kind

@@ -14,10 +14,11 @@ import pytest
 from headwater.config import Config, overridden
 from headwater.deploy import Challengers, Snapshots
 from headwater.errors import InvalidInput
+from headwater.evaluate import verdict
 from headwater.log.gains import GainsLog
 from headwater.log.memory import MemoryUpdatesLog
 from headwater.log.sqlite import SqliteUpdatesLog
-from headwater.loop import Fold, Follower, Learner
+from headwater.loop import Fold, Follower, Learner, _shadow
 from headwater.roles import challenger as role
 from headwater.roles.challenger import Arena, said_of, wanted
 from headwater.types import Canary, Challenger, Lift, Promotion, Trial
@@ -106,6 +107,28 @@ def test_a_challenger_that_is_shown_to_be_no_worse_is_promoted(make: Any) -> Non
     assert not system.challengers.snapshots(number).is_dir()
 
 
+def test_a_challenger_is_promoted_once_it_has_come_to_where_the_live_model_is(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However soon it is shown to be good: what it lacks would have to be learned meanwhile."""
+    monkeypatch.setattr(_shadow, "KEEPING_UP", 0)
+    system = make(n=3_000)
+    shown: list[int] = []
+
+    class Looks(Arena):
+        def _judged(self, challenger: Challenger, shadow: Any) -> Trial | None:
+            if verdict(shadow.trial.sums, challenger.margin) == "better":
+                shown.append(shadow.trained_through)
+            return super()._judged(challenger, shadow)
+
+    number = system.add({"mixture.candidates": 19}, policy="not-worse", delta=0.5)
+    system.arena(Looks).run()
+    trial = system.trial(number)
+    assert trial.state == "promoted"
+    assert shown[0] < 2_000, "it was to be seen before"
+    assert trial.trained_through == system.live.trained_through == 3_000
+
+
 def test_a_challenger_that_is_shown_to_be_worse_is_retired(make: Any) -> None:
     system = make()
     number = system.add({"mixture.candidates": 19}, delta=1.0)
@@ -158,9 +181,9 @@ def test_a_trial_ends_as_somebody_orders(how: str, make: Any) -> None:
     number = system.add({"mixture.candidates": 20})
     arena = system.arena()
     thread = running(arena)
-    until(lambda: system.trial(number).state == "running")
+    until(lambda: system.trial(number).sums.n > 0)
     if how == "retired":
-        system.challengers.retire(number, "ops", "no more")
+        system.challengers.retire(number, "ops", "")
     else:
         order = Promotion(f"challenger-{number}", number, {"mixture.candidates": 20}, "ops", "now")
         system.events.append([order], NOW)
@@ -168,7 +191,9 @@ def test_a_trial_ends_as_somebody_orders(how: str, make: Any) -> None:
     assert not thread.is_alive()
     trial = system.trial(number)
     assert trial.state == how
-    assert trial.why == ("ops: no more" if how == "retired" else "ops: now")
+    assert trial.why == ("ops" if how == "retired" else "ops: now")
+    assert trial.lift is not None, "how it did is still to be seen"
+    assert trial.lift.n == trial.sums.n > 0
 
 
 def test_a_challenger_that_cannot_run_is_retired_with_the_reason_and_the_next_one_runs(

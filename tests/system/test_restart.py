@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from safetensors.numpy import save_file
 
 from headwater.deploy import Snapshots
-from tests.system.running import System, ratings
+from headwater.deploy._sealing import seal
+from tests.system.running import PATIENCE, System, ratings
 
 EVENTS = 1_200
 MONTH = 30 * 86_400.0
@@ -79,3 +81,38 @@ def test_ctrl_c_snapshots_and_the_next_start_recommends_the_same(system: System)
     assert answers(system, users) != before
     assert system.interrupt() == 0
     assert not system.log("new epoch"), json.dumps(system.log("new epoch"))
+
+
+def test_a_snapshot_that_doesnt_fit_ends_everything_with_the_reason(system: System) -> None:
+    system.start().wait_until_ready()
+    system.post(ratings(200))
+    system.wait_until_learned()
+    assert system.interrupt() == 0
+    fitting = system.settings.read_text()
+    kept = Snapshots(system.data / "snapshots", keep=1).paths()
+
+    system.settings.write_text(fitting.replace("dim = 8", "dim = 16"))
+    assert ended_with(system) == 2
+    for refusal in system.log("can't start"):
+        assert f"{kept[-1]} has another shape: sequence.dim is 8 there and 16" in refusal["reason"]
+
+    system.settings.write_text(fitting)
+    newer = seal(json.dumps({"format": 99, "unheard_of": 1}).encode())
+    name = f"{kept[-1].name.partition('-s')[0]}-s{10**11:012d}.safetensors"
+    save_file({}, kept[-1].with_name(name), metadata=newer)
+    assert ended_with(system) == 2
+    assert "has format 99" in system.log("can't start")[-1]["reason"]
+    assert "update Headwater" in system.log("can't start")[-1]["reason"]
+    assert not system.log("role ended, restarting")
+    assert not system.log("the model thread died")
+
+    kept[-1].with_name(name).unlink()
+    system.start().wait_until_ready()
+    assert system.interrupt() == 0
+
+
+def ended_with(system: System) -> int:
+    """The exit code of a start that must fail."""
+    process = system.start().process
+    assert process is not None
+    return process.wait(PATIENCE)
