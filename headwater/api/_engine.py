@@ -291,7 +291,9 @@ class Engine:
                     )
                 self._fresh.append(_Ask(wanted, doing, min_offset, answer))
                 self._condition.notify_all()
-            async with asyncio.timeout(self._wait_seconds if behind else None):
+            if not behind:
+                return await answer
+            async with asyncio.timeout(self._wait_seconds):
                 return await answer
         except TimeoutError:
             raise Unavailable(
