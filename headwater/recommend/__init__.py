@@ -88,11 +88,21 @@ class Recommender:
 
     def popular(self, n: int, withheld: Flags) -> tuple[list[int], list[float]]:
         """The n most popular rows that may be shown, and their shares of the events."""
+        # Those that lead are known without a look at every item; only where too many of them may
+        # not be shown are all put in order.
+        for most in (2 * n, None):
+            rows, scores, all_of_them = self.model.popularity.leaders(most)
+            rows, scores = rows[scores > 0], scores[scores > 0]
+            shown = rows < len(withheld)
+            shown[shown] = ~withheld[rows[shown]]
+            rows, scores = rows[shown][:n], scores[shown][:n]
+            if all_of_them or len(rows) == n:
+                return rows.tolist(), scores.tolist()
         scores = self.model.popularity.scores()
         scores[withheld] = 0.0
-        rows = np.lexsort((np.arange(len(scores)), -scores))[:n]
-        rows = rows[scores[rows] > 0]
-        return rows.tolist(), scores[rows].tolist()
+        order = np.lexsort((np.arange(len(scores)), -scores))[:n]
+        order = order[scores[order] > 0]
+        return order.tolist(), scores[order].tolist()
 
     def similar_items(
         self, contexts: Contexts, withheld: Flags, n: int
