@@ -105,6 +105,8 @@ class Fold:
         Only what batches have touched since the last call is looked at; it must have been counted.
         """
         n = self.n_items
+        if n == self._withheld_of and not self._in_doubt:
+            return self._withheld[:n].copy()
         if n > len(self._withheld):
             grown = np.ones(max(n, 2 * len(self._withheld)), np.bool_)
             grown[: len(self._withheld)] = self._withheld

@@ -271,7 +271,9 @@ class Follower:
 
     def _fold_events(self, end: int) -> None:
         while self.offset < end:
-            read = self.fold.until_cut(self._events.chunk(self.offset, _READ))
+            # No more than there was: a log that holds it in memory needn't look for what follows.
+            wanted = min(_READ, end - self.offset)
+            read = self.fold.until_cut(self._events.chunk(self.offset, wanted))
             batch, removed = self.fold.batch(read)
             if len(batch):
                 self.fold.model.count(batch)

@@ -40,6 +40,7 @@ class Scan:
         self._codes = np.zeros((0, dim), np.int8)
         self._scales = np.zeros(0, np.float32)
         self._biases = np.zeros(0, np.float32)
+        self._room = torch.empty(0, dtype=torch.int32)  # a search's products
 
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
@@ -77,10 +78,11 @@ class Scan:
         # No more than there are flags for: what came since isn't known yet to who asks.
         known = min(self.n_items, len(withheld))
         step = max(_PRODUCTS // batch, _CHUNK)
-        room = torch.empty(batch * min(step, known), dtype=torch.int32)
+        if len(self._room) < batch * step:  # a new one each time would be new pages each time
+            self._room = torch.empty(batch * step, dtype=torch.int32)
         for first in range(0, known, step):
             block = of_items[first : min(first + step, known)]
-            products = room[: batch * len(block)].view(batch, -1)
+            products = self._room[: batch * len(block)].view(batch, -1)
             if batch == 1:  # either way round they are the same, and sooner this way
                 torch._int_mm(block, asked.T, out=products.view(-1, 1))
             else:

@@ -108,6 +108,7 @@ class Mixture:
         # Mean gains in first lists, of popularity and of the networks. They travel and are kept as
         # weights are; no gradient reaches them.
         self._gains = nn.Parameter(torch.zeros(2), requires_grad=False)
+        self._first_gains = self._gains.detach().numpy()  # a view, as of the weights below
         self.members.register_parameter("first_gains", self._gains)
         self.dense = DenseWeights("mixture", self.members, settings.learning_rate)
         # Views: what is learned or taken over is in them.
@@ -208,7 +209,7 @@ class Mixture:
     @property
     def _by_popularity(self) -> bool:
         """Whether that is what first lists are served by."""
-        return bool(self._gains[0] >= self._gains[1])
+        return bool(self._first_gains[0] >= self._first_gains[1])
 
     def _learned(self, features: Floats, wanted: Flags) -> Floats:
         """(...) the networks' mean scores of those of (..., F) features that are wanted."""
