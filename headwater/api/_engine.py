@@ -90,6 +90,8 @@ class Follows(Protocol):
     gradient_through: int
     report: dict[str, Any]
 
+    def prepare(self) -> None: ...
+
     def catch_up(self) -> None: ...
 
     def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]: ...
@@ -196,6 +198,7 @@ class Engine:
         self._open = 0  # the event loop's own: asks without an answer yet
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._made: Follows | None = None  # the model thread's, but for what it lets others do
 
     # --- the asyncio side ------------------------------------------------------------------------
 
@@ -316,7 +319,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            follower = self._follower()
+            follower = self._made = self._follower()
             self.caches = {"popular": self._popular, **follower.caches}
             start = self._events.end()
             self._feed_back([], start, time.time())
@@ -413,6 +416,8 @@ class Engine:
             try:
                 if log.wait(seen, WATCH_SECONDS):
                     seen = log.end()
+                    if log is self._updates and self._made is not None:
+                        self._made.prepare()
                     self._wake()
             except Exception:
                 self._log.exception("watching a log failed")
