@@ -164,8 +164,9 @@ class Fold:
         batch, changes = self.preprocess.batch(self._admitted(read))
         batch.end = int(read.offsets[-1])
         self.model.grow(self.n_items)
-        self.model.describe(changes.described, changes.tokens)
-        self._mark_categories(np.unique(changes.tokens[changes.tokens != NO_ROW]))
+        if len(changes.described):
+            self.model.describe(changes.described, changes.tokens)
+            self._mark_categories(np.unique(changes.tokens[changes.tokens != NO_ROW]))
         self.offset = batch.end
         named = batch.items[batch.items != NO_ROW]
         self._put = np.concatenate([changes.described, changes.removed])
