@@ -193,6 +193,11 @@ class Mixture:
         The shares of an item add up to its score less the score that it would have with
         every expert silent.
         """
+        shares = self.shares(features)
+        return {name: shares[..., number] for number, name in enumerate(self.groups)}
+
+    def shares(self, features: Floats) -> Floats:
+        """(..., E) the same, of the experts in the order of ``groups``."""
         flat = np.ascontiguousarray(features.reshape(-1, features.shape[-1]), np.float32)
         shares = np.zeros((len(flat), len(self.groups)), np.float32)
         for weights in self._weights:
@@ -203,8 +208,7 @@ class Mixture:
             shares[first] = 0.0
             alone = flat[first, popularity] - self.silence[popularity]
             shares[first, self._owners[popularity]] = alone
-        shape = features.shape[:-1]
-        return {name: shares[:, number].reshape(shape) for number, name in enumerate(self.groups)}
+        return shares.reshape(*features.shape[:-1], len(self.groups))
 
     @property
     def _by_popularity(self) -> bool:
