@@ -26,6 +26,7 @@ from headwater.api import (
     _users,
     _versions,
 )
+from headwater.api._direct import direct
 from headwater.api._engine import Engine, Follows
 from headwater.api._metrics import StateCollector
 from headwater.api._openapi import pages
@@ -111,7 +112,7 @@ def create_app(
         request_max_body_size=config.serve.max_body_bytes,
         state=State({"service": service}),
     )
-    inner = _auth.require_key(app.asgi_handler, ring)
+    inner = _auth.require_key(direct(app.asgi_handler, service), ring)
     app.asgi_handler = service.metrics.measured(_on_raw_path(inner))
     return app
 

@@ -80,14 +80,20 @@ def who(scope: Scope) -> str:
     return cast(str, scope.get("state", {}).get(_KEY, "somebody without a key"))
 
 
+def is_open_to(scope: Scope, opt: dict[str, Any]) -> bool:
+    """Whether a handler with this ``opt`` answers the key that a request came with, if it did."""
+    role = scope.get("state", {}).get(_ROLE)
+    return role is None or role in allowed(opt)
+
+
 async def by_role(request: Request[Any, Any, Any]) -> None:
     """Refuses a key whose role the route isn't open to; Litestar calls it before every handler.
 
     Not a guard, for which Litestar would copy the handler each time, a tenth of a request.
     """
-    role = request.scope.get("state", {}).get(_ROLE)
-    roles = allowed(request.route_handler.opt)
-    if role is not None and role not in roles:
+    opt = request.route_handler.opt
+    if not is_open_to(request.scope, opt):
+        role, roles = request.scope["state"][_ROLE], allowed(opt)
         raise Forbidden(f"a key of role {role} can't do this; it takes {' or '.join(roles)}")
 
 

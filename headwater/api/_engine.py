@@ -93,6 +93,8 @@ class Follows(Protocol):
     gradient_through: int
     report: dict[str, Any]
 
+    def prepare(self) -> None: ...
+
     def catch_up(self) -> None: ...
 
     def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]: ...
@@ -199,6 +201,7 @@ class Engine:
         self._open = 0  # the event loop's own: asks without an answer yet
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._made: Follows | None = None  # the model thread's, but for what it lets others do
 
     # --- the asyncio side ------------------------------------------------------------------------
 
@@ -294,7 +297,9 @@ class Engine:
                     )
                 self._fresh.append(_Ask(wanted, doing, min_offset, answer))
                 self._condition.notify_all()
-            async with asyncio.timeout(self._wait_seconds if behind else None):
+            if not behind:
+                return await answer
+            async with asyncio.timeout(self._wait_seconds):
                 return await answer
         except TimeoutError:
             raise Unavailable(
@@ -317,7 +322,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            follower = self._follower()
+            follower = self._made = self._follower()
             self.caches = {"popular": self._popular, **follower.caches}
             start = self._events.end()
             self._feed_back([], start, time.time())
@@ -415,6 +420,8 @@ class Engine:
             try:
                 if log.wait(seen, WATCH_SECONDS):
                     seen = log.end()
+                    if log is self._updates and self._made is not None:
+                        self._made.prepare()
                     self._wake()
             except Exception:
                 self._log.exception("watching a log failed")

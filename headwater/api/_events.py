@@ -82,6 +82,14 @@ async def append_events(
     A duplicate is answered with the offset that the event has already. In an
     array, a rejected event doesn't touch the others; a single one answers 422.
     """
+    answer, lag = await taken_in(service, body, idempotency_key)
+    return Response(answer, headers={LAG_HEADER: str(lag)})
+
+
+async def taken_in(
+    service: Service, body: bytes, idempotency_key: str | None = None
+) -> tuple[EventsAnswer, int]:
+    """What became of the events of a body, and how many the model hasn't learned yet."""
     service.backlog.check()
     received_at = time.time()
     if len(body) > THREAD_BYTES:
@@ -103,8 +111,7 @@ async def append_events(
         rejected=counts["rejected"],
         results=results,
     )
-    lag = max(0, service.backlog.end - service.engine.standing.trained_through)
-    return Response(answer, headers={LAG_HEADER: str(lag)})
+    return answer, max(0, service.backlog.end - service.engine.standing.trained_through)
 
 
 async def append(

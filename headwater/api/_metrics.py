@@ -70,6 +70,7 @@ class ApiMetrics:
             self.events.labels(status)
         for kind in ("user", "session", "popular"):
             self.recommendations.labels(kind)
+        self.of_users = self.recommendations.labels("user")
 
     def _series(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         """Kept, for looking one up takes as long as counting."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -14,6 +14,9 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 
 from headwater.errors import HeadwaterError, InvalidInput, LogError, TooLarge
+
+if TYPE_CHECKING:
+    from headwater.api._metrics import ApiMetrics
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -87,43 +90,45 @@ def refusing(element: str) -> Iterator[None]:
         raise Rejected(error.field, error.reason) from None
 
 
+def said_of(
+    error: Exception, method: str, path: str, metrics: ApiMetrics
+) -> tuple[Problem, dict[str, str]]:
+    """What is answered to a request that an error of our own, or an unexpected one, has ended.
+
+    Returns:
+        The problem, and headers beside it.
+    """
+    if isinstance(error, LogError):
+        structlog.get_logger().error("the log failed", path=path, reason=str(error))
+        error = Unavailable(
+            "log-failed", "the log can't be used now; the server's own log says why", 5
+        )
+    match error:
+        case TooLarge():
+            return Problem.of(413, str(error), error.field), {}
+        case InvalidInput():
+            return Problem.of(400, str(error), error.field), {}
+        case Rejected():
+            return Problem.of(422, str(error), error.field), {}
+        case Unknown():
+            return Problem.of(404, str(error)), {}
+        case Forbidden():
+            return Problem.of(403, str(error), "Authorization"), {}
+        case Unavailable():
+            metrics.shed.labels(error.kind).inc()
+            problem = Problem.of(503, str(error), kind=error.kind)
+            return problem, {"Retry-After": str(error.retry_after)}
+    structlog.get_logger().error("request failed", method=method, path=path, exc_info=error)
+    return Problem.of(500, "an error in the server; its log says which"), {}
+
+
 def _response(problem: Problem, headers: dict[str, str] | None = None) -> Response[Problem]:
     return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def _invalid(_: AnyRequest, error: InvalidInput) -> Response[Problem]:
-    return _response(Problem.of(400, str(error), error.field))
-
-
-def _too_large(_: AnyRequest, error: TooLarge) -> Response[Problem]:
-    return _response(Problem.of(413, str(error), error.field))
-
-
-def _rejected(_: AnyRequest, error: Rejected) -> Response[Problem]:
-    return _response(Problem.of(422, str(error), error.field))
-
-
-def _unknown(_: AnyRequest, error: Unknown) -> Response[Problem]:
-    return _response(Problem.of(404, str(error)))
-
-
-def _forbidden(_: AnyRequest, error: Forbidden) -> Response[Problem]:
-    return _response(Problem.of(403, str(error), "Authorization"))
-
-
-def _unavailable(request: AnyRequest, error: Unavailable) -> Response[Problem]:
-    request.app.state.service.metrics.shed.labels(error.kind).inc()
-    return _response(
-        Problem.of(503, str(error), kind=error.kind), {"Retry-After": str(error.retry_after)}
-    )
-
-
-def _log_failed(request: AnyRequest, error: LogError) -> Response[Problem]:
-    structlog.get_logger().error("the log failed", path=request.url.path, reason=str(error))
-    return _unavailable(
-        request,
-        Unavailable("log-failed", "the log can't be used now; the server's own log says why", 5),
-    )
+def _own(request: AnyRequest, error: Exception) -> Response[Problem]:
+    metrics = request.app.state.service.metrics
+    return _response(*said_of(error, request.method, request.url.path, metrics))
 
 
 def _parameter(_: AnyRequest, error: ValidationException) -> Response[Problem]:
@@ -155,24 +160,10 @@ def _http(request: AnyRequest, error: HTTPException) -> Response[Problem]:
     return _response(Problem.of(error.status_code, detail), dict(error.headers or {}))
 
 
-def _unexpected(request: AnyRequest, error: Exception) -> Response[Problem]:
-    structlog.get_logger().error(
-        "request failed", method=request.method, path=request.url.path, exc_info=error
-    )
-    return _response(Problem.of(500, "an error in the server; its log says which"))
-
-
 HANDLERS: dict[int | type[Exception], Any] = {
-    InvalidInput: _invalid,
-    TooLarge: _too_large,
-    Rejected: _rejected,
-    Forbidden: _forbidden,
-    Unknown: _unknown,
-    Unavailable: _unavailable,
-    LogError: _log_failed,
     ValidationException: _parameter,
     HTTPException: _http,
-    Exception: _unexpected,
+    Exception: _own,
 }
 """For Litestar: which exception becomes which problem."""
 

@@ -10,7 +10,7 @@ from litestar.params import FromPath, QueryParameter, RawBody
 from headwater.api._answer import Encoded
 from headwater.api._auth import SERVE
 from headwater.api._problems import answers
-from headwater.api._service import ServiceDependency, path_id
+from headwater.api._service import Service, ServiceDependency, path_id
 from headwater.ingest import DEFAULT_N, WireRequest, build_request, decode_request
 from headwater.types import Recommendations
 
@@ -31,6 +31,18 @@ MinOffset = Annotated[
 ]
 
 
+async def listed(
+    service: Service, user_id: str, n: int, exclude: tuple[str, ...], min_offset: int
+) -> Recommendations:
+    """The list of a user, whose id is as the path has it."""
+    request = build_request(
+        config=service.config, n=n, user_id=path_id("user_id", user_id), exclude=exclude
+    )
+    answer = await service.engine.recommend(request, min_offset)
+    service.metrics.of_users.inc()
+    return answer
+
+
 @get(
     "/v1/users/{user_id:str}/recommendations",
     tags=["recommendations"],
@@ -47,12 +59,7 @@ async def recommend_to_user(
     min_offset: MinOffset = 0,
 ) -> Recommendations:
     """An unknown user gets what suits everybody. A list may be shorter than n, or empty."""
-    request = build_request(
-        config=service.config, n=n, user_id=path_id("user_id", user_id), exclude=exclude
-    )
-    answer = await service.engine.recommend(request, min_offset)
-    service.metrics.recommendations.labels("user").inc()
-    return answer
+    return await listed(service, user_id, n, exclude, min_offset)
 
 
 @post(

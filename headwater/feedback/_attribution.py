@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from headwater.config import MINUTE, Config
+from headwater.errors import Dropped
 from headwater.intervals import wilson
 from headwater.log import EventsLog
 from headwater.log.chunks import Entries, chunk
@@ -144,9 +145,12 @@ class Feedback:
         if self._searched is None:
             self._served.attribute([], through)
             self._searched = through
-        self._searched = max(self._searched, events.start())
         while self._searched < through:
-            read = events.chunk(self._searched, min(_READ, through - self._searched))
+            try:
+                read = events.chunk(self._searched, min(_READ, through - self._searched))
+            except Dropped as dropped:
+                self._searched = dropped.start
+                continue
             if not len(read):
                 return
             self.observe(read)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -151,6 +151,10 @@ class ServedLog:
                 self._may_know[hash(user_id) % _BUCKETS] = 1
         # One connection for the writer and for queries: an in-memory database has no second one.
         self._using = threading.Lock()
+        self._new: Counter[int] = Counter()  # a commit's lists by version, not yet added up
+        # Whether there may be clicks that came before their list: there nearly never are, and each
+        # statement takes as long as the list's own.
+        self._early = False
         self._waiting: deque[_Written] = deque()
         self._changed = threading.Condition()
         self._taken = 0
@@ -321,6 +325,8 @@ class ServedLog:
         connection.execute("BEGIN IMMEDIATE")
         try:
             shown = self._shown(batch)
+            self._new.clear()
+            self._early = connection.execute("SELECT 1 FROM early_clicks LIMIT 1").get is not None
             for entry in batch:
                 if isinstance(entry, ServedList):
                     self._insert(entry)
@@ -335,6 +341,7 @@ class ServedLog:
                         " ON CONFLICT(id) DO UPDATE SET offset = max(offset, excluded.offset)",
                         (entry.offset,),
                     )
+            self._add_up()
             for table in ("lists", "early_clicks"):
                 connection.execute(
                     f"DELETE FROM {table} WHERE number <= (SELECT max(number) FROM {table}) - ?",
@@ -381,17 +388,25 @@ class ServedLog:
         )
         if not connection.changes():
             return
-        connection.execute(
-            "INSERT INTO totals VALUES(?, 1, 0, 0)"
-            " ON CONFLICT(version) DO UPDATE SET served = served + 1",
-            (served.version,),
-        )
+        self._new[served.version] += 1
+        if not self._early:
+            return
         early: list[Any] = connection.execute(
             "DELETE FROM early_clicks WHERE recommendation_id = ? RETURNING item_id",
             (served.recommendation_id,),
         ).fetchall()
         if any(item_id in served.items for (item_id,) in early):
             self._count(served)
+
+    def _add_up(self) -> None:
+        """Adds the lists of a commit, as far as it has come, to those of their versions."""
+        for version, n in self._new.items():
+            self._connection.execute(
+                "INSERT INTO totals VALUES(?1, ?2, 0, 0)"
+                " ON CONFLICT(version) DO UPDATE SET served = served + ?2",
+                (version, n),
+            )
+        self._new.clear()
 
     def _join(self, click: Click) -> None:
         connection = self._connection
@@ -400,6 +415,7 @@ class ServedLog:
             (click.recommendation_id,),
         ).get
         if found is None:
+            self._early = True
             connection.execute(
                 "INSERT OR IGNORE INTO early_clicks(recommendation_id, item_id, offset)"
                 " VALUES(?, ?, ?)",
@@ -428,6 +444,7 @@ class ServedLog:
     def _count(
         self, served: ServedList, how: Literal["clicked", "clicked_by_window"] = "clicked"
     ) -> None:
+        self._add_up()  # there may be no row of its version yet
         self._connection.execute(
             "UPDATE lists SET clicked = ? WHERE recommendation_id = ?",
             (_BY_ID if how == "clicked" else _BY_WINDOW, served.recommendation_id),

@@ -119,6 +119,8 @@ class Fold:
         Only what batches have touched since the last call is looked at; it must have been counted.
         """
         n = self.n_items
+        if n == self._withheld_of and not self._in_doubt:
+            return self._withheld[:n].copy()
         if n > len(self._withheld):
             grown = np.ones(max(n, 2 * len(self._withheld)), np.bool_)
             grown[: len(self._withheld)] = self._withheld
@@ -185,8 +187,9 @@ class Fold:
         """The rest of it, once what was entered before is counted."""
         batch, changes, n_items = prepared
         self.model.grow(n_items)
-        self.model.describe(changes.described, changes.tokens)
-        self._mark_categories(np.unique(changes.tokens[changes.tokens != NO_ROW]))
+        if len(changes.described):
+            self.model.describe(changes.described, changes.tokens)
+            self._mark_categories(np.unique(changes.tokens[changes.tokens != NO_ROW]))
         self.offset = batch.end
         named = batch.items[batch.items != NO_ROW]
         self._put = np.concatenate([changes.described, changes.removed])

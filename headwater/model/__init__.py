@@ -135,9 +135,13 @@ class Model:
         )
         self.mixture = mixture
         self.scratch = Scratch()
+        self._grown = 0  # rows that there is room for
 
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
+        if n_items <= self._grown:
+            return
+        self._grown = n_items
         if n_items > len(self.scratch.marks):
             self.scratch = Scratch(max(n_items, 2 * len(self.scratch.marks)))
         self.popularity.grow(n_items)
@@ -216,6 +220,7 @@ class Model:
             start = len(name) + 1
             part.load({key[start:]: v for key, v in state.items() if key.startswith(name + ".")})
         # Kernels that walk the scratch check no bounds.
+        self._grown = 0
         self.grow(self.popularity.n_items)
 
     def _parts(self) -> dict[str, Stateful]:

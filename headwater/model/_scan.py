@@ -40,12 +40,14 @@ class Scan:
         self._codes = np.zeros((0, dim), np.int8)
         self._scales = np.zeros(0, np.float32)
         self._biases = np.zeros(0, np.float32)
+        self._lengths = np.zeros(0, np.float32)  # of the codes, from which they follow
+        self._room = torch.empty(0, dtype=torch.int32)  # a search's products
 
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
         if n_items > len(self._scales):
             size = max(n_items, 2 * len(self._scales))
-            for name in ("_codes", "_scales", "_biases"):
+            for name in ("_codes", "_scales", "_biases", "_lengths"):
                 old = getattr(self, name)
                 grown = np.zeros((size, *old.shape[1:]), old.dtype)
                 grown[: len(old)] = old
@@ -55,6 +57,7 @@ class Scan:
     def put(self, rows: Ints, vectors: Floats) -> None:
         """Takes the (R, D + 1) vectors of items, whose last column is the bias."""
         _encode(np.ascontiguousarray(vectors), rows, self._codes, self._scales, self._biases)
+        _measure(self._codes, rows, self._lengths)
 
     def best(self, users: Floats, contexts: Contexts, withheld: Flags, n: int) -> Ints:
         """(B, n) the rows that seem best for each user, in any order; ``NO_ROW`` for none.
@@ -77,10 +80,11 @@ class Scan:
         # No more than there are flags for: what came since isn't known yet to who asks.
         known = min(self.n_items, len(withheld))
         step = max(_PRODUCTS // batch, _CHUNK)
-        room = torch.empty(batch * min(step, known), dtype=torch.int32)
+        if len(self._room) < batch * step:  # a new one each time would be new pages each time
+            self._room = torch.empty(batch * step, dtype=torch.int32)
         for first in range(0, known, step):
             block = of_items[first : min(first + step, known)]
-            products = room[: batch * len(block)].view(batch, -1)
+            products = self._room[: batch * len(block)].view(batch, -1)
             if batch == 1:  # either way round they are the same, and sooner this way
                 torch._int_mm(block, asked.T, out=products.view(-1, 1))
             else:
@@ -109,11 +113,14 @@ class Scan:
             item: row.
             there: (N,) rows that may be among them.
         """
-        seeming = _cosines(self._codes[: self.n_items], item, there)
-        rows = np.flatnonzero(seeming > 0)
-        if len(rows) > n:
-            rows = rows[np.argpartition(-seeming[rows], n - 1)[:n]]
-        return rows.astype(np.int32)
+        known = min(self.n_items, len(there))
+        of_items = torch.from_numpy(self._codes[:known])
+        products = torch._int_mm(of_items, of_items[item : item + 1].T).numpy()[:, 0]
+        kept, filled = np.empty((1, 2 * n), np.int64), np.zeros(1, np.int64)
+        filled[0] = _keep_nearest(products, self._lengths, item, there, kept[0])
+        rows = np.full((1, n), NO_ROW, np.int32)
+        _take(kept, filled, rows)
+        return rows[0, : filled[0]]
 
     def state(self) -> State:
         n = self.n_items
@@ -127,6 +134,8 @@ class Scan:
         for name, value in state.items():
             setattr(self, "_" + name, value.copy())
         self.n_items = len(self._scales)
+        self._lengths = np.zeros(self.n_items, np.float32)
+        _measure(self._codes, np.arange(self.n_items, dtype=np.int32), self._lengths)
 
 
 @njit(cache=True, nogil=True)
@@ -149,24 +158,42 @@ def _encode(vectors: Floats, rows: Ints, codes: np.ndarray, scales: Floats, bias
 
 
 @njit(cache=True, nogil=True)
-def _cosines(codes: np.ndarray, item: int, there: Flags) -> Floats:
-    """(N,) cosines of an item's codes and each item's; 0 where that isn't there."""
-    found = np.zeros(len(there), np.float32)
-    own = codes[item]
-    length = np.int32(0)
-    for d in range(len(own)):
-        length += np.int32(own[d]) * np.int32(own[d])
-    for i in range(min(len(there), len(codes))):
-        if not there[i]:
-            continue
-        product, square = np.int32(0), np.int32(0)
+def _measure(codes: np.ndarray, rows: Ints, lengths: Floats) -> None:
+    for k in range(len(rows)):
+        own = codes[np.uintp(rows[k])]
+        square = np.int32(0)
         for d in range(len(own)):
-            code = np.int32(codes[i, d])
-            product += code * np.int32(own[d])
-            square += code * code
-        if product > 0:
-            found[i] = product / np.sqrt(np.float64(length) * square)
-    return found
+            square += np.int32(own[d]) * np.int32(own[d])
+        lengths[np.uintp(rows[k])] = np.sqrt(np.float32(square))
+
+
+@njit(cache=True, nogil=True)
+def _keep_nearest(products: Ints, lengths: Floats, item: int, there: Flags, kept: Longs) -> int:
+    """Keeps the keys of what may be among the nearest to an item; returns how many there are.
+
+    Args:
+        products: (M,) of the item and each item.
+        there: (M,) or more; what isn't, isn't kept.
+        kept: (2 n,) keys by the cosine, which is above 0.
+    """
+    one = np.empty(1, np.float32)
+    bits = one.view(np.int32)
+    filled = 0
+    floor = 0.0
+    for row in range(len(products)):
+        if products[row] <= 0 or not there[row]:
+            continue
+        one[0] = np.float32(products[row]) / (lengths[item] * lengths[row])
+        if one[0] <= floor:
+            continue
+        if filled == len(kept):
+            floor = _halve(kept, filled)
+            filled = len(kept) // 2
+            if one[0] <= floor:
+                continue
+        kept[filled] = _key(bits[0], row)
+        filled += 1
+    return filled
 
 
 @njit(cache=True, nogil=True)

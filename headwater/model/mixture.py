@@ -108,6 +108,7 @@ class Mixture:
         # Mean gains in first lists, of popularity and of the networks. They travel and are kept as
         # weights are; no gradient reaches them.
         self._gains = nn.Parameter(torch.zeros(2), requires_grad=False)
+        self._first_gains = self._gains.detach().numpy()  # a view, as of the weights below
         self.members.register_parameter("first_gains", self._gains)
         self.dense = DenseWeights("mixture", self.members, settings.learning_rate)
         # Views: what is learned or taken over is in them.
@@ -192,6 +193,11 @@ class Mixture:
         The shares of an item add up to its score less the score that it would have with
         every expert silent.
         """
+        shares = self.shares(features)
+        return {name: shares[..., number] for number, name in enumerate(self.groups)}
+
+    def shares(self, features: Floats) -> Floats:
+        """(..., E) the same, of the experts in the order of ``groups``."""
         flat = np.ascontiguousarray(features.reshape(-1, features.shape[-1]), np.float32)
         shares = np.zeros((len(flat), len(self.groups)), np.float32)
         for weights in self._weights:
@@ -202,13 +208,12 @@ class Mixture:
             shares[first] = 0.0
             alone = flat[first, popularity] - self.silence[popularity]
             shares[first, self._owners[popularity]] = alone
-        shape = features.shape[:-1]
-        return {name: shares[:, number].reshape(shape) for number, name in enumerate(self.groups)}
+        return shares.reshape(*features.shape[:-1], len(self.groups))
 
     @property
     def _by_popularity(self) -> bool:
         """Whether that is what first lists are served by."""
-        return bool(self._gains[0] >= self._gains[1])
+        return bool(self._first_gains[0] >= self._first_gains[1])
 
     def _learned(self, features: Floats, wanted: Flags) -> Floats:
         """(...) the networks' mean scores of those of (..., F) features that are wanted."""

@@ -140,7 +140,7 @@ class Popularity:
 
     def scores(self) -> Doubles:
         """(N,) the served popularity of every item; sums to 1 once there are events."""
-        return self._counts[: self.n_items] @ (self._mix / np.maximum(self._totals, 1e-300))
+        return self._scores(np.arange(self.n_items, dtype=np.int32))
 
     def leaders(self, n: int | None = None) -> tuple[Ints, Doubles, bool]:
         """The rows that are first by ``scores()``, with those, and whether no other row has any.
@@ -157,17 +157,25 @@ class Popularity:
         if self._bounds is None or self._n_pool > 4 * _LEADERS * len(self.half_lives):
             self._lead()
         assert self._bounds is not None
-        weights = self._mix / np.maximum(self._totals, 1e-300)
         pool = self._pool[: self._n_pool]
-        scores = np.empty(len(pool))
-        _score(pool, self._counts, weights, scores)
-        leading = scores > self._bounds @ weights
+        scores = self._scores(pool)
+        leading = scores > self._bounds @ self._weights()
         most = len(pool) if n is None else n
         if more := most < len(pool):
             leading &= scores >= np.partition(scores, -most)[-most]
         pool, scores = pool[leading], scores[leading]
         order = np.lexsort((pool, -scores))
         return pool[order], scores[order], not (more or self._bounds.any())
+
+    def _weights(self) -> Doubles:
+        """(H,) what a count at each half-life is worth."""
+        return self._mix / np.maximum(self._totals, 1e-300)
+
+    def _scores(self, rows: Ints) -> Doubles:
+        """(R,) of given rows; the same for a row whatever stands beside it, to the last bit."""
+        scores = np.empty(len(rows))
+        _score(rows, self._counts, self._weights(), scores)
+        return scores
 
     def learn(self, batch: Batch) -> None:
         """Counts the wanted events of a batch, in order."""

@@ -22,6 +22,7 @@ from headwater.config import Sequence as Settings
 from headwater.model._dense import DenseWeights, Step
 from headwater.model._encoder import Encoder
 from headwater.model._encoding import Encoding, gap_buckets, nearest
+from headwater.model._opinion import keep_best
 from headwater.model._tower import Tower
 from headwater.model.content import Content
 from headwater.types import (
@@ -119,26 +120,19 @@ class SequenceExpert:
         is ``NO_ROW`` with a score of -inf.
         """
         n = len(withheld)
-        looked = n > self.tower.exact_items
-        if looked:
-            seeming = self.tower.scan.best(users, contexts, withheld, _DEPTH + k)
-            # In the order of rows, in which equal scores stay.
-            seeming.sort(axis=1)
-            scores = self.scores(users, seeming)
-            scores[seeming == NO_ROW] = -np.inf
-        else:
-            scores = users @ self.tower.vectors()[:n].T
-            scores[:, withheld] = -np.inf
-            _mask(scores, contexts.excluded_starts, contexts.excluded)
-        most = min(k, scores.shape[1])
-        best, columns = torch.from_numpy(scores).topk(most)
-        places = columns.numpy()
-        if looked:
-            places = np.take_along_axis(seeming, places, axis=1)
         rows = np.full((len(users), k), NO_ROW, np.int32)
         found = np.full((len(users), k), -np.inf, np.float32)
+        if n > self.tower.exact_items:
+            seeming = self.tower.scan.best(users, contexts, withheld, _DEPTH + k)
+            _put_in_order(seeming, self.scores(users, seeming), rows, found)
+            return rows, found
+        scores = users @ self.tower.vectors()[:n].T
+        scores[:, withheld] = -np.inf
+        _mask(scores, contexts.excluded_starts, contexts.excluded)
+        most = min(k, n)
+        best, places = torch.from_numpy(scores).topk(most)
         found[:, :most] = best.numpy()
-        rows[:, :most] = np.where(np.isfinite(best.numpy()), places, NO_ROW)
+        rows[:, :most] = np.where(np.isfinite(best.numpy()), places.numpy(), NO_ROW)
         return rows, found
 
     def near(self, item: int, there: Flags, k: int) -> Ints:
@@ -323,6 +317,16 @@ def cosines(vector: Floats, vectors: Floats) -> Floats:
     lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors) * (vector @ vector))
     found: Floats = np.where(lengths > 0, vectors @ vector / np.maximum(lengths, 1e-12), 0.0)
     return found
+
+
+@njit(cache=True, nogil=True)
+def _put_in_order(given: Ints, scores: Floats, rows: Ints, found: Floats) -> None:
+    """The best of (B, C) given rows into (B, k), best first; of equal ones the lower row."""
+    for b in range(len(given)):
+        filled = 0
+        for c in range(given.shape[1]):
+            if given[b, c] >= 0:
+                filled = keep_best(rows[b], found[b], filled, given[b, c], scores[b, c])
 
 
 @njit(cache=True, nogil=True)

@@ -17,6 +17,7 @@ from headwater.recommend._candidates import propose
 from headwater.recommend._effects import feature_effects
 from headwater.recommend._features import Features
 from headwater.recommend._portions import Portions
+from headwater.recommend._reasons import largest_first
 from headwater.recommend._similar import similar_items, similar_users
 from headwater.recommend._vectors import UserVectors
 from headwater.types import NO_ROW, Contexts, FeatureEffect, Flags, Floats, Ints, Ranking, Reason
@@ -88,11 +89,21 @@ class Recommender:
 
     def popular(self, n: int, withheld: Flags) -> tuple[list[int], list[float]]:
         """The n most popular rows that may be shown, and their shares of the events."""
+        # Those that lead are known without a look at every item; only where too many of them may
+        # not be shown are all put in order.
+        for most in (2 * n, None):
+            rows, scores, all_of_them = self.model.popularity.leaders(most)
+            rows, scores = rows[scores > 0], scores[scores > 0]
+            shown = rows < len(withheld)
+            shown[shown] = ~withheld[rows[shown]]
+            rows, scores = rows[shown][:n], scores[shown][:n]
+            if all_of_them or len(rows) == n:
+                return rows.tolist(), scores.tolist()
         scores = self.model.popularity.scores()
         scores[withheld] = 0.0
-        rows = np.lexsort((np.arange(len(scores)), -scores))[:n]
-        rows = rows[scores[rows] > 0]
-        return rows.tolist(), scores[rows].tolist()
+        order = np.lexsort((np.arange(len(scores)), -scores))[:n]
+        order = order[scores[order] > 0]
+        return order.tolist(), scores[order].tolist()
 
     def similar_items(
         self, contexts: Contexts, withheld: Flags, n: int
@@ -132,36 +143,27 @@ class Recommender:
         rows = ranking.rows[:, :n]
         if not (rows != NO_ROW).any():
             return [[] for _ in rows]  # before the first item there are no tables to look into
-        found = self.model.mixture.contributions(ranking.features[:, :n])
-        shares = np.stack([found[expert] for expert in EXPERTS], axis=2).astype(np.float64)
+        shares = self.model.mixture.shares(ranking.features[:, :n])
         sources = np.full(shares.shape, NO_ROW, np.int32)
         for number, expert in enumerate(EXPERTS):
             if expert in ranking.opinions:
                 sources[:, :, number] = ranking.opinions[expert].sources(rows)
             elif expert == "sequence":
                 sources[:, :, number] = self.model.sequence.sources(contexts, rows)
-        there = rows != NO_ROW
-        shares, sources = shares[there].round(6), sources[there]
-        items = np.arange(len(shares))[:, None]
-        order = np.argsort(-shares, axis=1, kind="stable")
-        shares, sources = shares[items, order], sources[items, order]
-        said = shares != 0.0
-        ids: dict[int, str | None] = {
-            row: item_id(row) for row in np.unique(sources[said]).tolist() if row != NO_ROW
-        }
-        ids[NO_ROW] = None
+        experts, said, from_where, ends = largest_first(rows, shares, sources)
+        named = from_where.tolist()
+        ids = {row: item_id(row) if row != NO_ROW else None for row in set(named)}
         reasons = list(
             map(
                 Reason,
-                map(EXPERTS.__getitem__, order[said].tolist()),
-                shares[said].tolist(),
-                map(ids.__getitem__, sources[said].tolist()),
+                map(EXPERTS.__getitem__, experts.tolist()),
+                said.tolist(),
+                map(ids.__getitem__, named),
             )
         )
-        ends = np.cumsum(said.sum(axis=1)).tolist()
-        of_items = [reasons[a:b] for a, b in pairwise([0, *ends])]
-        ends = np.cumsum(there.sum(axis=1)).tolist()
-        return [of_items[a:b] for a, b in pairwise([0, *ends])]
+        of_items = [reasons[a:b] for a, b in pairwise([0, *ends.tolist()])]
+        lengths = np.cumsum((rows != NO_ROW).sum(axis=1)).tolist()
+        return [of_items[a:b] for a, b in pairwise([0, *lengths])]
 
     def effects(self, ranking: Ranking, n: int) -> list[list[list[FeatureEffect]]]:
         """For each of the first n items of each list, the features that move its score most."""

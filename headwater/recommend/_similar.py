@@ -36,15 +36,16 @@ def similar_items(
         if name != "habits"  # it relates an item to itself
     }
     lists["sequence"] = _nearest(model, contexts, withheld, k)
-    reasons: dict[int, list[Reason]] = {}
+    said: dict[int, list[tuple[str, float]]] = {}
     for name, rows in lists.items():
         for place, row in enumerate(rows[rows != NO_ROW].tolist()):
             share = (RANK_OFFSET + 1) / (RANK_OFFSET + 1 + place) / len(lists)
-            reasons.setdefault(row, []).append(Reason(name, round(share, 6)))
-    scores = {row: sum(one.contribution for one in said) for row, said in reasons.items()}
+            said.setdefault(row, []).append((name, round(share, 6)))
+    scores = {row: sum([share for _, share in of_row]) for row, of_row in said.items()}
     best = sorted(scores, key=lambda row: (-scores[row], row))[:n]
     return [
-        (row, scores[row], sorted(reasons[row], key=lambda one: -one.contribution)) for row in best
+        (row, scores[row], [Reason(*one) for one in sorted(said[row], key=lambda one: -one[1])])
+        for row in best
     ]
 
 

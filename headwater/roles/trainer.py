@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from contextlib import closing
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from headwater.config import Config
     from headwater.log import EventsLog
 
+NICENESS = 5
+"""A third of the API's claim to a processor that both want: a step may wait for an answer, not an
+answer for a step. Less, and it would hardly learn while the API is busy all the time."""
 IDLE_SECONDS = 0.5
 """Longest wait for a wake-up before looking for a stop signal."""
 CATCH_UP_SECONDS = 3.0
@@ -95,6 +99,7 @@ def run(config: Config, data: Path) -> None:
     from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
     from headwater.loop import Learner
 
+    os.nice(NICENESS)
     with (
         closing(SqliteEventsLog(data / "events.db")) as events,
         closing(SqliteUpdatesLog(data / "updates.db")) as updates,

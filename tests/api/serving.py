@@ -67,7 +67,11 @@ class CountingFollower:
     batches: list[int] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
     answered: int = 0
+    prepared: int = 0
     directory: Preprocessor = field(default_factory=lambda: Preprocessor(Config()))
+
+    def prepare(self) -> None:
+        self.prepared += 1
 
     def catch_up(self) -> None:
         self.before_fold()

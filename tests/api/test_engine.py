@@ -14,6 +14,7 @@ from headwater.api._engine import ALWAYS, BATCH, MEASURED, Engine
 from headwater.api._problems import Failed, Unavailable
 from headwater.config import Config
 from headwater.feedback import Feedback
+from headwater.log import StoredUpdate
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.log.served import ServedLog
 from headwater.types import Recommendations, Request
@@ -124,6 +125,23 @@ def test_one_thread_touches_the_follower_and_it_is_not_ours() -> None:
             )
             assert len(running.follower.threads) == 1
             assert threading.get_ident() not in running.follower.threads
+
+    run(test())
+
+
+def test_updates_are_prepared_by_another_thread_than_answers() -> None:
+    async def test() -> None:
+        async with Running() as running:
+            prepared: list[int] = []
+            running.follower.prepare = lambda: prepared.append(  # type: ignore[method-assign]
+                threading.get_ident()
+            )
+            token = running.updates.acquire()
+            running.updates.append(StoredUpdate(1, 1, 0, "", b"", b""), token)
+            async with asyncio.timeout(10):
+                while not prepared:
+                    await asyncio.sleep(0.001)
+            assert not set(prepared) & running.follower.threads
 
     run(test())
 

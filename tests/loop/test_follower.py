@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from headwater.config import Config
 from headwater.deploy import decode, state_digest
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
-from headwater.loop import Follower, Learner
+from headwater.loop import Follower, Learner, _follower
 from headwater.model import _tower
 from headwater.model._scan import Scan
 from headwater.types import Entry, Event, Item, ItemRemoval, Recommendations, Request, State
@@ -29,6 +30,23 @@ from tests.loop.streams import (
     tampered,
     views,
 )
+
+
+@pytest.fixture(params=[False, True], ids=["alone", "prepared"], autouse=True)
+def prepared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether another thread reads updates before they are taken over; nothing else may differ."""
+    catch_up = Follower.catch_up
+
+    def prepared_first(follower: Follower) -> None:
+        reader = threading.Thread(target=follower.prepare)
+        reader.start()
+        reader.join()
+        catch_up(follower)
+
+    if request.param:
+        monkeypatch.setattr(Follower, "catch_up", prepared_first)
+    return bool(request.param)
+
 
 ENTRIES: list[Entry] = [
     Item("i1", title="One"),
@@ -225,6 +243,74 @@ def test_stream_time_goes_on_from_the_newest_event_after_a_start_from_a_snapshot
     for one, other in zip(*answers, strict=True):
         assert one.items == other.items
         assert one.items
+
+
+# --- read by another thread ----------------------------------------------------------------------
+
+
+def test_what_was_prepared_is_neither_read_nor_decoded_again(
+    prepared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, updates = events_log(ENTRIES), MemoryUpdatesLog()
+    learner, follower = (
+        Learner(small(), events, updates, None),
+        Follower(small(), events, updates, None),
+    )
+    threads: set[int] = set()
+
+    def noted(payload: bytes) -> Any:
+        threads.add(threading.get_ident())
+        return decode(payload)
+
+    monkeypatch.setattr(_follower, "decode", noted)
+    while learner.step():
+        learner.publish()
+        follower.catch_up()
+    assert follower.sequence == learner.sequence
+    assert (threading.get_ident() in threads) != prepared
+    assert_same(follower, learner)
+
+
+def test_an_update_that_came_since_waits_for_the_next_preparation() -> None:
+    events, updates = events_log(ENTRIES), MemoryUpdatesLog()
+    learner, follower = (
+        Learner(small(), events, updates, None),
+        Follower(small(), events, updates, None),
+    )
+    follower.prepare()
+    learner.step()
+    learner.publish()
+    follower._catch_up()
+    assert (follower.sequence, follower.offset) == (0, events.end())
+    follower.prepare()
+    follower._catch_up()
+    assert follower.sequence == 1
+
+
+def test_preparing_and_taking_over_at_once_loses_nothing() -> None:
+    events, updates = events_log(ENTRIES), MemoryUpdatesLog()
+    learner, follower = (
+        Learner(small(), events, updates, None),
+        Follower(small(), events, updates, None),
+    )
+    done = threading.Event()
+
+    def prepare() -> None:
+        while not done.is_set():
+            follower.prepare()
+
+    reader = threading.Thread(target=prepare)
+    reader.start()
+    while learner.step():
+        learner.publish()
+        follower._catch_up()
+    done.set()
+    reader.join()
+    follower.prepare()
+    follower._catch_up()
+    assert follower.sequence == learner.sequence
+    assert len(follower._ready) <= 4
+    assert_same(follower, learner)
 
 
 # --- never guessing ------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 
 from headwater.deploy import state_digest
 from headwater.loop import Fold
-from headwater.model import EXPERTS
+from headwater.model import EXPERTS, popularity
 from headwater.testing import checkerboard
 from headwater.types import NO_ROW, Item, Request
 from tests.model.arrays import small
@@ -47,7 +47,7 @@ def test_every_expert_proposes_something_of_its_own(fold):
 
 
 def test_nothing_that_is_withheld_or_excluded_is_in_any_list(fold):
-    withheld = fold.withheld()
+    withheld = fold.withheld().copy()
     barred = {fold.preprocess.items.find("i2"), fold.preprocess.items.find("i5")}
     withheld[list(barred)] = True
     contexts, ranking = ranked(fold, n=60, withheld=withheld)
@@ -166,3 +166,18 @@ def test_what_is_withheld_is_not_popular(fold):
     named = fold.model.popularity.eligible() & fold.eligible()
     assert len(fold.recommender.popular(50, withheld)[0]) == named.sum() - 1
     assert fold.recommender.popular(0, withheld) == ([], [])
+
+
+@pytest.mark.parametrize("leaders", [3, 10_000])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.95, 1.0])
+def test_what_is_popular_is_the_first_of_all_that_may_be_shown(monkeypatch, leaders, share):
+    monkeypatch.setattr(popularity, "_LEADERS", leaders)
+    fold = learned()
+    scores = fold.model.popularity.scores()
+    withheld = np.random.default_rng(0).random(len(scores)) < share
+    order = [row for row in np.lexsort((np.arange(len(scores)), -scores)) if not withheld[row]]
+    order = [row for row in order if scores[row] > 0]
+    for n in (1, 10, len(scores)):
+        rows, shares = fold.recommender.popular(n, withheld)
+        assert rows == order[:n]
+        np.testing.assert_allclose(shares, scores[rows], rtol=1e-12)
