@@ -1,19 +1,41 @@
-"""What commands have in common: options, and how they print."""
+"""What commands have in common: options, and how they print and show how far they are."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from headwater.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from headwater.loop import Progress
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder that holds everything durable.")]
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="Settings file; headwater.toml of this folder if there is one."),
 ]
+UrlOption = Annotated[
+    str | None,
+    typer.Option(envvar="HEADWATER_URL", help="Address of a running API, instead of --data."),
+]
 WhyOption = Annotated[str, typer.Option("--why", help="For the audit trail.")]
+MapOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="FIELD=COLUMN",
+        help="Column of a field, as in user_id=customer; may be repeated.",
+    ),
+]
 
 DEFAULT_DATA = Path("headwater-data")
 
@@ -48,3 +70,42 @@ def counted(count: int, noun: str) -> str:
     ('1 row', '2,000 rows')
     """
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def pairs(mapping: list[str] | None) -> dict[str, str]:
+    """The column of each field that ``--map`` names; raises ``ConfigError`` where one is missing.
+
+    >>> pairs(["user_id=customer"])
+    {'user_id': 'customer'}
+    """
+    split = [pair.partition("=") for pair in mapping or ()]
+    for field, equals, column in split:
+        if not (field and equals and column):
+            raise ConfigError(f"--map {field}{equals}{column}: write --map FIELD=COLUMN")
+    return {field: column for field, _, column in split}
+
+
+@contextmanager
+def stages(console: Console) -> Iterator[Progress]:
+    """Shows how far a backfill is: as a bar, or a line per pass where the output is no terminal."""
+    # Before torch is imported: its threads else spin where they wait, and take each other's cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from rich import progress as rich
+
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(bar_width=20),
+        rich.TaskProgressColumn(),
+        rich.TextColumn("{task.fields[figures]}"),
+        rich.TimeElapsedColumn(),
+    )
+    terminal = console.is_terminal
+    with rich.Progress(*columns, console=console, transient=True, disable=not terminal) as bar:
+        task = bar.add_task("", total=None, figures="")
+
+        def show(what: str, done: int, total: int, figures: str) -> None:
+            bar.update(task, description=what, completed=done, total=total, figures=figures)
+            if figures and not terminal:
+                console.print(f"{what} {done} of at most {total}: {figures}", markup=False)
+
+        yield show

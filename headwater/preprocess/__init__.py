@@ -21,6 +21,7 @@ from headwater.preprocess._catalogue import Catalogue, Profiles
 from headwater.preprocess._cleaning import Cleaning
 from headwater.preprocess._columns import columns
 from headwater.preprocess._histories import Histories, Steps
+from headwater.preprocess._order import Groups, Moves, interleaved
 from headwater.preprocess._parts import joined, taken
 from headwater.preprocess._tokens import CATEGORY, tokens_of
 from headwater.preprocess._vocabulary import Vocabulary
@@ -29,7 +30,6 @@ from headwater.types import (
     Batch,
     CatalogueChanges,
     Contexts,
-    Flags,
     Gone,
     Ints,
     Item,
@@ -98,8 +98,7 @@ class Preprocessor:
         self.expired = {"users": 0, "items": 0}
         self.item_events = np.zeros(0, np.int64)  # per item row, events that named it so far
         self.total_events = 0
-        self._grouped = grouped
-        self._groups: dict[int, _Group] = {}
+        self._groups = Groups() if grouped else None
 
     @property
     def consuming_types(self) -> np.ndarray:
@@ -124,9 +123,20 @@ class Preprocessor:
         weights = self._weights[codes]
         cleaned = self.cleaning.find(of, users, items, weights)
         weights[cleaned] = 0
-        contexts = self._walk(
-            users, items, codes, times, of.sessions, cleaned, targets, said.hidden
+        remembered = (users != NO_ROW) & (items != NO_ROW) & (polarities != 0)
+        moves = Moves(
+            users=users,
+            items=items,
+            types=codes,
+            times=times,
+            sessions=of.sessions,
+            cleaned=cleaned,
+            remembered=remembered,
+            consumes=self._consumes[codes] & remembered,
+            clearings=said.hidden,
         )
+        steps = self._groups.order(moves, targets) if self._groups else interleaved(moves)
+        contexts = self.histories.walk(steps)
         batch = Batch(
             offsets=of.offsets,
             items=items,
@@ -318,11 +328,10 @@ class Preprocessor:
             self.catalogue.forget(row)
         for row in users.tolist():
             self.profiles.remove(row)
-            self._groups.pop(row, None)
         gone = np.zeros(len(self.items), np.bool_)
         gone[items] = True
-        for group in self._groups.values():
-            group.forget(gone)
+        if self._groups:
+            self._groups.forget(users, gone)
         self.item_events[items] = 0
         self.histories.forget(users, gone)
         self.items.release(items)
@@ -356,101 +365,6 @@ class Preprocessor:
         self.total_events += len(items)
         return before
 
-    def _walk(
-        self,
-        users: np.ndarray,
-        items: np.ndarray,
-        codes: np.ndarray,
-        times: np.ndarray,
-        sessions: np.ndarray,
-        cleaned: np.ndarray,
-        targets: np.ndarray,
-        hidden: list[tuple[int, int]],
-    ) -> Contexts:
-        remembered = (users != NO_ROW) & (items != NO_ROW) & (self._polarities[codes] != 0)
-        consumes = self._consumes[codes] & remembered
-        if self._grouped:
-            order = self._grouped_order(
-                users, items, codes, times, sessions, cleaned, remembered, targets, hidden
-            )
-            return self.histories.walk(order)
-        # A read and a push per event, interleaved; events that aren't remembered only read.
-        n = len(users)
-        reads = np.tile(np.array([True, False]), n)
-        kept = np.ones(2 * n, np.bool_)
-        kept[1::2] = remembered
-        steps = Steps(
-            reads=reads[kept],
-            users=np.repeat(users, 2)[kept],
-            items=np.repeat(items, 2)[kept],
-            types=np.repeat(codes, 2)[kept],
-            times=np.repeat(times, 2)[kept],
-            sessions=np.repeat(sessions, 2)[kept],
-            cleaned=np.repeat(cleaned, 2)[kept],
-            consumes=np.repeat(consumes, 2)[kept],
-            clears=np.zeros(int(kept.sum()), np.bool_),
-        )
-        places = [int(kept[: 2 * before].sum()) for before, _ in hidden]
-        return self.histories.walk(_with_clearings(steps, places, [user for _, user in hidden]))
-
-    def _grouped_order(
-        self,
-        users: np.ndarray,
-        items: np.ndarray,
-        codes: np.ndarray,
-        times: np.ndarray,
-        sessions: np.ndarray,
-        cleaned: np.ndarray,
-        remembered: np.ndarray,
-        targets: np.ndarray,
-        hidden: list[tuple[int, int]],
-    ) -> Steps:
-        """Like the interleaving above, but a push waits until its group is over.
-
-        Clears ``targets`` of the second and later rows of one item in a group.
-        """
-        steps: list[_Step] = []
-        places: list[int] = []
-        waiting = list(hidden)
-        for b in range(len(users) + 1):
-            while waiting and waiting[0][0] == b:
-                # What the group still holds back is a part of the history that goes.
-                self._groups.pop(waiting.pop(0)[1], None)
-                places.append(len(steps))
-            if b == len(users):
-                break
-            user, time = int(users[b]), float(times[b])
-            if user == NO_ROW:
-                # Whoever it is has no history yet that an event could be grouped in.
-                steps.append((True, NO_ROW, NO_ROW, 0, time, 0, False))
-                continue
-            group = self._groups.get(user)
-            if group is None or group.time != time:
-                if group is not None:
-                    steps.extend(group.pushes)
-                group = self._groups[user] = _Group(time)
-            event = (user, int(items[b]), int(codes[b]), time, int(sessions[b]), bool(cleaned[b]))
-            steps.append((True, *event))
-            if remembered[b]:
-                group.pushes.append((False, *event))
-            if targets[b]:
-                targets[b] = items[b] not in group.targets
-                group.targets.add(int(items[b]))
-        columns = list(zip(*steps, strict=True)) if steps else [()] * 7
-        types = np.array(columns[3], np.uint8)
-        ordered = Steps(
-            reads=np.array(columns[0], np.bool_),
-            users=np.array(columns[1], np.int32),
-            items=np.array(columns[2], np.int32),
-            types=types,
-            times=np.array(columns[4], np.float64),
-            sessions=np.array(columns[5], np.int64),
-            cleaned=np.array(columns[6], np.bool_),
-            consumes=self._consumes[types],
-            clears=np.zeros(len(steps), np.bool_),
-        )
-        return _with_clearings(ordered, places, [user for _, user in hidden])
-
     def _append_session(
         self, contexts: Contexts, b: int, rows: list[int], code: int, now: float
     ) -> None:
@@ -468,25 +382,6 @@ class Preprocessor:
         ):
             array[b, :-n] = array[b, n:].copy()
             array[b, -n:] = values
-
-
-_Step = tuple[bool, int, int, int, float, int, bool]
-
-
-class _Group:
-    """A running group of one user's simultaneous events."""
-
-    __slots__ = ("pushes", "targets", "time")
-
-    def __init__(self, time: float) -> None:
-        self.time = time
-        self.pushes: list[_Step] = []
-        self.targets: set[int] = set()
-
-    def forget(self, items: Flags) -> None:
-        """Takes out what names an item that is flagged."""
-        self.pushes = [push for push in self.pushes if not items[push[2]]]
-        self.targets = {item for item in self.targets if not items[item]}
 
 
 @dataclass(slots=True)
@@ -526,23 +421,6 @@ def _padded(described: list[tuple[int, list[int]]]) -> tuple[np.ndarray, np.ndar
     for place, (_, found) in enumerate(described):
         tokens[place, : len(found)] = found
     return np.array([row for row, _ in described], np.int32), tokens
-
-
-def _with_clearings(steps: Steps, places: list[int], users: list[int]) -> Steps:
-    """The steps with ``users[k]`` cleared before the step that stands at ``places[k]``."""
-    if not places:
-        return steps
-    return Steps(
-        reads=np.insert(steps.reads, places, False),
-        users=np.insert(steps.users, places, users),
-        items=np.insert(steps.items, places, NO_ROW),
-        types=np.insert(steps.types, places, 0),
-        times=np.insert(steps.times, places, 0.0),
-        sessions=np.insert(steps.sessions, places, 0),
-        cleaned=np.insert(steps.cleaned, places, False),
-        consumes=np.insert(steps.consumes, places, False),
-        clears=np.insert(steps.clears, places, True),
-    )
 
 
 @njit(cache=True, nogil=True)
