@@ -65,6 +65,7 @@ class _Frozen(DenseWeights):
 
     def __init__(self) -> None:
         self.name = "frozen"
+        self.stride = 0.0
 
     def descend(self, loss: Tensor, rate: float) -> None:
         loss.backward()  # type: ignore[no-untyped-call]

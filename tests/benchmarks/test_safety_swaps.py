@@ -100,8 +100,11 @@ def test_models_fitted_every_hour_know_nothing_of_the_running_hour() -> None:
 def test_a_drift_that_others_are_over_first_is_missed() -> None:
     after = (("headwater", 2_000), ("unraised", 1_000), ("other", None))
     models = {name: {"recovered_after": at} for name, at in after}
-    found = {"change": 7_000, "models": models, "told": [{"what": "items"}]}
+    told = [{"what": "items", "offset": 8_000}, {"what": "hit_rate", "offset": 7_400}]
+    found = {"change": 7_000, "models": models, "told": told, "told_without_a_change": []}
     assert not missed(drift.figures(found))
-    assert missed(drift.figures({**found, "told": []}))
+    assert missed(drift.figures({**found, "told": told[:1]})), "by a detector too"
+    assert missed(drift.figures({**found, "told": told[1:]})), "by the mix of items too"
+    assert missed(drift.figures({**found, "told_without_a_change": told[1:]}))
     models["other"]["recovered_after"] = 1_500
     assert missed(drift.figures(found))
