@@ -9,7 +9,7 @@ import pytest
 
 from headwater.deploy import VERSIONS, Snapshots, Versions, rollback_to
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
-from headwater.loop import Follower, Learner, _learner
+from headwater.loop import Follower, Learner, _keeping
 from tests.loop.streams import NOW, assert_equal, counted, events_log, learn_all, small, views
 
 CONFIG = small(deploy={"snapshot_events": 300, "snapshots_kept": 2}, train={"batch_events": 20})
@@ -18,8 +18,8 @@ CONFIG = small(deploy={"snapshot_events": 300, "snapshots_kept": 2}, train={"bat
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """An interim snapshot is due after a hundredth of the bytes of the one before."""
-    monkeypatch.setattr(_learner, "MOST_LOGGED", 1)
-    monkeypatch.setattr(_learner, "SNAPSHOTS_LOGGED", 0.01)
+    monkeypatch.setattr(_keeping, "MOST_LOGGED", 1)
+    monkeypatch.setattr(_keeping, "SNAPSHOTS_LOGGED", 0.01)
 
 
 def kept(folder: Path) -> list[tuple[int, bool]]:

@@ -81,8 +81,8 @@ def test_who_has_nothing_to_publish_counts_on_it_as_well(tmp_path: Path, held: H
     events, updates = events_log(views(300)), MemoryUpdatesLog()
     learner = learned(events, updates, tmp_path, 300)
     held.may.set()
-    assert learner._writing is not None
-    learner._writing[0].result()
+    assert learner._keeping._writing is not None
+    learner._keeping._writing[0].result()
     learner.publish()
     assert offsets(tmp_path) == [200]
     assert [stored.sequence for stored in updates.read(0, 9)] == [3]
