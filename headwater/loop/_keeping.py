@@ -66,14 +66,9 @@ class Keeping:
         return self._versions.snapshots.damaged if self._versions else {}
 
     @property
-    def is_on(self) -> bool:
-        """Whether snapshots are kept at all; waits for nothing."""
-        return self._versions is not None
-
-    @property
-    def is_writing(self) -> bool:
-        """Whether one was begun that isn't counted on yet."""
-        return self._writing is not None
+    def is_free(self) -> bool:
+        """Whether snapshots are kept, and none was begun that isn't counted on yet."""
+        return self._versions is not None and self._writing is None
 
     def restart(self, offset: int) -> None:
         """Goes on from a state that holds the events through ``offset``."""

@@ -266,15 +266,8 @@ class Learner:
             is_behind=self._is_behind,
             is_history=self._is_history,
         )
-        if not update_due or not self._publish():
-            return
-        if not self._keeping.is_on or self._keeping.is_writing:
-            return
-        due = self._snapshot_due()
-        if due or self._keeping.is_interim_due():
-            self._publish(whole=True)
-            finish = self._begin_snapshot(interim=not due)
-            self._keeping.finish_beside(finish, self._time if due else None)
+        if update_due and self._publish():
+            self._snapshot_due(beside=True)
 
     def publish(self, *, whole: bool = False) -> None:
         """Publishes what was learned since the last time, if a guard doesn't hold it back.
@@ -292,14 +285,8 @@ class Learner:
             Fenced: another trainer has taken over.
         """
         self._keeping.settle(wait=False)
-        if not self._publish(whole=whole) or not self._keeping.is_on:
-            return
-        if self._snapshot_due():
-            self.snapshot()
-        elif self._history and self._keeping.is_interim_due():
-            self._publish(whole=True)
-            self._begin_snapshot(interim=True)()
-            self._keeping.count_on()
+        if self._publish(whole=whole):
+            self._snapshot_due()
 
     def _publish(self, *, whole: bool = False) -> bool:
         """Whether there was anything to publish."""
@@ -327,13 +314,25 @@ class Learner:
     def _is_dense_due(self) -> bool:
         return self._publishing.is_dense_due(self.config.train, drained=self._drained)
 
-    def _snapshot_due(self) -> bool:
-        return self._keeping.is_due(
+    def _snapshot_due(self, *, beside: bool = False) -> None:
+        """Writes the snapshot that is due, if one is and the one before is there."""
+        if not self._keeping.is_free:
+            return
+        due = self._keeping.is_due(
             self.config.deploy.snapshot_events,
             self.trained_through,
             self._time,
             drained=self._drained,
         )
+        if due or self._keeping.is_interim_due():
+            # Who starts from the snapshot and who has followed are to have the same weights.
+            self._publish(whole=True)
+            finish, time = self._begin_snapshot(interim=not due), self._time if due else None
+            if beside:
+                self._keeping.finish_beside(finish, time)
+            else:
+                finish()
+                self._keeping.count_on(time)
 
     def _append(self, update: Update) -> None:
         self._publishing.append(update, self._report(update))
@@ -345,7 +344,6 @@ class Learner:
         """
         if self._history is None:
             raise ValueError("a learner without a snapshot folder keeps no snapshots")
-        # Who starts from the snapshot and who has followed are to have the same weights.
         self._publish(whole=True)
         path = self._begin_snapshot()()
         self._keeping.count_on(self._time)

@@ -88,6 +88,23 @@ def test_who_has_nothing_to_publish_counts_on_it_as_well(tmp_path: Path, held: H
     assert [stored.sequence for stored in updates.read(0, 9)] == [3]
 
 
+def test_who_publishes_meanwhile_neither_waits_nor_begins_another(
+    tmp_path: Path, held: Held
+) -> None:
+    config, events = small(log={"keep_days": 0.3}), events_log(views(100))
+    learner = Learner(config, events, MemoryUpdatesLog(), tmp_path)
+    for start in (100, 200, 300):
+        learner.step()
+        learner.publish_due()
+        events.append(views(100, start=start), NOW)
+    learner.step()
+    learner.publish()
+    assert (learner.sequence, offsets(tmp_path)) == (4, [])
+    held.may.set()
+    learner._keeping.settle()
+    assert offsets(tmp_path) == [300], "due by the age of the events"
+
+
 def test_it_is_the_one_that_would_have_been_waited_for(tmp_path: Path, held: Held) -> None:
     events = events_log(views(300))
     held.may.set()
