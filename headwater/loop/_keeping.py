@@ -70,9 +70,15 @@ class Keeping:
         """Whether snapshots are kept, and none was begun that isn't counted on yet."""
         return self._versions is not None and self._writing is None
 
-    def restart(self, offset: int) -> None:
-        """Goes on from a state that holds the events through ``offset``."""
-        self._kept = offset
+    def restart(self, origin: Manifest | None) -> None:
+        """Goes on from the state of a snapshot, or from an empty one.
+
+        An interim one puts the next version off no further than the version before it does.
+        """
+        self._kept = origin.offset if origin else 0
+        if origin and origin.interim and self._versions:
+            version = self._versions.before(origin.offset + 1)
+            self._kept = version.offset if version else 0
 
     def is_due(self, snapshot_events: int, offset: int, time: float, *, drained: bool) -> bool:
         """Whether there should be a version of the state now.

@@ -327,12 +327,13 @@ class Learner:
         if due or self._keeping.is_interim_due():
             # Who starts from the snapshot and who has followed are to have the same weights.
             self._publish(whole=True)
-            finish, time = self._begin_snapshot(interim=not due), self._time if due else None
+            finish = self._begin_snapshot(interim=not due)
+            stream_time = self._time if due else None
             if beside:
-                self._keeping.finish_beside(finish, time)
+                self._keeping.finish_beside(finish, stream_time)
             else:
                 finish()
-                self._keeping.count_on(time)
+                self._keeping.count_on(stream_time)
 
     def _append(self, update: Update) -> None:
         self._publishing.append(update, self._report(update))
@@ -522,14 +523,13 @@ class Learner:
         self.stages = Stages(self.config, grouped=self._grouped)
         self._ringing = None
         self._time = 0.0
-        sequence = 0
+        sequence, origin = 0, None
         if found:
-            state, manifest = found
-            self.stages.load(state, manifest.offset)
-            self.epoch = manifest.epoch
-            sequence = manifest.sequence
+            state, origin = found
+            self.stages.load(state, origin.offset)
+            self.epoch, sequence = origin.epoch, origin.sequence
         self._publishing.restart(sequence)
-        self._keeping.restart(self.trained_through)
+        self._keeping.restart(origin)
         if self.trained_through < self._events.start():
             raise Dropped(self._events.start())
 
@@ -552,7 +552,7 @@ class Learner:
                 update.dense = {}
             if digest(encode(update)) != stored[0].digest:
                 return self._open_epoch(f"update {logged.sequence} was learned differently")
-            self._publishing.published(update)
+            self._publishing.published(update, len(stored[0].payload))
         if self._updates.end() != self.sequence:
             self._open_epoch("the updates log has lost what follows the snapshot")
 

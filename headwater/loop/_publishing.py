@@ -31,7 +31,6 @@ class Publishing:
 
     def __init__(self, updates: UpdatesLog) -> None:
         self.untold = False
-        self.logged = 0
         self.take(updates)
         self.restart(0)
 
@@ -43,6 +42,7 @@ class Publishing:
     def restart(self, sequence: int) -> None:
         """Goes on from a state that holds the updates through ``sequence``, and no more."""
         self.sequence = sequence
+        self.logged = 0
         self.unpublished = Unpublished()
         self._published_at = self._dense_at = 0.0
         self._dense_waits = False
@@ -84,7 +84,6 @@ class Publishing:
             Fenced: another trainer has taken over.
         """
         payload = encode(update)
-        self.logged += len(payload)
         self.updates.append(
             StoredUpdate(
                 epoch=update.epoch,
@@ -96,11 +95,17 @@ class Publishing:
             ),
             self._token,
         )
-        self.published(update)
+        self.published(update, len(payload))
 
-    def published(self, update: Update) -> None:
-        """Counts an update as told: one that was appended, now or in a former life."""
+    def published(self, update: Update, logged: int = 0) -> None:
+        """Counts an update as told: one that was appended, now or in a former life.
+
+        Args:
+            update: what is told.
+            logged: the bytes that it takes in the log.
+        """
         self.sequence = update.sequence
+        self.logged += logged
         self.unpublished = Unpublished()
         self.untold = False
         self._published_at = time.monotonic()

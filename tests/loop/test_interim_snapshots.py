@@ -73,6 +73,30 @@ def test_state_and_restart_are_the_same_as_without(
     assert np.array_equal(followed, learned)
 
 
+def test_a_restart_from_one_does_not_put_off_the_next_version(tmp_path: Path) -> None:
+    _, events, updates = lived(tmp_path, 500)
+    assert kept(tmp_path)[-1][1]
+    events.append(views(200, start=500), NOW)
+    learn_all(Learner(CONFIG, events, updates, tmp_path))
+    listed = Versions(tmp_path / VERSIONS).listed()
+    assert [one.offset for one in listed] == [300, 600]
+
+
+def test_short_lives_leave_no_long_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, events, updates = lived(tmp_path, 20)
+    events.append(views(40, start=20), NOW)
+    learner = Learner(CONFIG, events, updates, tmp_path)
+    before = kept(tmp_path)
+    monkeypatch.setattr(_keeping, "MOST_LOGGED", 1_000_000_000)
+    learn_all(learner)
+    a_life = sum(len(stored.payload) for stored in updates.read(1, 9))
+    monkeypatch.setattr(_keeping, "MOST_LOGGED", 3 * a_life)
+    for start in range(60, 260, 40):
+        events.append(views(40, start=start), NOW)
+        learn_all(Learner(CONFIG, events, updates, tmp_path))
+    assert before == [(20, True)] < kept(tmp_path)[-1:]
+
+
 def test_a_damaged_interim_snapshot_is_passed_over(tmp_path: Path) -> None:
     learner, events, updates = lived(tmp_path, 800)
     newest = Snapshots(tmp_path, 9).paths()[-1]
