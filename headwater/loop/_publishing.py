@@ -96,6 +96,8 @@ class Publishing:
             self._token,
         )
         self.published(update, len(payload))
+        # A report that follows another closely is empty.
+        self.untold = self.untold and not report
 
     def published(self, update: Update, logged: int = 0) -> None:
         """Counts an update as told: one that was appended, now or in a former life.
@@ -107,7 +109,6 @@ class Publishing:
         self.sequence = update.sequence
         self.logged += logged
         self.unpublished = Unpublished()
-        self.untold = False
         self._published_at = time.monotonic()
         self._dense_waits = not update.dense
         if update.dense:
