@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from headwater.log import EventsLog
 from headwater.loop._history import History
 from headwater.loop._publishing import Publishing
 from headwater.loop._retention import Retention
-from headwater.types import State
+from headwater.types import Record, State
 
 MOST_LOGGED = 250_000_000
 SNAPSHOTS_LOGGED = 2.0
@@ -35,13 +35,20 @@ class Keeping:
         config: how many snapshots there are to be, and how much of the events log.
         events: the log that is learned.
         publishing: on the log of what was learned.
+        rollbacks_due: those that were ordered and not done yet.
     """
 
     def __init__(
-        self, folder: Path | None, config: Config, events: EventsLog, publishing: Publishing
+        self,
+        folder: Path | None,
+        config: Config,
+        events: EventsLog,
+        publishing: Publishing,
+        rollbacks_due: Callable[[], Sequence[Record]],
     ) -> None:
         self._versions = History(folder, config.deploy.snapshots_kept) if folder else None
         self._publishing = publishing
+        self._rollbacks_due = rollbacks_due
         self._retention = Retention(config, events)
         self._writers = ThreadPoolExecutor(1, "snapshot")
         self._writing: tuple[Future[Path], float | None] | None = (
@@ -139,7 +146,9 @@ class Keeping:
     def count_on(self, time: float | None = None) -> Path:
         """Drops what the newest snapshot makes needless; returns its path.
 
-        What the events log needn't keep any longer goes little by little, by ``retain``.
+        While a rollback is due nothing goes: the version that it returns to was there when it was
+        ordered, and may be the oldest. What the events log needn't keep any longer goes little by
+        little, by ``retain``.
 
         Args:
             time: stream time of a version, by which it is decided what of the events log may go;
@@ -147,10 +156,12 @@ class Keeping:
         """
         assert self._versions is not None
         snapshots = self._versions.snapshots
-        kept = snapshots.prune()
-        self._publishing.updates.drop(needed_after(kept))
         newest = snapshots.paths()[-1]
         self._snapshot_bytes = newest.stat().st_size
+        if self._rollbacks_due():
+            return newest
+        kept = snapshots.prune()
+        self._publishing.updates.drop(needed_after(kept))
         if time is not None:
             self._retention.aim([one for one in kept if not one.interim], time)
         return newest

@@ -94,7 +94,7 @@ class Learner:
         self._anew = anew
         self._challengers = challengers
         self._publishing = Publishing(updates)
-        self._keeping = Keeping(snapshots, config, events, self._publishing)
+        self._keeping = Keeping(snapshots, config, events, self._publishing, self._rollbacks_due)
         self._reports = Reports()
         self._reception = Reception()
         self._reported_damage: set[str] = set()
@@ -430,7 +430,7 @@ class Learner:
         are deleted before the new one is written: whatever crashes between, no state that holds
         what was set aside can be the newest.
         """
-        orders = self._events.rollbacks(self.fold.rolled_back)
+        orders = self._rollbacks_due()
         if not orders:
             return False
         started, epoch = time.monotonic(), self.epoch
@@ -444,6 +444,9 @@ class Learner:
         numbers = {**msgspec.to_builtins(orders[-1].entry), "epoch": self.epoch}
         self._alert("rolled back", {**numbers, "seconds": round(time.monotonic() - started, 3)})
         return True
+
+    def _rollbacks_due(self) -> list[Record]:
+        return self._events.rollbacks(self.fold.rolled_back)
 
     def _promote(self) -> None:
         """Goes on as the challenger that the newest promotion names, in a new epoch.

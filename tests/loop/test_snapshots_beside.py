@@ -143,6 +143,28 @@ def test_a_rollback_leaves_no_snapshot_of_what_it_sets_aside(tmp_path: Path, hel
     assert [path.name[:14] for path in Snapshots(tmp_path, 9).paths()] == ["snapshot-e0002"]
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_it_leaves_the_one_that_a_rollback_returns_to(
+    beside: bool, tmp_path: Path, held: Held
+) -> None:
+    events, updates = events_log(views(300)), MemoryUpdatesLog()
+    held.may.set()
+    learner = learned(events, updates, tmp_path, 300)
+    learner._keeping.settle()
+    held.may.clear()
+    events.append(views(100, start=300), NOW)
+    learner.step()
+    if beside:
+        learner.publish_due()
+    events.append([Rollback("bad", 0, 301, 400, "us", "poison")], NOW)
+    if not beside:
+        learner.publish()
+    held.may.set()
+    learner.step()
+    assert (learner.epoch, learner.fold.preprocess.total_events) == (2, 300), "100 since"
+    assert offsets(tmp_path) == [200, 200], "the one before the rollback, and the one of it"
+
+
 def test_an_error_is_the_learners(tmp_path: Path, held: Held) -> None:
     events, updates = events_log(views(300)), MemoryUpdatesLog()
     learner = learned(events, updates, tmp_path, 300)
