@@ -137,5 +137,5 @@ class Unguarded(Learner):
         self.stages.watch.stepped = lambda _: None  # type: ignore[method-assign,assignment]
 
     def publish(self, *, whole: bool = True) -> None:
-        if self._unpublished:
-            self._published(self._update())
+        if self._publishing.unpublished:
+            self._publishing.published(self._update())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,22 @@ from headwater.deploy import (
     decode,
     digest,
     encode,
-    needed_after,
     state_digest,
 )
 from headwater.errors import Dropped, GuardTripped, UpdateError
 from headwater.evaluate import Outcomes, ndcg_gains
-from headwater.log import EventsLog, StoredUpdate, UpdatesLog
+from headwater.log import EventsLog, UpdatesLog
 from headwater.log.gains import Gains
 from headwater.loop._fold import Fold, shape
 from headwater.loop._history import History
+from headwater.loop._keeping import Keeping
 from headwater.loop._pace import events_of, pace_of
 from headwater.loop._promotion import due, ended, shadowed
+from headwater.loop._publishing import Publishing
 from headwater.loop._report import Reports
-from headwater.loop._retention import Retention
 from headwater.loop._stages import Stages
 from headwater.loop._timeline import Reception
-from headwater.loop._unpublished import Unpublished, noted
+from headwater.loop._unpublished import noted
 from headwater.types import (
     Batch,
     Event,
@@ -52,17 +51,6 @@ from headwater.types import (
 
 _BY = "headwater"
 """Who orders a rollback where nobody did."""
-
-MOST_LOGGED = 250_000_000
-SNAPSHOTS_LOGGED = 2.0
-"""Bytes of updates after which an interim snapshot makes those before it needless, and the same as
-a multiple of a snapshot's; the larger counts. Every update brings the dense weights: where events
-come one by one each takes half a megabyte (with 10,000 items), and those between two versions ten
-gigabytes."""
-
-_HISTORY_MILLISECONDS = 1_000.0
-"""Longest that what was learned from imported events waits to be published. At ten updates a second
-they took a seventh of the processor time of learning a history."""
 
 log = structlog.get_logger()
 
@@ -102,26 +90,17 @@ class Learner:
     ) -> None:
         self.config = self._configured = config
         self._events = events
-        self._updates = updates
-        self._versions = History(snapshots, config.deploy.snapshots_kept) if snapshots else None
-        self._writers = ThreadPoolExecutor(1, "snapshot")
-        self._writing: tuple[Future[Path], float | None] | None = (
-            None  # and a version's stream time
-        )
         self._grouped = grouped
         self._anew = anew
         self._challengers = challengers
-        self._token = updates.acquire()
-        self._retention = Retention(config, events)
+        self._publishing = Publishing(updates)
+        self._keeping = Keeping(snapshots, config, events, self._publishing, self._rollbacks_due)
         self._reports = Reports()
         self._reception = Reception()
         self._reported_damage: set[str] = set()
         self._is_behind = False  # more waited than the newest micro-batch took
         self._is_history = False  # what is learned was imported: nobody waits for it to go live
         self._told = 0  # offset through which all was told: a refold meets it again
-        self._untold = False  # whether the next report says what no event tells
-        self._logged = 0  # bytes of updates since the newest snapshot
-        self._snapshot_bytes = 0  # of the newest that was written
         self.epoch = 1
         self.version = 1
         self.lineage = Lineage()
@@ -143,10 +122,17 @@ class Learner:
         return self.stages.fold
 
     @property
+    def sequence(self) -> int:
+        """Of the newest update."""
+        return self._publishing.sequence
+
+    @property
+    def _updates(self) -> UpdatesLog:
+        return self._publishing.updates
+
+    @property
     def _history(self) -> History | None:
-        """The snapshots and versions, once all that were begun are there."""
-        self._settle()
-        return self._versions
+        return self._keeping.history
 
     @property
     def gradient_through(self) -> int:
@@ -175,12 +161,13 @@ class Learner:
             self.stages.timeline.live_events, self._events.dead_letter_count
         ):
             self._alert(alert, numbers)
-            self._untold = True
+            self._publishing.untold = True
         records, behind = self._next()
         if records:
+            unpublished = self._publishing.unpublished
             pace = pace_of(records[-1].offset, behind, self.config.train)
-            ends = [*self._unpublished.ends, records[-1].offset]
-            paces = [*self._unpublished.paces, *([pace] if pace else [])]
+            ends = [*unpublished.ends, records[-1].offset]
+            paces = [*unpublished.paces, *([pace] if pace else [])]
             try:
                 self.learn(records, pace=pace)
             except Exception as error:
@@ -225,7 +212,7 @@ class Learner:
             on_tested=tested,
         )
         self._time = turn.time
-        self._unpublished.add(turn, pace)
+        self._publishing.unpublished.add(turn, pace)
         self._reports.add(turn, pace)
         self._wild = turn.wild
         if turn.ringing is not None:
@@ -255,10 +242,10 @@ class Learner:
 
     def _report_damage(self) -> None:
         """Alerts of snapshots that couldn't be used, once each: whoever listens comes late."""
-        damaged = self._versions.snapshots.damaged if self._versions else {}
+        damaged = self._keeping.damaged
         for name in damaged.keys() - self._reported_damage:
             self._reported_damage.add(name)
-            self._untold = True
+            self._publishing.untold = True
             self._alert("a snapshot is damaged", {"snapshot": name, "reason": damaged[name]})
 
     def _alert(self, what: str, numbers: Mapping[str, Any], *, level: str = "error") -> None:
@@ -272,16 +259,15 @@ class Learner:
         Of a snapshot that is due, learning waits for the arrays to be written; what makes the file
         a snapshot is done in another thread.
         """
-        self._settle(wait=False)
-        if not self._update_due():
-            return
-        if not self._publish() or self._versions is None or self._writing:
-            return
-        due = self._snapshot_due()
-        if due or self._interim_due():
-            self._publish(whole=True)
-            finish = self._begin_snapshot(self._versions, interim=not due)
-            self._writing = self._writers.submit(finish), self._time if due else None
+        self._keeping.settle(wait=False)
+        update_due = self._publishing.is_due(
+            self.config.train,
+            drained=self._drained,
+            is_behind=self._is_behind,
+            is_history=self._is_history,
+        )
+        if update_due and self._publish():
+            self._snapshot_due(beside=True)
 
     def publish(self, *, whole: bool = False) -> None:
         """Publishes what was learned since the last time, if a guard doesn't hold it back.
@@ -298,19 +284,13 @@ class Learner:
             GuardTripped: there is no snapshot folder to return from.
             Fenced: another trainer has taken over.
         """
-        self._settle(wait=False)
-        if not self._publish(whole=whole) or self._versions is None:
-            return
-        if self._snapshot_due():
-            self.snapshot()
-        elif self._history and self._interim_due():
-            self._publish(whole=True)
-            self._begin_snapshot(self._history, interim=True)()
-            self._prune(self._history)
+        self._keeping.settle(wait=False)
+        if self._publish(whole=whole):
+            self._snapshot_due()
 
     def _publish(self, *, whole: bool = False) -> bool:
         """Whether there was anything to publish."""
-        if not (self._unpublished or self._untold or (whole and self._dense_waits)):
+        if not self._publishing.waits(whole=whole):
             return False
         update = self._update()
         try:
@@ -322,7 +302,7 @@ class Learner:
             held = [Held(end, tripped.guard, tripped.reason) for end in update.batch_ends]
             self._learn_again(update.batch_ends, held, update.paces)
             update = self._update()
-        if not (whole or self._dense_due()):
+        if not (whole or self._is_dense_due()):
             update.dense = {}
         self._append(update)
         return True
@@ -331,43 +311,32 @@ class Learner:
     def _drained(self) -> bool:
         return self._events.end() <= self.trained_through
 
-    def _update_due(self) -> bool:
-        if self._drained:
-            return True
-        waited = (time.monotonic() - self._published_at) * 1000.0
-        longest = self.config.train.publish_milliseconds
-        if self._is_history:
-            return waited >= max(longest, _HISTORY_MILLISECONDS)
-        return not self._is_behind or waited >= longest
+    def _is_dense_due(self) -> bool:
+        return self._publishing.is_dense_due(self.config.train, drained=self._drained)
 
-    def _dense_due(self) -> bool:
-        waited = (time.monotonic() - self._dense_at) * 1000.0
-        return self._drained or waited >= self.config.train.publish_dense_milliseconds
-
-    def _interim_due(self) -> bool:
-        return self._logged > max(MOST_LOGGED, SNAPSHOTS_LOGGED * self._snapshot_bytes)
-
-    def _snapshot_due(self) -> bool:
-        if self.trained_through - self._kept >= self.config.deploy.snapshot_events:
-            return True
-        # A backlog runs through years in minutes: its snapshots go by number alone.
-        return self._drained and self._retention.snapshot_due(self._time)
+    def _snapshot_due(self, *, beside: bool = False) -> None:
+        """Writes the snapshot that is due, if one is and the one before is there."""
+        if not self._keeping.is_free:
+            return
+        due = self._keeping.is_due(
+            self.config.deploy.snapshot_events,
+            self.trained_through,
+            self._time,
+            drained=self._drained,
+        )
+        if due or self._keeping.is_interim_due():
+            # Who starts from the snapshot and who has followed are to have the same weights.
+            self._publish(whole=True)
+            finish = self._begin_snapshot(interim=not due)
+            stream_time = self._time if due else None
+            if beside:
+                self._keeping.finish_beside(finish, stream_time)
+            else:
+                finish()
+                self._keeping.count_on(stream_time)
 
     def _append(self, update: Update) -> None:
-        payload = encode(update)
-        self._logged += len(payload)
-        self._updates.append(
-            StoredUpdate(
-                epoch=update.epoch,
-                sequence=update.sequence,
-                trained_through=update.trained_through,
-                digest=digest(payload),
-                payload=payload,
-                report=self._report(update),
-            ),
-            self._token,
-        )
-        self._published(update)
+        self._publishing.append(update, self._report(update))
 
     def snapshot(self) -> Path:
         """Publishes, writes a snapshot, and drops the updates that no snapshot needs.
@@ -376,32 +345,10 @@ class Learner:
         """
         if self._history is None:
             raise ValueError("a learner without a snapshot folder keeps no snapshots")
-        # Who starts from the snapshot and who has followed are to have the same weights.
         self._publish(whole=True)
-        path = self._begin_snapshot(self._history)()
-        self._retention.aim(self._prune(self._history), self._time)
+        path = self._begin_snapshot()()
+        self._keeping.count_on(self._time)
         return path
-
-    def _settle(self, *, wait: bool = True) -> None:
-        """Counts on a snapshot that was begun beside: on one that is done, where it isn't to wait.
-
-        Until then no update is dropped, and nothing is done that looks at snapshots.
-        """
-        if self._writing is None or not (wait or self._writing[0].done()):
-            return
-        (writing, time), self._writing = self._writing, None
-        writing.result()
-        if self._versions:
-            kept = self._prune(self._versions)
-            if time is not None:
-                self._retention.aim(kept, time)
-
-    def _prune(self, history: History) -> list[Manifest]:
-        """Drops what newer snapshots make needless; the versions that are kept, oldest first."""
-        kept = history.snapshots.prune()
-        self._updates.drop(needed_after(kept))
-        self._snapshot_bytes = history.snapshots.paths()[-1].stat().st_size
-        return [one for one in kept if not one.interim]
 
     def begin_epoch(self, reason: str) -> Path:
         """Puts what was learned in the place of all that was published before, as a snapshot.
@@ -414,12 +361,11 @@ class Learner:
             raise ValueError("a learner without a snapshot folder begins no epoch")
         check(self._update(), self.config.deploy)
         self._open_epoch(reason)
-        self._prune(self._history)
-        return self._history.snapshots.paths()[-1]
+        return self._keeping.count_on()
 
     def retain(self) -> None:
         """Drops a few of the events that the settings don't keep and no snapshot needs."""
-        self._retention.step()
+        self._keeping.retain()
 
     def erase(self, user_id: str) -> bool:
         """Takes a user's id, attributes and history out of the state, where it has them.
@@ -436,12 +382,8 @@ class Learner:
         self._open_epoch("a user was erased")
         return True
 
-    def _begin_snapshot(self, history: History, *, interim: bool = False) -> Callable[[], Path]:
+    def _begin_snapshot(self, *, interim: bool = False) -> Callable[[], Path]:
         """Writes what a snapshot is of; what is returned makes it one."""
-        self._updates.sync()
-        self._logged = 0
-        if not interim:
-            self._kept = self.trained_through
         manifest = Manifest(
             epoch=self.epoch,
             version=self.version,
@@ -452,7 +394,7 @@ class Learner:
             lineage=self.lineage,
             interim=interim,
         )
-        return history.begin(self.state(), manifest, self.stages.evaluator)
+        return self._keeping.begin(self.state(), manifest, self.stages.evaluator)
 
     def _answer_alarm(self, since: int) -> None:
         """Returns to the newest version of before ``since``, unless that was just tried."""
@@ -488,7 +430,7 @@ class Learner:
         are deleted before the new one is written: whatever crashes between, no state that holds
         what was set aside can be the newest.
         """
-        orders = self._events.rollbacks(self.fold.rolled_back)
+        orders = self._rollbacks_due()
         if not orders:
             return False
         started, epoch = time.monotonic(), self.epoch
@@ -502,6 +444,9 @@ class Learner:
         numbers = {**msgspec.to_builtins(orders[-1].entry), "epoch": self.epoch}
         self._alert("rolled back", {**numbers, "seconds": round(time.monotonic() - started, 3)})
         return True
+
+    def _rollbacks_due(self) -> list[Record]:
+        return self._events.rollbacks(self.fold.rolled_back)
 
     def _promote(self) -> None:
         """Goes on as the challenger that the newest promotion names, in a new epoch.
@@ -580,15 +525,14 @@ class Learner:
         self.config = overridden(self._configured, lineage.settings)
         self.stages = Stages(self.config, grouped=self._grouped)
         self._ringing = None
-        self._unpublished = Unpublished()
-        self._published_at = self._dense_at = self._time = 0.0
-        self._dense_waits = False
-        self.sequence = self._kept = 0
+        self._time = 0.0
+        sequence, origin = 0, None
         if found:
-            state, manifest = found
-            self.stages.load(state, manifest.offset)
-            self.epoch = manifest.epoch
-            self.sequence, self._kept = manifest.sequence, manifest.offset
+            state, origin = found
+            self.stages.load(state, origin.offset)
+            self.epoch, sequence = origin.epoch, origin.sequence
+        self._publishing.restart(sequence)
+        self._keeping.restart(origin)
         if self.trained_through < self._events.start():
             raise Dropped(self._events.start())
 
@@ -611,7 +555,7 @@ class Learner:
                 update.dense = {}
             if digest(encode(update)) != stored[0].digest:
                 return self._open_epoch(f"update {logged.sequence} was learned differently")
-            self._published(update)
+            self._publishing.published(update, len(stored[0].payload))
         if self._updates.end() != self.sequence:
             self._open_epoch("the updates log has lost what follows the snapshot")
 
@@ -620,12 +564,11 @@ class Learner:
         newest = self._updates.read(max(self._updates.end() - 1, 0), 1)
         self.epoch = max(self.epoch, newest[0].epoch if newest else 0) + 1
         log.warning("new epoch", epoch=self.epoch, reason=reason)
-        self.sequence = self._updates.end()
-        self._unpublished = Unpublished()
+        self._publishing.restart(self._updates.end())
         self.fold.model.changes()
         # The snapshot first: a follower that meets the new epoch must find it.
         if self._history:
-            self._begin_snapshot(self._history)()
+            self._begin_snapshot()()
         self._append(self._update())
 
     def _learn_again(
@@ -668,18 +611,7 @@ class Learner:
         return self._events.read(self.trained_through, end - self.trained_through)
 
     def _update(self) -> Update:
-        return self._unpublished.update(
-            self.fold, self.epoch, self.sequence + 1, self.gradient_through
-        )
-
-    def _published(self, update: Update) -> None:
-        self.sequence = update.sequence
-        self._unpublished = Unpublished()
-        self._untold = False
-        self._published_at = time.monotonic()
-        self._dense_waits = not update.dense
-        if update.dense:
-            self._dense_at = self._published_at
+        return self._publishing.update(self.fold, self.epoch, self.gradient_through)
 
     def _report(self, update: Update) -> bytes:
         return self._reports.report(
@@ -687,7 +619,7 @@ class Learner:
             self.stages,
             self._reception,
             self.lineage,
-            damaged=len(self._versions.snapshots.damaged) if self._versions else 0,
+            damaged=len(self._keeping.damaged),
             drained=self._drained,
         )
 

@@ -121,18 +121,18 @@ class Shadow(Learner):
 
     def serve(self, updates: UpdatesLog) -> None:
         """From now on it publishes, on a log of its own, which followers find its snapshot for."""
-        self._updates, self._token = updates, updates.acquire()
+        self._publishing.take(updates)
         self.serves = True
         since = self._trial.canary_since or time.time()
         self._trial = msgspec.structs.replace(self._trial, canary_since=since)
         self._open_epoch("a canary begins")
 
     def publish(self, *, whole: bool = False) -> None:
-        if not self._unpublished and not (whole and self._dense_waits):
+        if not self._publishing.waits(whole=whole):
             return
         update = self._update()
         check(update, self.config.deploy)
-        if not (whole or self._dense_due()):
+        if not (whole or self._is_dense_due()):
             update.dense = {}
         self._append(update)
 
@@ -140,7 +140,7 @@ class Shadow(Learner):
         if self.serves:
             super()._append(update)
         else:
-            self._published(update)
+            self._publishing.published(update)
 
     def _begin(self, found: tuple[State, Manifest] | None, lineage: Lineage) -> None:
         super()._begin(found, lineage)

@@ -9,7 +9,7 @@ import pytest
 
 from headwater.deploy import VERSIONS, Snapshots, Versions, rollback_to
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
-from headwater.loop import Follower, Learner, _learner
+from headwater.loop import Follower, Learner, _keeping
 from tests.loop.streams import NOW, assert_equal, counted, events_log, learn_all, small, views
 
 CONFIG = small(deploy={"snapshot_events": 300, "snapshots_kept": 2}, train={"batch_events": 20})
@@ -18,8 +18,8 @@ CONFIG = small(deploy={"snapshot_events": 300, "snapshots_kept": 2}, train={"bat
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """An interim snapshot is due after a hundredth of the bytes of the one before."""
-    monkeypatch.setattr(_learner, "MOST_LOGGED", 1)
-    monkeypatch.setattr(_learner, "SNAPSHOTS_LOGGED", 0.01)
+    monkeypatch.setattr(_keeping, "MOST_LOGGED", 1)
+    monkeypatch.setattr(_keeping, "SNAPSHOTS_LOGGED", 0.01)
 
 
 def kept(folder: Path) -> list[tuple[int, bool]]:
@@ -71,6 +71,30 @@ def test_state_and_restart_are_the_same_as_without(
     assert_equal(counted(follower), counted(learner))
     followed, learned = (one.fold.model.sequence.tower.items.values for one in (follower, learner))
     assert np.array_equal(followed, learned)
+
+
+def test_a_restart_from_one_does_not_put_off_the_next_version(tmp_path: Path) -> None:
+    _, events, updates = lived(tmp_path, 500)
+    assert kept(tmp_path)[-1][1]
+    events.append(views(200, start=500), NOW)
+    learn_all(Learner(CONFIG, events, updates, tmp_path))
+    listed = Versions(tmp_path / VERSIONS).listed()
+    assert [one.offset for one in listed] == [300, 600]
+
+
+def test_short_lives_leave_no_long_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, events, updates = lived(tmp_path, 20)
+    events.append(views(40, start=20), NOW)
+    learner = Learner(CONFIG, events, updates, tmp_path)
+    before = kept(tmp_path)
+    monkeypatch.setattr(_keeping, "MOST_LOGGED", 1_000_000_000)
+    learn_all(learner)
+    a_life = sum(len(stored.payload) for stored in updates.read(1, 9))
+    monkeypatch.setattr(_keeping, "MOST_LOGGED", 3 * a_life)
+    for start in range(60, 260, 40):
+        events.append(views(40, start=start), NOW)
+        learn_all(Learner(CONFIG, events, updates, tmp_path))
+    assert before == [(20, True)] < kept(tmp_path)[-1:]
 
 
 def test_a_damaged_interim_snapshot_is_passed_over(tmp_path: Path) -> None:

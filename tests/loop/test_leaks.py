@@ -42,7 +42,7 @@ class LearnsFirst(Learner):
         outcomes = self.stages.evaluator.observe(batch, ranking, counts, int(counts.sum()))
         if self.on_outcomes is not None:
             self.on_outcomes(batch, outcomes)
-        self._unpublished.ends.append(batch.end)
+        self._publishing.unpublished.ends.append(batch.end)
 
 
 class HidesTheRestOfTheBatch(Learner):

@@ -14,7 +14,7 @@ from headwater.deploy import PAUSED, Manifest, Snapshots, Versions, decode
 from headwater.errors import Fenced, GuardTripped
 from headwater.log import StoredUpdate
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
-from headwater.loop import Follower, Learner, _learner
+from headwater.loop import Follower, Learner, _publishing
 from headwater.types import Batch, Event, Held, Item, ItemRemoval, Pace, Record, SettingChange
 from tests.loop.streams import (
     NOW,
@@ -207,7 +207,7 @@ def test_a_micro_batch_that_took_all_there_was_is_published_though_more_came_mea
 def test_what_was_imported_waits_longer_for_an_update(
     imported: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_learner, "_HISTORY_MILLISECONDS", 60_000.0)
+    monkeypatch.setattr(_publishing, "_HISTORY_MILLISECONDS", 60_000.0)
     entries = [
         msgspec.structs.replace(entry, imported=imported)
         for entry in views(400)
@@ -337,7 +337,7 @@ def test_a_new_epoch_takes_no_settings_of_the_old_one_along(tmp_path: Path) -> N
             self, records: Sequence[Record], *, held: Held | None = None, pace: Pace | None = None
         ) -> None:
             super().learn(records, held=held, pace=pace)
-            self._unpublished.settings.append(
+            self._publishing.unpublished.settings.append(
                 SettingChange(self.trained_through, "rate", 1.0, 2.0, {})
             )
 
@@ -372,9 +372,9 @@ class Skips(Learner):
     def learn(
         self, records: Sequence[Record], *, held: Held | None = None, pace: Pace | None = None
     ) -> None:
-        odd = self._unpublished or self.sequence % 2
+        odd = self._publishing.unpublished or self.sequence % 2
         super().learn(records, held=Held(0, "step", "") if odd else held, pace=pace)
-        self._unpublished.held.clear()
+        self._publishing.unpublished.held.clear()
 
 
 def test_trained_through_without_a_step_is_found_out() -> None:

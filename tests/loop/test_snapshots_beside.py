@@ -81,11 +81,28 @@ def test_who_has_nothing_to_publish_counts_on_it_as_well(tmp_path: Path, held: H
     events, updates = events_log(views(300)), MemoryUpdatesLog()
     learner = learned(events, updates, tmp_path, 300)
     held.may.set()
-    assert learner._writing is not None
-    learner._writing[0].result()
+    assert learner._keeping._writing is not None
+    learner._keeping._writing[0].result()
     learner.publish()
     assert offsets(tmp_path) == [200]
     assert [stored.sequence for stored in updates.read(0, 9)] == [3]
+
+
+def test_who_publishes_meanwhile_neither_waits_nor_begins_another(
+    tmp_path: Path, held: Held
+) -> None:
+    config, events = small(log={"keep_days": 0.3}), events_log(views(100))
+    learner = Learner(config, events, MemoryUpdatesLog(), tmp_path)
+    for start in (100, 200, 300):
+        learner.step()
+        learner.publish_due()
+        events.append(views(100, start=start), NOW)
+    learner.step()
+    learner.publish()
+    assert (learner.sequence, offsets(tmp_path)) == (4, [])
+    held.may.set()
+    learner._keeping.settle()
+    assert offsets(tmp_path) == [300], "due by the age of the events"
 
 
 def test_it_is_the_one_that_would_have_been_waited_for(tmp_path: Path, held: Held) -> None:
@@ -124,6 +141,28 @@ def test_a_rollback_leaves_no_snapshot_of_what_it_sets_aside(tmp_path: Path, hel
     learner.step()
     assert learner.epoch == 2
     assert [path.name[:14] for path in Snapshots(tmp_path, 9).paths()] == ["snapshot-e0002"]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_it_leaves_the_one_that_a_rollback_returns_to(
+    beside: bool, tmp_path: Path, held: Held
+) -> None:
+    events, updates = events_log(views(300)), MemoryUpdatesLog()
+    held.may.set()
+    learner = learned(events, updates, tmp_path, 300)
+    learner._keeping.settle()
+    held.may.clear()
+    events.append(views(100, start=300), NOW)
+    learner.step()
+    if beside:
+        learner.publish_due()
+    events.append([Rollback("bad", 0, 301, 400, "us", "poison")], NOW)
+    if not beside:
+        learner.publish()
+    held.may.set()
+    learner.step()
+    assert (learner.epoch, learner.fold.preprocess.total_events) == (2, 300), "100 since"
+    assert offsets(tmp_path) == [200, 200], "the one before the rollback, and the one of it"
 
 
 def test_an_error_is_the_learners(tmp_path: Path, held: Held) -> None:

@@ -97,6 +97,30 @@ def test_a_silence_is_told_once_and_again_when_it_comes_again() -> None:
     assert clock.run(2_000) == ["the stream is silent"]
 
 
+def test_a_silence_is_told_though_a_report_was_just_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, log, updates = Clock(), MemoryEventsLog(), MemoryUpdatesLog()
+    learner = Learner(small(), log, updates, tmp_path)
+    learner._reception = clock.reception
+    for start in range(0, 400, 100):
+        log.append(views(100, start=start), 1_000_000_000.0 + 60.0 * start)
+        clock.now += 10.0
+        learn_all(learner)
+    before = updates.end()
+    monkeypatch.setattr(_report, "_DRAINED_SECONDS", 600.0)
+    for seconds in (10.0, 3_600.0):
+        clock.now += seconds
+        learner.step()
+    learner.publish()
+    assert [stored.report for stored in updates.read(before, 9)] == [b""]
+    monkeypatch.setattr(_report, "_DRAINED_SECONDS", 0.0)
+    learner.publish()
+    assert msgspec.json.decode(all_updates(updates)[-1].report)["reception"]["silent"]
+    learner.publish()
+    assert updates.end() == before + 2
+
+
 def test_a_silence_is_reported_though_no_event_tells_of_it(tmp_path: Path) -> None:
     clock, log, updates = Clock(), MemoryEventsLog(), MemoryUpdatesLog()
     learner = Learner(small(), log, updates, tmp_path)
