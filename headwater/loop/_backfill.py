@@ -205,6 +205,7 @@ def relearn(config: Config, learner: Learner, events: EventsLog, progress: Progr
         backfill.forget(Gone(gone.items, np.union1d(gone.users, rows)))
         progress("counting", fold.offset, end, "")
     done = backfill.run(_ahead(config, fold, events, max(-(-held // config.backfill.judged), 1)))
+    learner.stages.gradient_through = fold.offset
     while learner.trained_through < end:
         left = end - learner.trained_through
         records = events.read(learner.trained_through, min(config.train.batch_events, left))

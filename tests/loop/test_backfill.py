@@ -61,6 +61,16 @@ def test_a_trainer_goes_on_from_the_snapshot_without_learning_it_again(folder: F
     assert went_on.trained_through == EVENTS + 40
 
 
+@pytest.mark.parametrize("hold_out", [0.1, 1e-6])
+def test_passes_are_learning_by_gradient_and_no_pause(tmp_path: Path, hold_out: float) -> None:
+    folder = Folder(tmp_path, views(EVENTS), settings(hold_out=hold_out))
+    learner, alerts = folder.learner(anew=True), []
+    learner.on_alert = lambda what, _: alerts.append(what)
+    relearn(folder.config, learner, folder.events, lambda *_: None)
+    assert learner.gradient_through == learner.trained_through == EVENTS
+    assert "learning goes on" not in alerts
+
+
 def test_an_api_serves_what_was_learned(folder: Folder) -> None:
     learner, _ = folder.backfill()
     follower = Follower(folder.config, folder.events, folder.updates, folder.snapshots)
