@@ -419,9 +419,10 @@ class Engine:
         while not self._closing:
             try:
                 if log.wait(seen, WATCH_SECONDS):
-                    seen = log.end()
+                    end = log.end()
                     if log is self._updates and self._made is not None:
                         self._made.prepare()
+                    seen = end  # not before: what couldn't be prepared is tried again
                     self._wake()
             except Exception:
                 self._log.exception("watching a log failed")

@@ -12,7 +12,7 @@ from litestar.params import FromPath, RawBody
 
 from headwater.api._auth import INGEST, SERVE
 from headwater.api._events import THREAD_BYTES, append
-from headwater.api._problems import Unknown, answers, refusing
+from headwater.api._problems import Unavailable, Unknown, answers, refusing
 from headwater.api._service import (
     DEFAULT_PAGE,
     Cursor,
@@ -209,12 +209,15 @@ async def remove_item(service: ServiceDependency, item_id: FromPath[str]) -> Ite
 async def vector_dimensions(service: Service, body: bytes) -> dict[str, int]:
     """The dimensions that vectors in a body must have, by name.
 
-    None while the log is being folded, when items are taken in all the same: the fold leaves out
-    what doesn't fit.
+    None while the log is being folded, or lists wait, when items are taken in all the same: the
+    fold leaves out what doesn't fit.
     """
     if b"vectors" not in body or not service.engine.ready:
         return {}
-    dimensions, _ = await service.engine.look(lambda known: known.dimensions())
+    try:
+        dimensions, _ = await service.engine.look(lambda known: known.dimensions())
+    except Unavailable:
+        return {}
     return dimensions
 
 

@@ -19,6 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from headwater.api._backlog import seconds_behind
+from headwater.api._engine import Standing
 from headwater.types import Metrics
 
 if TYPE_CHECKING:
@@ -174,14 +175,13 @@ class StateCollector(Collector):
         yield hits
         yield misses
         yield from _reported(standing.report)
-        yield from _figures(metrics_of(service))
+        yield from _figures(metrics_of(service, standing))
 
 
-def metrics_of(service: Service) -> list[Metrics]:
+def metrics_of(service: Service, standing: Standing) -> list[Metrics]:
     """The metrics of the trainer's report, none where there is none yet; and the click-through of
     what the live version shows, which only the API knows, as one of satisfaction.
     """
-    standing = service.engine.standing
     metrics = msgspec.convert(standing.report.get("metrics", []), list[Metrics])
     rates = {row.version: row.rate for row in service.feedback.click_through()}
     if standing.version not in rates:

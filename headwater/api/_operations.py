@@ -91,9 +91,9 @@ def _status(service: Service) -> Status:
 )
 async def quality(service: ServiceDependency) -> MetricsAnswer:
     """Each prediction is tested on the event that followed, before that event is learned."""
-    report = service.engine.standing.report
-    metrics = await asyncio.to_thread(metrics_of, service)
-    return MetricsAnswer(report.get("trained_through", 0), metrics)
+    standing = service.engine.standing
+    metrics = await asyncio.to_thread(metrics_of, service, standing)
+    return MetricsAnswer(standing.report.get("trained_through", 0), metrics)
 
 
 @get(

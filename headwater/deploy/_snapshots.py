@@ -54,8 +54,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
     ``offset`` is the last event that the state has learned from, ``sequence``
     the last update that it holds. ``digest`` is of the state alone, as
-    ``state_digest`` gives it; ``write`` fills it in. One that is ``interim`` is there to shorten
-    the updates log alone: no version is returned to by it, and it goes once two are newer.
+    ``state_digest`` gives it; ``write`` fills it in. One that is ``interim`` only shortens what
+    is read of the updates log: no version is returned to by it, and it goes once two are newer.
     """
 
     epoch: int

@@ -51,9 +51,8 @@ class Keeping:
         self._rollbacks_due = rollbacks_due
         self._retention = Retention(config, events)
         self._writers = ThreadPoolExecutor(1, "snapshot")
-        self._writing: tuple[Future[Path], float | None] | None = (
-            None  # and a version's stream time
-        )
+        # What is being written, and a version's stream time.
+        self._writing: tuple[Future[Path], float | None] | None = None
         self._kept = 0  # offset of the newest version
         self._snapshot_bytes = 0  # of the newest that was written
 
@@ -83,8 +82,8 @@ class Keeping:
         An interim one puts the next version off no further than the version before it does.
         """
         self._kept = origin.offset if origin else 0
-        if origin and origin.interim and self._versions:
-            version = self._versions.before(origin.offset + 1)
+        if origin and origin.interim and (history := self.history):
+            version = history.before(origin.offset + 1)
             self._kept = version.offset if version else 0
 
     def is_due(self, snapshot_events: int, offset: int, time: float, *, drained: bool) -> bool:

@@ -182,8 +182,11 @@ class Learner:
                     self._set_aside(records[0].offset, ends[-1], reason)
             if self._wild is not None and self._history is not None:
                 self._learn_again(ends, [Held(ends[-1], "stride", self._wild)], paces)
-                # What makes it wild may stay: the way back to here is to be short.
-                self.snapshot()
+                # What makes it wild may stay: the way back to here is to be short. No version, or
+                # trips that follow each other would push out those of before.
+                self._publish(whole=True)
+                self._begin_snapshot(interim=True)()
+                self._keeping.count_on()
             self._reports.learned(len(records))
         return len(records)
 

@@ -110,6 +110,7 @@ class Shadow(Learner):
         if records:
             self._beside = beside
             self.learn(records, pace=beside.pace if beside else None)
+            self._is_behind = self.trained_through < self._live.newest()
             if self._wild is not None:
                 raise GuardTripped("stride", self._wild)
         return len(records)
@@ -127,14 +128,16 @@ class Shadow(Learner):
         self._trial = msgspec.structs.replace(self._trial, canary_since=since)
         self._open_epoch("a canary begins")
 
-    def publish(self, *, whole: bool = False) -> None:
+    def _publish(self, *, whole: bool = False) -> bool:
+        """Whether there was anything to publish; what a guard would hold back ends it."""
         if not self._publishing.waits(whole=whole):
-            return
+            return False
         update = self._update()
         check(update, self.config.deploy)
         if not (whole or self._is_dense_due()):
             update.dense = {}
         self._append(update)
+        return True
 
     def _append(self, update: Update) -> None:
         if self.serves:

@@ -169,7 +169,7 @@ class Arena:
         config = overridden(self._config, challenger.settings)
         trial = msgspec.structs.replace(trial, state="running")
         shadow = Shadow(config, self._events, folder, self._gains, trial, number)
-        pace, looked, kept = _Pace(self._config.challengers.share), 0.0, shadow.trained_through
+        pace, looked = _Pace(self._config.challengers.share), 0.0
         with ExitStack() as stack:
             while not self._stopping.is_set():
                 if time.monotonic() - looked >= LOOK_SECONDS:
@@ -187,9 +187,6 @@ class Arena:
                 shadow.publish_due()
                 if ended := self._judged(challenger, shadow):
                     return ended
-                if shadow.trained_through - kept >= config.deploy.snapshot_events:
-                    shadow.snapshot()
-                    kept = shadow.trained_through
                 self._stopping.wait(pace.pause())
             shadow.snapshot()
             return _measured(shadow)

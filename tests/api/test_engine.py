@@ -13,6 +13,7 @@ import pytest
 from headwater.api._engine import ALWAYS, BATCH, MEASURED, Engine
 from headwater.api._problems import Failed, Unavailable
 from headwater.config import Config
+from headwater.errors import LogError
 from headwater.feedback import Feedback
 from headwater.log import StoredUpdate
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
@@ -142,6 +143,26 @@ def test_updates_are_prepared_by_another_thread_than_answers() -> None:
                 while not prepared:
                     await asyncio.sleep(0.001)
             assert not set(prepared) & running.follower.threads
+
+    run(test())
+
+
+def test_an_update_that_could_not_be_prepared_is_tried_again() -> None:
+    async def test() -> None:
+        async with Running() as running:
+            tries: list[int] = []
+
+            def prepare() -> None:
+                tries.append(len(tries))
+                if len(tries) == 1:
+                    raise LogError("the disk is busy")
+
+            running.follower.prepare = prepare  # type: ignore[method-assign]
+            token = running.updates.acquire()
+            running.updates.append(StoredUpdate(1, 1, 0, "", b"", b""), token)
+            async with asyncio.timeout(30):
+                while len(tries) < 2:
+                    await asyncio.sleep(0.01)
 
     run(test())
 

@@ -197,14 +197,18 @@ def test_a_shadow_passes_over_what_is_rolled_back(beside: Beside) -> None:
     assert beside.live.fold.preprocess.total_events == 500
 
 
-def test_a_shadow_whose_update_would_be_held_back_ends(beside: Beside) -> None:
+@pytest.mark.parametrize("publish", [Shadow.publish, Shadow.publish_due, Shadow.snapshot])
+def test_a_shadow_whose_update_would_be_held_back_ends(
+    beside: Beside, publish: Callable[[Shadow], object]
+) -> None:
     shadow = beside.shadow(beside.add(OTHER))
-    shadow.step()
+    while shadow.step():
+        pass
     items = shadow.fold.model.sequence.tower.items
     items.values[:] = 1e6
     items._dirty[:] = True
     with pytest.raises(GuardTripped):
-        shadow.publish()
+        publish(shadow)
 
 
 def test_a_shadow_that_begins_to_rush_ends_and_one_of_a_higher_rate_does_not(
