@@ -97,16 +97,22 @@ def test_a_silence_is_told_once_and_again_when_it_comes_again() -> None:
     assert clock.run(2_000) == ["the stream is silent"]
 
 
-def test_a_silence_is_told_though_a_report_was_just_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def busy(folder: Path) -> tuple[Clock, Learner, MemoryEventsLog, MemoryUpdatesLog]:
+    """A learner that has had events every ten seconds, the clock it goes by, and both logs."""
     clock, log, updates = Clock(), MemoryEventsLog(), MemoryUpdatesLog()
-    learner = Learner(small(), log, updates, tmp_path)
+    learner = Learner(small(), log, updates, folder)
     learner._reception = clock.reception
     for start in range(0, 400, 100):
         log.append(views(100, start=start), 1_000_000_000.0 + 60.0 * start)
         clock.now += 10.0
         learn_all(learner)
+    return clock, learner, log, updates
+
+
+def test_a_silence_is_told_though_a_report_was_just_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, learner, _, updates = busy(tmp_path)
     before = updates.end()
     monkeypatch.setattr(_report, "_DRAINED_SECONDS", 600.0)
     for seconds in (10.0, 3_600.0):
@@ -122,13 +128,7 @@ def test_a_silence_is_told_though_a_report_was_just_written(
 
 
 def test_a_silence_is_reported_though_no_event_tells_of_it(tmp_path: Path) -> None:
-    clock, log, updates = Clock(), MemoryEventsLog(), MemoryUpdatesLog()
-    learner = Learner(small(), log, updates, tmp_path)
-    learner._reception = clock.reception
-    for start in range(0, 400, 100):
-        log.append(views(100, start=start), 1_000_000_000.0 + 60.0 * start)
-        clock.now += 10.0
-        learn_all(learner)
+    clock, learner, log, updates = busy(tmp_path)
     before = updates.end()
     learner._reports._written_at = 0.0
     for seconds in (10.0, 3_600.0, 3_600.0):
