@@ -26,6 +26,7 @@ NO_RULES = Cleaning(
     hammered_events=0,
     influence_events=0,
     pushed_times=0.0,
+    flooded_share=0.0,
 )
 
 Poisoned = Callable[[Sequence[Event], np.random.Generator], list[Event]]

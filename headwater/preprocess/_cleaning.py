@@ -12,6 +12,7 @@ history either. The first reason that fits counts:
 - ``hammered``: one item by one user, again and again.
 - ``overactive``: a user who makes up much of what is learned within a window.
 - ``pushed``: an item by the repeats of a few users.
+- ``flooded``: an item that so many of the newest taught events name already, whoever sends it.
 
 All but the first are for *live* events: sent one by one, not read from a file, while
 stream time is near the clock. What is imported or replayed may have coarse times,
@@ -32,6 +33,7 @@ from headwater.config import DAY, HOUR
 from headwater.config import Cleaning as Settings
 from headwater.preprocess._columns import Columns
 from headwater.preprocess._decayed import DecayedCounts, Table, count, last, mixed
+from headwater.preprocess._flood import Flood
 from headwater.preprocess._influence import Influence, Kept, events_of, is_pushed
 from headwater.types import NO_ROW, Bytes, Doubles, Flags, Floats, Ints, Longs, State
 
@@ -43,14 +45,22 @@ REASONS = (
     "hammered",
     "overactive",
     "pushed",
+    "flooded",
 )
 
 _LIVE = DAY
 """A stream further behind the clock is history that is being sent again."""
 
-_UNKNOWN_TYPE, _IMPOSSIBLE_TIME, _DUPLICATE, _BURST, _HAMMERED, _OVERACTIVE, _PUSHED = range(
-    1, 1 + len(REASONS)
-)
+(
+    _UNKNOWN_TYPE,
+    _IMPOSSIBLE_TIME,
+    _DUPLICATE,
+    _BURST,
+    _HAMMERED,
+    _OVERACTIVE,
+    _PUSHED,
+    _FLOODED,
+) = range(1, 1 + len(REASONS))
 
 
 class Cleaning:
@@ -63,6 +73,7 @@ class Cleaning:
             DecayedCounts(settings.remembered) for _ in range(3)
         )
         self._influence = Influence(settings.remembered)
+        self._flood = Flood(settings.remembered)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -115,6 +126,8 @@ class Cleaning:
             self._influence.arrays,
             reasons,
         )
+        if settings.flooded_share:
+            self._flood.find(np.flatnonzero(live), items, settings.flooded_share, reasons, _FLOODED)
         self._found += np.bincount(reasons, minlength=len(self._found))
         return reasons > 0
 
@@ -129,12 +142,13 @@ class Cleaning:
         for name, table in self._tables():
             table.load({key: state[f"{name}.{key}"] for key in table.state()})
 
-    def _tables(self) -> list[tuple[str, DecayedCounts | Influence]]:
+    def _tables(self) -> list[tuple[str, DecayedCounts | Influence | Flood]]:
         return [
             ("acts", self._acts),
             ("users", self._users),
             ("pairs", self._pairs),
             ("influence", self._influence),
+            ("flood", self._flood),
         ]
 
 

@@ -28,6 +28,7 @@ OFF = {
     "hammered_events": 0,
     "influence_events": 0,
     "pushed_times": 0.0,
+    "flooded_share": 0.0,
 }
 
 
@@ -307,6 +308,68 @@ def test_nothing_is_pushed_before_there_is_a_crowd():
     assert taught(live(rows), config(pushed_times=4.0))[1] == {}
 
 
+def shoppers(n, items, start=0.0):
+    """Each event by a user of its own, of one of so many items in turn."""
+    return [(f"s{start}-{k}", f"i{k % items}", start + 30.0 * k) for k in range(n)]
+
+
+@settings(max_examples=30)
+@given(st.lists(st.sampled_from(["x", "x", "y", "i0", "i1", "i2"]), max_size=150), CUTS)
+def test_what_is_flooded_is_what_the_plain_rule_finds(items, ends):
+    crowd = shoppers(1_000, 40)
+    rows = [*crowd, *((f"f{k}", item, 40_000.0 + k) for k, item in enumerate(items))]
+    share, newest, wanted = 0.04, [row[1] for row in crowd], []
+    for place, (_, item, _) in enumerate(rows[1_000:], 1_000):
+        weights = [exp((age - place) / 10_000.0) for age in range(place)]
+        own = sum(w for w, row in zip(weights, rows, strict=False) if row[1] == item)
+        usual = 150.0 * own / sum(weights)
+        allowed = max(100.0 * share, usual, 2.0 * newest[-200:-100].count(item))
+        wanted.append(newest[-100:].count(item) + 1 <= allowed)
+        if wanted[-1]:
+            newest.append(item)
+    teaches, counts = taught(live(rows), config(flooded_share=share), ends)
+    assert teaches == [True] * 1_000 + wanted
+    assert counts.get("flooded", 0) == wanted.count(False)
+
+
+def test_an_item_teaches_up_to_its_share_of_the_newest_events_whoever_names_it():
+    flood = [(f"f{k}", "x", 40_000.0 + k) for k in range(200)]
+    rows = [*shoppers(1_200, 200), *flood]
+    teaches, counts = taught(live(rows), config(flooded_share=0.3))
+    assert teaches == [True] * 1_230 + [False] * 170
+    assert counts == {"flooded": 170}
+
+
+def test_a_flooded_item_teaches_again_as_other_events_come():
+    flood = [(f"f{k}", "x", 40_000.0 + k) for k in range(200)]
+    rows = [*shoppers(1_200, 200), *flood, *shoppers(90, 90, 50_000.0), ("u", "x", 60_000.0)]
+    teaches, _ = taught(live(rows), config(flooded_share=0.3))
+    assert teaches[1_400:] == [True] * 91
+
+
+def test_what_an_item_usually_has_is_no_flood_and_what_stays_becomes_usual():
+    few = live(shoppers(3_000, 3))
+    assert taught(few, config(flooded_share=0.3)) == ([True] * 3_000, {})
+    flood = [(f"f{k}", "x", 50_000.0 + k) for k in range(12_000)]
+    teaches, counts = taught(live([*shoppers(1_200, 200), *flood]), config(flooded_share=0.3))
+    assert counts["flooded"] > 1_000
+    assert teaches[-100:] == [True] * 100
+
+
+def test_a_hit_that_others_come_beside_may_double_with_each_hundred():
+    crowd, hit = shoppers(1_200, 200), []
+    for k in range(1_600):
+        hit.append((f"h{k}", f"i{k % 200}" if k % 4 == 0 else "x", 40_000.0 + 30.0 * k))
+    teaches, _ = taught(live([*crowd, *hit]), config(flooded_share=0.3))
+    assert not all(teaches[1_200:1_400])
+    assert teaches[2_600:] == [True] * 200
+
+
+def test_nothing_is_flooded_before_anything_is_usual():
+    rows = [(f"u{k}", "x", 1.0 * k) for k in range(900)]
+    assert taught(live(rows), config(flooded_share=0.3))[1] == {}
+
+
 def test_an_unknown_type_is_counted_imported_or_not():
     rows = [("u", "a", 0.0, "teleported"), ("u", "a", 1.0), ("u", "a", 2.0, "impression")]
     for imported in (False, True):
@@ -356,7 +419,7 @@ def test_memory_is_bounded_and_the_loud_are_remembered_before_the_quiet():
     preprocessor = Preprocessor(rules)
     size = sum(value.nbytes for value in preprocessor.cleaning.state().values())
     batch, _ = preprocessor.batch(stream)
-    assert sum(value.nbytes for value in preprocessor.cleaning.state().values()) == size < 12_000
+    assert sum(value.nbytes for value in preprocessor.cleaning.state().values()) == size < 14_000
     bots = [b for b, row in enumerate(rows) if row[0] == "bot"]
     assert (batch.weights[bots] > 0).sum() == 20
     others = np.delete(batch.weights, bots)
