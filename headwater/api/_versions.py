@@ -46,14 +46,24 @@ class Promoted(msgspec.Struct, frozen=True):
     why: str
 
 
+class Resumed(msgspec.Struct, frozen=True):
+    """An order to learn on after a pause, likewise."""
+
+    offset: int
+    at: float
+    by: str
+    why: str
+
+
 class VersionsAnswer(msgspec.Struct, frozen=True):
-    """Every kept version in order of its number, and every rollback and promotion, the newest
+    """Every kept version in order of its number, and every order that was given, the newest
     last.
     """
 
     versions: list[Version]
     rollbacks: list[RolledBack]
     promotions: list[Promoted]
+    resumes: list[Resumed]
 
 
 class Ordered(msgspec.Struct, frozen=True):
@@ -65,7 +75,7 @@ class Ordered(msgspec.Struct, frozen=True):
 @get(
     "/v1/versions",
     tags=["operations"],
-    summary="List the versions that are kept, the rollbacks and the promotions",
+    summary="List the versions that are kept, and the orders that were given",
     responses=answers(401, 403, 503),
 )
 async def list_versions(service: ServiceDependency) -> VersionsAnswer:
@@ -136,6 +146,11 @@ def _listed(service: Service) -> VersionsAnswer:
             Promoted(record.offset, record.received_at, **msgspec.structs.asdict(record.entry))
             for record in service.events.promotions(0)
             if isinstance(record.entry, Promotion)
+        ],
+        [
+            Resumed(record.offset, record.received_at, record.entry.by, record.entry.why)
+            for record in service.events.resumes(0)
+            if isinstance(record.entry, Resume)
         ],
     )
 

@@ -121,6 +121,9 @@ class EventsLog(Protocol):
     def promotions(self, after: int) -> list[Record]:
         """Every ``Promotion``, likewise."""
 
+    def resumes(self, after: int) -> list[Record]:
+        """Every ``Resume``, likewise."""
+
     def wait(self, after: int, timeout: float) -> bool:
         """Blocks until an offset > ``after`` exists (True) or ``timeout`` seconds passed."""
 
@@ -169,11 +172,12 @@ class UpdatesLog(Protocol):
     def drop(self, through: int) -> None:
         """Drops updates with sequence <= ``through``."""
 
-    def sync(self) -> None:
-        """Makes durable what was appended so far.
+    def sync(self, token: int) -> None:
+        """Makes durable what was appended so far; raises ``Fenced`` when a newer token exists.
 
         Appending doesn't: an update can be learned again. But a snapshot that names a
-        sequence must not outlive that sequence in a power cut, so it is written after this.
+        sequence must not outlive that sequence in a power cut, so it is written after this, and
+        by nobody who may no longer append.
         """
 
     def wait(self, after: int, timeout: float) -> bool:

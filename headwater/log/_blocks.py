@@ -33,6 +33,7 @@ from headwater.log._payloads import (
     FIELDS,
     OTHERS,
     PROMOTION,
+    RESUME,
     ROLLBACK,
     Columns,
     Stored,
@@ -43,7 +44,7 @@ from headwater.log._payloads import (
     unpack,
 )
 from headwater.log.chunks import Chunk
-from headwater.types import Blank, Doubles, Entry, Event, Promotion, Record, Rollback
+from headwater.types import Blank, Doubles, Entry, Event, Promotion, Record, Resume, Rollback
 
 MOST = 256
 """Entries of a block, as many as their types have codes. At 100 the row is already a small part of
@@ -52,7 +53,12 @@ what an event costs; more would have to be decoded by whoever reads one entry.""
 _ID, _TIMESTAMP, _VALUE, _CONTEXT, _SOURCE = map(
     FIELDS.index, ("event_id", "timestamp", "value", "context", "source")
 )
-_KINDS: dict[type, int] = {Event: EVENTS, Rollback: ROLLBACK, Promotion: PROMOTION}
+_KINDS: dict[type, int] = {
+    Event: EVENTS,
+    Rollback: ROLLBACK,
+    Promotion: PROMOTION,
+    Resume: RESUME,
+}
 _UNSTORABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from headwater.types import Doubles, Entry, Event
 
-EVENTS, OTHERS, ROLLBACK, PROMOTION = range(4)
+EVENTS, OTHERS, ROLLBACK, PROMOTION, RESUME = range(5)
 """Kinds of block."""
 
 Columns = tuple[Sequence[Any] | None, ...]

@@ -20,7 +20,17 @@ from headwater.log._entries import (
     erased_id,
 )
 from headwater.log.chunks import Chunk
-from headwater.types import Appended, Blank, DeadLetter, Entry, Event, Promotion, Record, Rollback
+from headwater.types import (
+    Appended,
+    Blank,
+    DeadLetter,
+    Entry,
+    Event,
+    Promotion,
+    Record,
+    Resume,
+    Rollback,
+)
 
 
 class _Waiting:
@@ -103,7 +113,7 @@ class MemoryEventsLog(_Waiting):
                 if own > newest:
                     newest = own
                 records.append(Record(offset, received_at, newest, entry))
-                if type(entry) is Rollback or type(entry) is Promotion:
+                if isinstance(entry, (Rollback, Promotion, Resume)):
                     self._orders.append(records[-1])
                 answers.append(Appended(offset, False))
                 offset += 1
@@ -166,6 +176,9 @@ class MemoryEventsLog(_Waiting):
 
     def promotions(self, after: int) -> list[Record]:
         return self._orders_of(Promotion, after)
+
+    def resumes(self, after: int) -> list[Record]:
+        return self._orders_of(Resume, after)
 
     def _orders_of(self, kind: type[Entry], after: int) -> list[Record]:
         behind = max(after, self._start)
@@ -233,7 +246,7 @@ class MemoryUpdatesLog(_Waiting):
         with self._changed:
             self._refuse_if_closed()
             if token != self._token:
-                raise Fenced(f"token {token} is not the newest, {self._token}; stop this trainer")
+                raise _fenced(token, self._token)
             if update.sequence != self._end + 1:
                 raise LogError(f"sequence is {update.sequence}; the next one is {self._end + 1}")
             self._end = update.sequence
@@ -255,8 +268,14 @@ class MemoryUpdatesLog(_Waiting):
                 del self._updates[sequence]
             self._first = max(self._first, last + 1)
 
-    def sync(self) -> None:
-        """Nothing outlives the process, so there is nothing to do."""
+    def sync(self, token: int) -> None:
+        """Nothing outlives the process, so there is nothing to make durable."""
+        if token != self._token:
+            raise _fenced(token, self._token)
 
     def wait(self, after: int, timeout: float) -> bool:
         return self._wait(lambda: self._end > after, timeout)
+
+
+def _fenced(token: int, newest: int) -> Fenced:
+    return Fenced(f"token {token} is not the newest, {newest}; stop this trainer")

@@ -33,7 +33,7 @@ from headwater.log._database import (
 )
 from headwater.log._ids import Ids
 from headwater.log._newest import Newest
-from headwater.log._payloads import PROMOTION, ROLLBACK
+from headwater.log._payloads import PROMOTION, RESUME, ROLLBACK
 from headwater.log._removal import blank, drop
 from headwater.log._wake import Wake
 from headwater.log.chunks import Chunk
@@ -128,6 +128,9 @@ class SqliteEventsLog:
 
     def promotions(self, after: int) -> list[Record]:
         return self._orders(PROMOTION, after)
+
+    def resumes(self, after: int) -> list[Record]:
+        return self._orders(RESUME, after)
 
     def start(self) -> int:
         with self._readers.connection() as connection:
@@ -305,11 +308,7 @@ class SqliteUpdatesLog:
     def append(self, update: StoredUpdate, token: int) -> None:
         with self._transaction("append an update") as connection:
             newest_token, newest = connection.execute("SELECT token, newest FROM state").get
-            if token != newest_token:
-                raise Fenced(
-                    f"{self._path}: token {token} is not the newest, {newest_token}: another "
-                    "trainer has taken over; stop this one"
-                )
+            self._refuse_fenced(token, newest_token)
             if update.sequence != newest + 1:
                 raise LogError(
                     f"{self._path}: sequence is {update.sequence}; the next one is {newest + 1}"
@@ -346,9 +345,10 @@ class SqliteUpdatesLog:
         with self._transaction("drop updates") as connection:
             connection.execute("DELETE FROM updates WHERE sequence <= ?", (through,))
 
-    def sync(self) -> None:
+    def sync(self, token: int) -> None:
         with self._lock, explained(self._path, "sync"):
             connection = self._writer()
+            self._refuse_fenced(token, connection.execute("SELECT token FROM state").get)
             connection.execute("PRAGMA synchronous = FULL").fetchall()
             try:
                 # One synced commit makes durable all that stand before it in the WAL. It has to
@@ -367,6 +367,13 @@ class SqliteUpdatesLog:
             self._connection = None
         self._wake.close()
         self._readers.close()
+
+    def _refuse_fenced(self, token: int, newest: int) -> None:
+        if token != newest:
+            raise Fenced(
+                f"{self._path}: token {token} is not the newest, {newest}: another trainer has "
+                "taken over; stop this one"
+            )
 
     def _writer(self) -> apsw.Connection:
         if self._closed:

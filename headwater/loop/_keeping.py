@@ -112,11 +112,12 @@ class Keeping:
 
         Raises:
             SnapshotError: it can't be written, or the one that was begun before can't.
+            Fenced: another trainer has taken over.
         """
         history = self.history
         assert history is not None
         # A snapshot must not outlive the updates that it stands for.
-        self._publishing.updates.sync()
+        self._publishing.sync()
         self._publishing.logged = 0
         if not manifest.interim:
             self._kept = manifest.offset

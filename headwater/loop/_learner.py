@@ -443,7 +443,11 @@ class Learner:
         self.fold.pass_over(self._events.rollbacks(self.fold.rolled_back))
         if self._history:
             self._history.roll_back(first)
-        self._open_epoch("a rollback")
+        # No version of its own: rollbacks that follow each other would push out those that one
+        # could return to.
+        self._open_epoch("a rollback", interim=True)
+        if self._history:
+            self._keeping.count_on()
         numbers = {**msgspec.to_builtins(orders[-1].entry), "epoch": self.epoch}
         self._alert("rolled back", {**numbers, "seconds": round(time.monotonic() - started, 3)})
         return True
@@ -562,7 +566,7 @@ class Learner:
         if self._updates.end() != self.sequence:
             self._open_epoch("the updates log has lost what follows the snapshot")
 
-    def _open_epoch(self, reason: str) -> None:
+    def _open_epoch(self, reason: str, *, interim: bool = False) -> None:
         """From here on what was logged before doesn't count; followers load the snapshot."""
         newest = self._updates.read(max(self._updates.end() - 1, 0), 1)
         self.epoch = max(self.epoch, newest[0].epoch if newest else 0) + 1
@@ -571,7 +575,7 @@ class Learner:
         self.fold.model.changes()
         # The snapshot first: a follower that meets the new epoch must find it.
         if self._history:
-            self._begin_snapshot()()
+            self._begin_snapshot(interim=interim)()
         self._append(self._update())
 
     def _learn_again(

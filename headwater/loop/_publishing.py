@@ -99,6 +99,14 @@ class Publishing:
         # A report that follows another closely is empty.
         self.untold = self.untold and not report
 
+    def sync(self) -> None:
+        """Makes durable what was appended so far.
+
+        Raises:
+            Fenced: another trainer has taken over.
+        """
+        self.updates.sync(self._token)
+
     def published(self, update: Update, logged: int = 0) -> None:
         """Counts an update as told: one that was appended, now or in a former life.
 

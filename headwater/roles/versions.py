@@ -28,22 +28,25 @@ WAIT_SECONDS = 10.0
 
 
 def listed(data: Path) -> dict[str, Any]:
-    """The versions, and the rollbacks and promotions with where and when they were ordered.
+    """The versions, and every order with where and when it was given.
 
     Raises:
         HeadwaterError: the folder holds no events log.
     """
     with closing(existing_log(data)) as events:
-        rollbacks = [
-            {"offset": record.offset, "at": record.received_at, **_fields(record.entry)}
-            for record in events.rollbacks(0)
-        ]
-        promotions = [
-            {"offset": record.offset, "at": record.received_at, **_fields(record.entry)}
-            for record in events.promotions(0)
-        ]
+        orders = {
+            "rollbacks": events.rollbacks(0),
+            "promotions": events.promotions(0),
+            "resumes": events.resumes(0),
+        }
     versions = [msgspec.to_builtins(version) for version in _versions(data).listed()]
-    return {"versions": versions, "rollbacks": rollbacks, "promotions": promotions}
+    return {
+        "versions": versions,
+        **{
+            name: [{"offset": r.offset, "at": r.received_at, **_fields(r.entry)} for r in records]
+            for name, records in orders.items()
+        },
+    }
 
 
 def tables(found: dict[str, Any]) -> list[Table]:
@@ -78,15 +81,15 @@ def tables(found: dict[str, Any]) -> list[Table]:
         undone = any(r["first"] <= one["offset"] <= r["through"] for r in found["rollbacks"])
         why = " ".join(filter(None, (one["why"], "(rolled back)" if undone else "")))
         promotions.add_row(_at(one["at"]), str(one["challenger"]), settings, one["by"], why)
-    shown = [versions, *([promotions] if found["promotions"] else [])]
-    if not found["rollbacks"]:
-        return shown
     headers = ("rolled back at", "to", "set aside", "by", "why")
     rollbacks = Table(*headers, box=None, header_style="bold")
     for one in found["rollbacks"]:
         aside = f"{one['first']:,} to {one['through']:,}"
         rollbacks.add_row(_at(one["at"]), str(one["to"]), aside, one["by"], one["why"])
-    return [*shown, rollbacks]
+    resumes = Table(*("resumed at", "by", "why"), box=None, header_style="bold")
+    for one in found["resumes"]:
+        resumes.add_row(_at(one["at"]), one["by"], one["why"])
+    return [versions, *(table for table in (promotions, rollbacks, resumes) if table.row_count)]
 
 
 def roll_back(data: Path, to: int | None, why: str) -> tuple[Rollback, float | None]:

@@ -24,6 +24,7 @@ from headwater.types import (
     ItemRemoval,
     Promotion,
     Record,
+    Resume,
     Rollback,
     User,
     UserRemoval,
@@ -215,6 +216,15 @@ class EventsLogContract:
             assert [record.entry for record in log.promotions(0)] == [promotion]
             assert [record.entry for record in log.rollbacks(0)] == [rollback]
             assert log.promotions(2) == []
+
+    def test_orders_to_learn_on_are_found_likewise_and_each_counts(self, tmp_path: Path) -> None:
+        with contextlib.closing(self.open(tmp_path)) as log:
+            first, second = Resume("ops", "a sale"), Resume("ops", "a sale")
+            log.append([_event("a"), first, _event("b"), Promotion("p", 3, {}, "ops", "")], 200.0)
+            log.append([second], 300.0)
+            assert [(r.offset, r.received_at) for r in log.resumes(0)] == [(2, 200.0), (5, 300.0)]
+            assert [record.offset for record in log.resumes(2)] == [5]
+            assert log.read(1, 1)[0].entry == first
 
     def test_orders_are_taken_where_the_oldest_entries_were_dropped(self, tmp_path: Path) -> None:
         with contextlib.closing(self.open(tmp_path)) as log:

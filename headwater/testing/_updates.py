@@ -28,7 +28,7 @@ class UpdatesLogContract:
             before = time.time()
             for sequence in range(1, 6):
                 log.append(_update(sequence, epoch=1 + sequence // 3), token)
-            log.sync()
+            log.sync(token)
             found = log.read(0, 10)
             assert all(before <= entry.appended_at <= time.time() for entry in found)
             assert [_without_time(entry) for entry in found] == [
@@ -56,8 +56,10 @@ class UpdatesLogContract:
             new = log.acquire()
             assert new > old
             assert raised(lambda: log.append(_update(2), old)) is Fenced
+            assert raised(lambda: log.sync(old)) is Fenced
             assert log.end() == 1
             log.append(_update(2), new)
+            log.sync(new)
             assert raised(lambda: log.append(_update(3), old)) is Fenced
             assert log.end() == 2
 

@@ -62,6 +62,9 @@ def test_a_rollback_is_an_order_in_the_log_by_the_owner_of_the_key(tmp_path: Pat
         assert resumed.status_code == 202
         entry = served.events.read(resumed.json()["offset"] - 1, 1)[0].entry
         assert entry == Resume(f"key {key.id} (ops)", "sale")
+        (order,) = client.get("/v1/versions", headers=headers).json()["resumes"]
+        assert (order["offset"], order["by"]) == (resumed.json()["offset"], entry.by)
+        assert order["why"] == "sale"
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,7 @@ def test_without_a_kept_version_there_is_nothing_to_return_to(tmp_path: Path) ->
             "versions": [],
             "rollbacks": [],
             "promotions": [],
+            "resumes": [],
         }
         detail = is_problem(client.post("/v1/versions/rollback"), 422, "to")
         assert "no version is kept yet" in detail

@@ -183,10 +183,10 @@ def test_synced_updates_survive_a_power_cut(disk: LossyDisk, tmp_path: Path) -> 
         token = log.acquire()
         append(range(1, 4))
         assert end_after_power_cut(tmp_path / "unsynced") < 3
-        log.sync()
+        log.sync(token)
         assert end_after_power_cut(tmp_path / "synced") == 3
         append(range(4, 6))
-        log.sync()
+        log.sync(token)
         assert end_after_power_cut(tmp_path / "again") == 5
 
 

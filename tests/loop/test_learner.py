@@ -505,7 +505,8 @@ def test_the_updates_log_is_synced_before_a_snapshot_names_its_sequence(tmp_path
             super().append(update, token)
             order.append(f"append {update.sequence}")
 
-        def sync(self) -> None:
+        def sync(self, token: int) -> None:
+            super().sync(token)
             assert not list(tmp_path.glob("*.safetensors"))
             order.append("sync")
 
@@ -514,6 +515,17 @@ def test_the_updates_log_is_synced_before_a_snapshot_names_its_sequence(tmp_path
     learner.snapshot()
     assert order == ["append 1", "sync"]
     assert newest_manifest(tmp_path).sequence == 1
+
+
+def test_a_learner_that_was_taken_over_from_keeps_no_version(tmp_path: Path) -> None:
+    events, updates = events_log(views(100)), MemoryUpdatesLog()
+    learner = Learner(small(), events, updates, tmp_path)
+    learner.step()
+    learner.publish(whole=True)
+    updates.acquire()
+    with pytest.raises(Fenced):
+        learner.snapshot()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_snapshot_publishes_what_is_pending_and_stands_for_it(tmp_path: Path) -> None:

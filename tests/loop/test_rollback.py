@@ -171,9 +171,29 @@ def test_a_second_rollback_adds_to_the_first(tmp_path: Path) -> None:
     assert_equal(counted(follower), counted(learner))
     assert learner.fold.preprocess.total_events == 200
     listed = versions(tmp_path).listed()
-    assert [(v.number, v.offset) for v in listed if v.state == "kept"][:2] == [(1, 200), (5, 200)]
+    assert [(v.number, v.offset) for v in listed if v.state == "kept"][:2] == [(1, 200), (4, 400)]
     gone = {(v.epoch, v.offset) for v in listed if v.state == "rolled_back"}
-    assert gone == {(1, 400), (2, 400), (2, 600)}
+    assert gone == {(1, 400), (2, 600)}
+
+
+def test_rollbacks_that_follow_each_other_push_out_no_version(tmp_path: Path) -> None:
+    events, updates = events_log(views(600)), MemoryUpdatesLog()
+    learner = Learner(CONFIG, events, updates, tmp_path)
+    learn_all(learner)
+    for number in range(5):
+        events.append(poison(20, 600 + 20 * number), NOW)
+        learn_all(learner)
+        order(events, tmp_path)
+        learn_all(learner)
+        listed = versions(tmp_path).listed()
+        assert [(v.number, v.state) for v in listed] == [(1, "kept"), (2, "kept"), (3, "live")]
+        assert len(Snapshots(tmp_path, 9).paths()) <= 5
+    assert learner.epoch == 6
+    order(events, tmp_path, to=1)
+    learn_all(learner)
+    states = [v.state for v in versions(tmp_path).listed()]
+    assert states[:3] == ["kept", "rolled_back", "rolled_back"]
+    assert learner.fold.preprocess.total_events == 200
 
 
 def test_old_rows_do_not_leak_into_the_new_epoch(tmp_path: Path) -> None:
