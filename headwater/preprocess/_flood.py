@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from headwater.preprocess._decayed import DecayedCounts, Table, count, level, mixed
+from headwater.preprocess._decayed import DecayedCounts, Table, count, mixed
 from headwater.types import NO_ROW, Bytes, Ints, Longs, State
 
 NEWEST = 100
@@ -25,6 +25,8 @@ _BEFORE, _USUALLY = 2.0, 1.5
 case."""
 _WARM = 1_000
 """Events before anything is usual."""
+_SLOTS = 1_024
+"""Items of one slot are counted together, so that hardly any event is compared with the newest."""
 
 
 class Flood:
@@ -67,21 +69,26 @@ def _find(
     reasons: Bytes,
     reason: int,
 ) -> None:
+    size = len(newest)
+    at_most = np.zeros(_SLOTS, np.int32)  # of the newest events, by slot
+    for back in range(1, NEWEST + 1):
+        at_most[newest[(counts[0] - back) % size] % _SLOTS] += 1
     for b in live:
-        key = mixed(np.uint64(items[b]), np.uint64(0))
-        now = float(counts[1])
-        if reasons[b] == 0:
-            if counts[1] >= _WARM:
-                often = level(usual, key, now, _USUAL) / (_USUAL * (1.0 - np.exp(-now / _USUAL)))
-                own, before = _last(newest, counts[0], items[b])
-                allowed = max(NEWEST * share, NEWEST * _USUALLY * often, _BEFORE * before)
-                if own + 1 > allowed:
-                    reasons[b] = reason
-            if reasons[b] == 0:
-                newest[counts[0] % len(newest)] = items[b]
-                counts[0] += 1
-        count(usual, key, now, _USUAL)
+        item, now = items[b], float(counts[1])
+        often = count(usual, mixed(np.uint64(item), np.uint64(0)), now, _USUAL) - 1.0
         counts[1] += 1
+        if reasons[b] != 0:
+            continue
+        if now >= _WARM and at_most[item % _SLOTS] + 1 > NEWEST * share:
+            own, before = _last(newest, counts[0], item)
+            often /= _USUAL * (1.0 - np.exp(-now / _USUAL))
+            if own + 1 > max(NEWEST * share, NEWEST * _USUALLY * often, _BEFORE * before):
+                reasons[b] = reason
+                continue
+        at_most[newest[(counts[0] - NEWEST) % size] % _SLOTS] -= 1
+        at_most[item % _SLOTS] += 1
+        newest[counts[0] % size] = item
+        counts[0] += 1
 
 
 @njit(cache=True, nogil=True)
