@@ -12,7 +12,7 @@ from headwater.config import Config
 from headwater.deploy import Shape
 from headwater.log.chunks import Chunk, Entries, Read, bounds, chunk, others, through
 from headwater.model import Model
-from headwater.preprocess import CATEGORY, Preprocessor
+from headwater.preprocess import CATEGORY, Named, Preprocessor
 from headwater.recommend import Features, Recommender, UserVectors
 from headwater.types import (
     NO_ROW,
@@ -178,10 +178,18 @@ class Fold:
 
     def prepare(self, entries: Entries) -> Prepared:
         """The part of ``batch`` that doesn't touch the model."""
+        return self.arrange(*self.name(entries))
+
+    def name(self, entries: Entries) -> tuple[Named, int]:
+        """The half of ``prepare`` that looks at ids, and the offset at which the entries end."""
         read = chunk(entries)
-        batch, changes = self.preprocess.batch(self._admitted(read))
-        batch.end = int(read.offsets[-1])
-        return Prepared(batch, changes, self.n_items)
+        return self.preprocess.name(self._admitted(read)), int(read.offsets[-1])
+
+    def arrange(self, named: Named, end: int) -> Prepared:
+        """The other half, once what was named before is arranged."""
+        batch, changes = self.preprocess.arrange(named)
+        batch.end = end
+        return Prepared(batch, changes, named.n_items)
 
     def enter(self, prepared: Prepared) -> tuple[Batch, Ints]:
         """The rest of it, once what was entered before is counted."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -46,6 +47,7 @@ __all__ = [
     "CATEGORY",
     "Catalogue",
     "Histories",
+    "Named",
     "Preprocessor",
     "Profiles",
     "Vocabulary",
@@ -54,6 +56,37 @@ __all__ = [
 ]
 
 _UNKNOWN_TYPE = 0
+
+
+@dataclass(slots=True)
+class _Said:
+    """What the entries of a batch say that are no events."""
+
+    described: list[tuple[int, list[int]]] = field(default_factory=list)  # item row, its tokens
+    removed: list[int] = field(default_factory=list)  # item rows
+    hidden: list[tuple[int, int]] = field(default_factory=list)  # events before it, user
+    users: list[tuple[int, int, float]] = field(default_factory=list)  # row, offset, time
+    items: list[tuple[int, int, float]] = field(default_factory=list)
+
+
+class Named(NamedTuple):
+    """Entries whose ids have their rows.
+
+    Args:
+        read: the entries.
+        users: (E,) rows of their events.
+        items: (E,) likewise.
+        said: what the others say.
+        n_users: rows that there were behind them.
+        n_items: likewise.
+    """
+
+    read: Chunk
+    users: Ints
+    items: Ints
+    said: _Said
+    n_users: int
+    n_items: int
 
 
 class Preprocessor:
@@ -110,14 +143,26 @@ class Preprocessor:
 
         Every event is folded into the histories; the contexts hold what was before it.
         """
+        return self.arrange(self.name(entries))
+
+    def name(self, entries: Entries) -> Named:
+        """The half of ``batch`` that looks at ids and the catalogue; ``arrange`` is the other.
+
+        What comes next may be named before this is arranged, but not before a sweep behind it.
+        """
         said = _Said()
         read = chunk(entries)
         users, items = self._rows(read, said)
+        return Named(read, users, items, said, len(self.users), len(self.items))
+
+    def arrange(self, named: Named) -> tuple[Batch, CatalogueChanges]:
+        """The half of ``batch`` that knows rows alone; what was named before is arranged."""
+        read, users, items, said, n_users, n_items = named
         of = columns(read, self._codes)
         codes, times = of.types, of.times
         _note(self._active_users, users, of.offsets, times, said.users)
         _note(self._active_items, items, of.offsets, times, said.items)
-        self.histories.grow(len(self.users))
+        self.histories.grow(n_users)
         polarities = self._polarities[codes]
         targets = (items != NO_ROW) & (polarities > 0)
         weights = self._weights[codes]
@@ -144,7 +189,7 @@ class Preprocessor:
             weights=weights,
             polarities=polarities,
             targets=targets,
-            item_events_before=self._count(items),
+            item_events_before=self._count(items, n_items),
             contexts=contexts,
             end=int(read.offsets[-1]) if len(read) else 0,
         )
@@ -354,10 +399,10 @@ class Preprocessor:
             )
         )
 
-    def _count(self, items: np.ndarray) -> np.ndarray:
+    def _count(self, items: np.ndarray, n_items: int) -> np.ndarray:
         """Counts the items of a batch in order; returns each one's count before its event."""
-        if len(self.items) > len(self.item_events):
-            grown = np.zeros(max(len(self.items), len(self.item_events) * 5 // 4), np.int64)
+        if n_items > len(self.item_events):
+            grown = np.zeros(max(n_items, len(self.item_events) * 5 // 4), np.int64)
             grown[: len(self.item_events)] = self.item_events
             self.item_events = grown
         before = np.zeros(len(items), np.int64)
@@ -382,17 +427,6 @@ class Preprocessor:
         ):
             array[b, :-n] = array[b, n:].copy()
             array[b, -n:] = values
-
-
-@dataclass(slots=True)
-class _Said:
-    """What the entries of a batch say that are no events."""
-
-    described: list[tuple[int, list[int]]] = field(default_factory=list)  # item row, its tokens
-    removed: list[int] = field(default_factory=list)  # item rows
-    hidden: list[tuple[int, int]] = field(default_factory=list)  # events before it, user
-    users: list[tuple[int, int, float]] = field(default_factory=list)  # row, offset, time
-    items: list[tuple[int, int, float]] = field(default_factory=list)
 
 
 def _note(
