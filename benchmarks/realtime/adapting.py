@@ -67,8 +67,11 @@ class _Frozen(DenseWeights):
         self.name = "frozen"
         self.stride = 0.0
 
-    def descend(self, loss: Tensor, rate: float) -> None:
+    def differentiate(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def descend(self, rate: float) -> None:
+        pass
 
     def values(self) -> dict[str, Floats]:
         return {}
@@ -94,10 +97,10 @@ class _Adapter(nn.Module):
 class _Adapted(SequenceExpert):
     adapter: _Adapter
 
-    def step(self, examples: Examples, *others: Any, **named: Any) -> Step:
+    def begin(self, examples: Examples, *others: Any, **named: Any) -> Callable[[], Step]:
         assert isinstance(self.tower, _Named)
         self.tower.named = np.unique(examples.targets[examples.weights != 0])
-        return super().step(examples, *others, **named)
+        return super().begin(examples, *others, **named)
 
     def _forward(self, *arguments: Any, **named: Any) -> Tensor:
         with torch.no_grad():

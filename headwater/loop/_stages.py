@@ -33,7 +33,7 @@ from headwater.loop._timeline import Timeline
 from headwater.model import EXPERTS, Earlier
 from headwater.optimize import Optimizer
 from headwater.preprocess import taken
-from headwater.train import NOTHING, Lesson, Sample, Trainer
+from headwater.train import NOTHING, Begun, Lesson, Sample, Trainer
 from headwater.types import (
     Batch,
     Event,
@@ -117,6 +117,7 @@ class Stages:
         self.hit_rate = HitRate()
         self.losses = Losses(RATED)
         self.gradient_through = 0
+        self._labelled = False  # whether the batch that is being learned took labels
 
     def learn(
         self,
@@ -153,8 +154,15 @@ class Stages:
             withheld = np.pad(withheld, (0, new), constant_values=True)
             if on_batch is not None:
                 on_batch(batch)
+            admitted = self.fold.admitted(records)
+            preprocess = self.fold.preprocess
+            self.impressions.observe(batch, admitted, preprocess.items.find, preprocess.users.find)
+            judged = self.watch.judge(batch)
+            held = held or judged
+            sample = self._sample(batch, pace)
             earlier = self.fold.model.popularity.before(batch.items)
-            sample, ranking = self._rank(batch, withheld, pace, on_outcomes)
+            begun = None if held else self._begin(batch, sample)
+            ranking = self._rank(batch, sample, withheld, pace, on_outcomes)
             tested = taken(batch, sample.ranked)
             popularity = self.fold.model.popularity
             outcomes = self.evaluator.observe(
@@ -166,14 +174,10 @@ class Stages:
             if on_outcomes is not None and pace is None:
                 on_outcomes(tested, outcomes)
             shown = ranking.rows[:, :TOP]
-            admitted = self.fold.admitted(records)
             values = _values(admitted)
             self.satisfaction.observe(batch, values, shown, self.fold.categories(shown))
             stream = self.timeline.observe(batch, admitted, values)
-            known = self.fold.preprocess
-            self.impressions.observe(batch, admitted, known.items.find, known.users.find)
-            judged = self.watch.judge(batch)
-            lesson, held = self._train(batch, ranking, sample, earlier, held or judged)
+            lesson, held = self._train(begun, ranking, earlier, held)
             wild = self.watch.stepped(lesson.strides)
             of_losses = _losses(lesson)
             self.watch.settle(held, of_losses)
@@ -246,32 +250,38 @@ class Stages:
             "losses": self.losses,
         }
 
-    def _rank(
-        self,
-        batch: Batch,
-        withheld: Flags,
-        pace: Pace | None,
-        on_outcomes: Callable[[Batch, Outcomes], None] | None,
-    ) -> tuple[Sample, Ranking]:
-        """What a step takes of a batch, and a list for each of the events to predict.
-
-        Who listens to outcomes hears of every prediction; nothing learns from the further ones.
-        """
+    def _sample(self, batch: Batch, pace: Pace | None) -> Sample:
+        """What a step takes of a batch."""
         seed = self._config.seed
         targets: Longs = np.flatnonzero(batch.targets)
         of = pace or Pace(batch.end, 1.0, 1.0, True)
         chosen = targets[sampled(seed, batch.offsets[targets], of.evaluated)]
         gradient = sampled(seed, batch.offsets, of.gradient)
-        sample = Sample(gradient, of.gradient, chosen, of.replay)
+        return Sample(gradient, of.gradient, chosen, of.replay)
+
+    def _rank(
+        self,
+        batch: Batch,
+        sample: Sample,
+        withheld: Flags,
+        pace: Pace | None,
+        on_outcomes: Callable[[Batch, Outcomes], None] | None,
+    ) -> Ranking:
+        """A list for each of the events to predict; counts all of them.
+
+        Who listens to outcomes hears of every prediction; nothing learns from the further ones.
+        """
+        chosen = sample.ranked
         if on_outcomes is None or pace is None:
             ends = [len(batch)] if pace else self._portion_ends(batch, chosen)
-            return sample, self._rank_counting(batch, chosen, ends, withheld)
+            return self._rank_counting(batch, chosen, ends, withheld)
+        targets: Longs = np.flatnonzero(batch.targets)
         tested = taken(batch, targets)
         ranking = self._rank_counting(batch, targets, [len(batch)], withheld)
         popularity = self.fold.model.popularity
         counts = (popularity.events, popularity.n_events)
         on_outcomes(tested, compare(EXPERTS, tested, ranking, *counts))
-        return sample, _part_of(ranking, np.searchsorted(targets, chosen))
+        return _part_of(ranking, np.searchsorted(targets, chosen))
 
     def _rank_counting(
         self, batch: Batch, ranked: Longs, ends: list[int], withheld: Flags
@@ -321,44 +331,35 @@ class Stages:
         self.alarm.silence()
         return since, worse
 
-    def _train(
-        self,
-        batch: Batch,
-        ranking: Ranking,
-        sample: Sample,
-        earlier: Earlier,
-        held: Held | None,
-    ) -> tuple[Lesson, Held | None]:
-        """The step, and why its gradient was left, if it was."""
-        asked = False
+    def _begin(self, batch: Batch, sample: Sample) -> Begun:
+        """Begins to learn a batch that nothing of was counted yet."""
+        self._labelled = False
 
         def labels() -> Labels:
-            nonlocal asked
-            asked = True
+            self._labelled = True
             return self.impressions.take()
+
+        known = self.fold.preprocess.items.in_use()
+        return self.trainer.begin(batch, self.rates(), sample, labels, known=known)
+
+    def _train(
+        self, begun: Begun | None, ranking: Ranking, earlier: Earlier, held: Held | None
+    ) -> tuple[Lesson, Held | None]:
+        """The step, and why its gradient was left, if it was."""
 
         def fit(lesson: Lesson) -> bool:
             nonlocal held
+            assert begun is not None
             wrong = [self.watch.fits(name, *of) for name, of in _losses(lesson).items()]
             for reason in filter(None, wrong):
-                held = Held(batch.end, "loss", reason)
-            if held is not None and asked:
+                held = Held(begun.batch.end, "loss", reason)
+            if held is not None and self._labelled:
                 self.impressions.put_back()
             return held is None
 
-        if held is not None:
+        if begun is None:
             return NOTHING, held
-        lesson = self.trainer.learn(
-            batch,
-            ranking,
-            self.rates(),
-            labels,
-            known=self.fold.preprocess.items.in_use(),
-            fit=fit,
-            sample=sample,
-            earlier=earlier,
-        )
-        return lesson, held
+        return self.trainer.finish(begun, ranking, fit=fit, earlier=earlier), held
 
 
 def _losses(lesson: Lesson) -> dict[str, tuple[float, int]]:

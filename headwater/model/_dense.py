@@ -21,7 +21,10 @@ _EPSILON = 1e-8
 
 @dataclass(slots=True)
 class Step:
-    """A gradient step that may still be left: its mean loss in nats, and what goes down it."""
+    """A gradient step that may still be left: its mean loss in nats, and what goes down it.
+
+    The gradient is there: what is left to do is short.
+    """
 
     loss: float
     descend: Callable[[], None]
@@ -53,11 +56,14 @@ class DenseWeights:
         self._weights = dict(module.named_parameters())
         self._moments: dict[str, dict[str, Tensor]] = {}
 
-    def descend(self, loss: Tensor, rate: float) -> None:
-        """One step down the gradient of ``loss``, at ``rate`` times the learning rate."""
+    def differentiate(self, loss: Tensor) -> None:
+        """Finds the gradient of ``loss``, by the weights and by whatever else it depends on."""
         for weight in self._weights.values():
             weight.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def descend(self, rate: float) -> None:
+        """One step down the gradient found last, at ``rate`` times the learning rate."""
         torch.nn.utils.clip_grad_norm_(self._weights.values(), _CLIP)
         learned = {n: weight for n, weight in self._weights.items() if weight.grad is not None}
         for name, weight in learned.items():

@@ -179,8 +179,9 @@ class Mixture:
                 answer, so that the scores are those of the stream; ``None`` for nothing.
         """
         loss = self._loss(features, valid, targets, weights, correction)
+        self.dense.differentiate(loss)
         mean_loss = float(loss.detach()) / len(self.members)
-        return Step(mean_loss, lambda: self.dense.descend(loss, rate))
+        return Step(mean_loss, lambda: self.dense.descend(rate))
 
     def loss(self, features: Floats, valid: Flags, targets: Ints, weights: Floats) -> float:
         """The mean loss of M lists, in nats; arguments as of ``learn``, of which nothing is."""

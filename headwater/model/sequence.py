@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -180,7 +181,18 @@ class SequenceExpert:
         rate: float,
         dropout: float = 0.0,
     ) -> Step:
-        """One gradient step, to be taken or left; its loss is that of what came next.
+        """One gradient step, to be taken or left; its loss is that of what came next."""
+        return self.begin(examples, negatives, correction, rate, dropout)()
+
+    def begin(
+        self,
+        examples: Examples,
+        negatives: Ints,
+        correction: Callable[[Ints], Floats] | None,
+        rate: float,
+        dropout: float = 0.0,
+    ) -> Callable[[], Step]:
+        """What makes a step; it may be called in another thread, while nothing of this changes.
 
         A target y that was ignored adds |w| (weighed against what came next, like any other) times
         -log sigmoid(a - s_y), with s_y its score and a the log of the mean of exp(score) over all
@@ -192,12 +204,25 @@ class SequenceExpert:
             examples: Q histories.
             negatives: (M,) distinct item rows to rank the targets among.
             correction: what sampling adds to the logits of given rows, taken off again; with
-                the log probability of being a candidate it is logQ. ``None`` for nothing.
+                the log probability of being a candidate it is logQ. It is asked now. ``None`` for
+                nothing.
             rate: factor on both learning rates.
             dropout: share of activations that are dropped.
         """
+        wanted = examples.targets[examples.weights > 0]
+        candidates = np.union1d(negatives, wanted).astype(np.int32)
+        corrections = None if correction is None else correction(candidates)
+        return partial(self._step, examples, candidates, corrections, rate, dropout)
+
+    def _step(
+        self,
+        examples: Examples,
+        candidates: Ints,
+        corrections: Floats | None,
+        rate: float,
+        dropout: float,
+    ) -> Step:
         wanted, ignored = examples.weights > 0, examples.weights < 0
-        candidates = np.union1d(negatives, examples.targets[wanted]).astype(np.int32)
         again = examples.again
         touched = [examples.items[examples.items >= 0], examples.targets[ignored]]
         rows = np.union1d(candidates, np.concatenate(touched)).astype(np.int32)
@@ -210,8 +235,8 @@ class SequenceExpert:
         )
         chosen = torch.from_numpy(np.searchsorted(rows, candidates))
         across, offsets = vectors[chosen].T, biases[chosen]
-        if correction is not None:
-            offsets = offsets - torch.from_numpy(correction(candidates))
+        if corrections is not None:
+            offsets = offsets - torch.from_numpy(corrections)
 
         def ranked(which: Flags, offsets: Tensor) -> tuple[Tensor, Tensor, Flags]:
             """(T, D) queries, (T, M) logits, and which of these were used up before."""
@@ -251,11 +276,13 @@ class SequenceExpert:
             passed = F.softplus(above_average) * torch.from_numpy(-examples.weights[ignored])
             objective = loss + passed.sum() / weight
 
+        self.dense.differentiate(objective)
+        assert vectors.grad is not None
+        assert biases.grad is not None
+        gradients = torch.cat([vectors.grad, biases.grad[:, None]], dim=1).numpy()
+
         def descend() -> None:
-            self.dense.descend(objective, rate)
-            assert vectors.grad is not None
-            assert biases.grad is not None
-            gradients = torch.cat([vectors.grad, biases.grad[:, None]], dim=1).numpy()
+            self.dense.descend(rate)
             self.tower.descend(rows, gradients, self.settings.row_learning_rate * rate)
 
         return Step(float(loss.detach()), descend)

@@ -4,12 +4,15 @@ The sequence expert takes a gradient step on the new
 events, on earlier positions of their histories and on replayed examples, against
 uniform and in-batch negatives. The mixture takes one on the lists that were
 ranked before that. What the counting experts learn is counted before, as each event is ranked.
+
+The gradient of the sequence expert depends on nothing that ranking and counting change, so it is
+begun before them and worked out beside them; both steps are taken, or left, behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,6 +38,7 @@ from headwater.types import (
 
 __all__ = [
     "NOTHING",
+    "Begun",
     "Lesson",
     "ListPasses",
     "Pasts",
@@ -113,6 +117,20 @@ class _Positives:
         return 0 if self.chances is None else int(self.taught[~self.new].sum())
 
 
+@dataclass(slots=True)
+class Begun:
+    """A micro-batch that is being learned."""
+
+    batch: Batch
+    sample: Sample
+    kept: Flags  # (B, members)
+    drawn: _Drawn
+    examples: int  # of the sequence expert that teach
+    longer: float
+    mixture_rate: float
+    step: Future[Step] | None  # of the sequence expert
+
+
 class Trainer:
     """Learns batches into a model.
 
@@ -159,8 +177,7 @@ class Trainer:
                 "weights": ((self._members,), np.float32),
             },
         )
-        # The two gradient steps share nothing, so they run side by side.
-        self._beside = ThreadPoolExecutor(1, "mixture", initializer=single_threaded)
+        self._beside = ThreadPoolExecutor(1, "sequence", initializer=single_threaded)
 
     def learn(
         self,
@@ -174,30 +191,41 @@ class Trainer:
         sample: Sample | None = None,
         earlier: Earlier | None = None,
     ) -> Lesson:
-        """Learns one micro-batch whose lists were ranked before it.
+        """Learns one micro-batch whose lists were ranked before it: ``begin`` and ``finish``."""
+        if sample is None:
+            everything = np.arange(len(batch))
+            sample = Sample(np.ones(len(batch), np.bool_), 1.0, everything, True)
+        begun = self.begin(batch, rates, sample, labels, known=known, earlier=earlier)
+        return self.finish(begun, ranking, fit=fit, earlier=earlier)
+
+    def begin(
+        self,
+        batch: Batch,
+        rates: dict[str, float],
+        sample: Sample,
+        labels: Callable[[], Labels] | None = None,
+        *,
+        known: Flags | None = None,
+        earlier: Earlier | None = None,
+    ) -> Begun:
+        """Begins to learn a micro-batch: draws, and works out the sequence expert's gradient beside
+        whatever the caller does next; that may count, and may not change the sequence expert.
 
         Args:
             batch: the events.
-            ranking: a list for each of them, or for those that ``sample`` names, made before
-                this call.
             rates: factors on the learning rates of ``sequence`` and ``mixture``.
+            sample: what is learned from.
             labels: takes what feedback says of items that were shown. It rides on the sequence
                 expert's step, so it is asked only where the batch gives one.
             known: (N,) item rows that stand for an item, the others are no negatives; ``None``
                 for all.
-            fit: is shown the losses before the steps are taken; when it says False, none is.
-            sample: what is learned from; ``None`` for everything.
             earlier: what shares were before the batch was counted, by which sampling is corrected;
                 ``None`` for what they are.
         """
-        if sample is None:
-            everything = np.arange(len(batch))
-            sample = Sample(np.ones(len(batch), np.bool_), 1.0, everything, True)
         self._earlier = earlier
-        random = np.random.Generator(np.random.Philox(key=[self.config.seed, batch.end]))
+        random = np.random.Generator(self._random(batch).jumped())
         taught = batch.targets & (batch.weights > 0)
         kept = taught[:, None] & self._kept(batch)
-        lists, drawn_lists = self._sampled_lists(batch, ranking, kept, sample, random)
         chances = self._chances(self._histories, "targets")
         wanted = kept[:, 0] & sample.gradient
         examples, drawn, new = self._sampled_histories(batch, wanted, sample, chances, random)
@@ -210,40 +238,70 @@ class Trainer:
             known = np.ones(len(self.model.sequence.tower.items), np.bool_)
         # The step stands for 1 / share as many events: it is longer, as that of a larger batch is.
         longer = sample.gradient_share**-0.5
-        beside = self._beside.submit(self._step_on_lists, lists, rates["mixture"] * longer)
-        sequence = self._step_on_histories(
+        step = self._step_on_histories(
             examples, positives, known, random, rates["sequence"] * longer
         )
-        mixture = beside.result()
+        return Begun(
+            batch=batch,
+            sample=sample,
+            kept=kept,
+            drawn=drawn,
+            examples=int(positives.taught.sum()),
+            longer=longer,
+            mixture_rate=rates["mixture"] * longer,
+            step=self._beside.submit(step) if step else None,
+        )
+
+    def finish(
+        self,
+        begun: Begun,
+        ranking: Ranking,
+        *,
+        fit: Callable[[Lesson], bool] = lambda _: True,
+        earlier: Earlier | None = None,
+    ) -> Lesson:
+        """Learns from the lists of a micro-batch as well, and takes both steps, or none.
+
+        Args:
+            begun: what ``begin`` gave.
+            ranking: a list for each of the events that its sample names, made before this call.
+            fit: is shown the losses before the steps are taken; when it says False, none is.
+            earlier: as of ``begin``.
+        """
+        self._earlier = earlier
+        batch, sample = begun.batch, begun.sample
+        taught = batch.targets & (batch.weights > 0)
+        random = np.random.Generator(self._random(batch))
+        lists, drawn_lists = self._sampled_lists(batch, ranking, begun.kept, sample, random)
+        mixture = self._step_on_lists(lists, begun.mixture_rate)
         gains = self._first_lists(batch, ranking, sample.ranked, taught)
+        sequence = begun.step.result() if begun.step else None
         lesson = Lesson(
             sequence.loss if sequence else float("nan"),
             mixture.loss if mixture else float("nan"),
-            int(positives.taught.sum()) if sequence else 0,
+            begun.examples if sequence else 0,
             len(lists["targets"]),
         )
         if fit(lesson):
-            self._take(sequence, mixture)
+            for step in (sequence, mixture):
+                if step:
+                    step.take()
             taken = {"sequence": (sequence, self.model.sequence.dense)}
             taken["mixture"] = (mixture, self.model.mixture.dense)
             lesson.strides = {
-                name: dense.stride / longer for name, (step, dense) in taken.items() if step
+                name: dense.stride / begun.longer for name, (step, dense) in taken.items() if step
             }
             self.model.mixture.note_first(gains)
-            self._histories.add(drawn.fresh)
+            self._histories.add(begun.drawn.fresh)
             self._lists.add(drawn_lists.fresh)
         else:
-            self._histories.put_back(drawn.again)
+            self._histories.put_back(begun.drawn.again)
             self._lists.put_back(drawn_lists.again)
         return lesson
 
-    def _take(self, sequence: Step | None, mixture: Step | None) -> None:
-        """Both steps, side by side; neither where the other wasn't fit to be taken."""
-        beside = self._beside.submit(mixture.take) if mixture else None
-        if sequence:
-            sequence.take()
-        if beside:
-            beside.result()
+    def _random(self, batch: Batch) -> np.random.Philox:
+        """What the lists' draws come from; the histories' come from far behind it."""
+        return np.random.Philox(key=[self.config.seed, batch.end])
 
     def remember(self, batch: Batch) -> None:
         """Keeps a batch's examples for replay beside what comes next, and learns nothing."""
@@ -381,7 +439,8 @@ class Trainer:
         known: Flags,
         random: np.random.Generator,
         rate: float,
-    ) -> Step | None:
+    ) -> Callable[[], Step] | None:
+        """What works the step out, of arrays that nobody else changes."""
         n_items = len(self.model.sequence.tower.items)
         if not len(examples.items):
             return None
@@ -391,7 +450,7 @@ class Trainer:
             everything = np.flatnonzero(known).astype(np.int32)
             thinned = self.config.imbalance.item_share < 1.0
             correction = (lambda rows: -self._log_keep(rows)) if thinned else None
-            return self.model.sequence.step(examples, everything, correction, rate)
+            return self.model.sequence.begin(examples, everything, correction, rate)
         uniform = np.unique(random.integers(0, n_items, wanted)).astype(np.int32)
         negatives = uniform[known[uniform]]
         hard = self.config.sequence.hard_negatives
@@ -418,7 +477,7 @@ class Trainer:
             logs: Floats = np.log1p(-absent).astype(np.float32)
             return logs - log_kept
 
-        return self.model.sequence.step(examples, negatives, favour, rate)
+        return self.model.sequence.begin(examples, negatives, favour, rate)
 
     def _sampled_lists(
         self,

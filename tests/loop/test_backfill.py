@@ -163,13 +163,13 @@ def test_the_passes_know_nothing_of_the_hold_out(
         )
         folder.events.append([entry], 2e9)
     seen: list[int] = []
-    step = SequenceExpert.step
+    begin = SequenceExpert.begin
 
     def watched(self, examples, *arguments):
         seen.append(int(max(examples.items.max(), examples.targets.max())))
-        return step(self, examples, *arguments)
+        return begin(self, examples, *arguments)
 
-    monkeypatch.setattr(SequenceExpert, "step", watched)
+    monkeypatch.setattr(SequenceExpert, "begin", watched)
     learner, done = folder.backfill()
     assert done.held_out < HELD, "items that nobody knows can't be asked for"
     first_new = learner.fold.preprocess.items.find("newe600")

@@ -208,10 +208,10 @@ def test_a_token_that_has_anothers_row_is_a_category_only_if_it_is_one() -> None
 
 def test_what_is_replayed_names_no_item_that_is_gone() -> None:
     learner = Learner(bounded(), events_log(ENTRIES), MemoryUpdatesLog(), None)
-    taught = learner.fold.model.sequence.step
+    taught = learner.fold.model.sequence.begin
     seen = 0
 
-    def step(examples: Any, negatives: Ints, *rest: Any) -> Any:
+    def begin(examples: Any, negatives: Ints, *rest: Any) -> Any:
         nonlocal seen
         known = learner.fold.preprocess.items.in_use()
         rows = np.concatenate([examples.items.ravel(), examples.targets.ravel(), negatives])
@@ -219,7 +219,7 @@ def test_what_is_replayed_names_no_item_that_is_gone() -> None:
         seen += len(examples.items)
         return taught(examples, negatives, *rest)
 
-    learner.fold.model.sequence.step = step  # type: ignore[method-assign, assignment]
+    learner.fold.model.sequence.begin = begin  # type: ignore[method-assign, assignment]
     while learner.step():
         pass
     assert seen > len(ENTRIES) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,15 @@ class WildLoss(Learner):
 
     def learn(self, *arguments: Any, **named: Any) -> None:
         if self.trained_through == 400:
-            step = self.fold.model.sequence.step
+            begin = self.fold.model.sequence.begin
 
             def wild(*of: Any) -> Any:
-                found = step(*of)
-                found.loss = self.wild
-                return found
+                step = begin(*of)
+                return lambda: dataclasses.replace(step(), loss=self.wild)
 
-            self.fold.model.sequence.step = wild  # type: ignore[method-assign,assignment]
+            self.fold.model.sequence.begin = wild  # type: ignore[method-assign,assignment]
         super().learn(*arguments, **named)
-        self.fold.model.sequence.__dict__.pop("step", None)
+        self.fold.model.sequence.__dict__.pop("begin", None)
 
 
 def test_a_step_of_a_wild_loss_is_not_taken_and_a_refold_agrees(tmp_path: Path) -> None:

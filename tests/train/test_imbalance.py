@@ -152,12 +152,12 @@ def calibrated(
 
 def _forget_corrections(found: Recorded) -> None:
     sequence, mixture = found.model.sequence, found.model.mixture
-    learn_examples, learn_lists = sequence.step, mixture.step
+    learn_examples, learn_lists = sequence.begin, mixture.step
 
     def without(examples, negatives, _, rate):
         return learn_examples(examples, negatives, None, rate)
 
-    sequence.step = without  # type: ignore[method-assign,assignment]
+    sequence.begin = without  # type: ignore[method-assign,assignment]
     mixture.step = lambda *lists: learn_lists(*lists[:5])  # type: ignore[method-assign]
 
 
@@ -310,13 +310,13 @@ def test_the_correction_knows_what_is_thinned_and_what_is_over_sampled():
     replayed = np.bincount(targets, drawn, 30) / drawn.sum()
     before = len(found.examples)
     seen: list[np.ndarray] = []
-    learn = model.sequence.step
+    learn = model.sequence.begin
 
     def spied(examples, negatives, correction, rate):
         seen.append(correction(rows))
         return learn(examples, negatives, correction, rate)
 
-    model.sequence.step = spied  # type: ignore[method-assign,assignment]
+    model.sequence.begin = spied  # type: ignore[method-assign,assignment]
     trainer.learn(made[-1], ranking, RATES)
     assert len(found.examples) == before + 1
     fresh = int(trainer._histories.state()["added"]) - len(targets)

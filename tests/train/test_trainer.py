@@ -31,7 +31,7 @@ class Recorded(Whole):
         self.lists: list[tuple[np.ndarray, ...]] = []
         self.lessons: list[Lesson] = []
         sequence, mixture = self.model.sequence, self.model.mixture
-        learn_examples, learn_lists = sequence.step, mixture.step
+        learn_examples, learn_lists = sequence.begin, mixture.step
 
         def of_sequence(examples, negatives, log_q, rate):
             self.examples.append(examples)
@@ -43,7 +43,7 @@ class Recorded(Whole):
             self.lists.append(lists)
             return learn_lists(*lists)
 
-        sequence.step = of_sequence  # type: ignore[method-assign,assignment]
+        sequence.begin = of_sequence  # type: ignore[method-assign,assignment]
         mixture.step = of_mixture  # type: ignore[method-assign]
 
     def ranking(self, batch: Batch) -> Ranking:
