@@ -20,7 +20,7 @@ from headwater.config import Config
 from headwater.model._dense import Step
 from headwater.model._encoding import gap_buckets
 from headwater.model._opinion import Opinion, Scratch, mark
-from headwater.model.content import Content
+from headwater.model.content import EVIDENCE, Content
 from headwater.model.habits import Habits
 from headwater.model.mixture import FirstLists, Mixture
 from headwater.model.neighbours import Neighbours
@@ -32,6 +32,7 @@ from headwater.model.transitions import Transitions
 from headwater.types import Batch, Contexts, Flags, Floats, Ints, State, TableRows
 
 __all__ = [
+    "EVIDENCE",
     "EXPERTS",
     "Content",
     "Earlier",
