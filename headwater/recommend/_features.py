@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from headwater.config import Config
-from headwater.model import EVIDENCE, EXPERTS, FirstLists, Mixture, Model
+from headwater.model import EVIDENCE, EXPERTS, LIFTS, FirstLists, Mixture, Model
 from headwater.recommend._candidates import Candidates
 from headwater.types import Contexts, Doubles, Floats, Ints, Longs
 
@@ -33,8 +33,9 @@ class Features:
     Columns, in order: for each expert, log share and reciprocal place; the log
     share at each half-life; the score of the content expert as it is and what it is made
     of, for a share doesn't tell a sequel from what merely is of one genre; log count, age
-    and time since the last event of the item; history length, its bucket, session length
-    and time since the last event of the request.
+    and time since the last event of the item, and how usual it is behind a history that long
+    and after such a pause; history length, its bucket, session length and time since the last
+    event of the request.
     """
 
     def __init__(self, config: Config) -> None:
@@ -45,6 +46,7 @@ class Features:
         names += [f"popularity.log_share.{h:g}h" for h in config.popularity.half_lives_hours]
         names += [f"content.{name}" for name in EVIDENCE]
         names += ["item.log_events", "item.log_age", "item.log_idle"]
+        names += [f"item.{name}" for name in LIFTS]
         names += ["request.log_history", "request.log_session", "request.log_pause"]
         names += [f"request.history.{bucket}" for bucket in range(len(_HISTORY_BUCKETS) + 1)]
         self.names = tuple(names)
@@ -102,6 +104,7 @@ class Features:
             popularity.events,
             popularity.first_times,
             popularity.last_times,
+            model.occasions.lifts(contexts, rows),
             contexts.times,
             contexts.history_items[:, -1],
             contexts.history_times[:, -1],
@@ -124,6 +127,7 @@ def _fill(
     events: Longs,
     first_times: Doubles,
     last_times: Doubles,
+    lifts: Floats,
     now: Doubles,
     last_items: Ints,
     last_of_user: Doubles,
@@ -140,6 +144,7 @@ def _fill(
         evidence: (B, C, 4) of the content expert.
         shares: (B, C, H) of popularity at each half-life.
         mix: (H,).
+        lifts: (B, C, 2) of the occasion.
         last_items, last_of_user: (B,) newest event of each history.
     """
     experts, batch, n = values.shape
@@ -187,6 +192,9 @@ def _fill(
             out[b, c, column + 1] = _log_time(now[b] - first_times[row])
             out[b, c, column + 2] = _log_time(now[b] - last_times[row])
             column += 3
+            for k in range(lifts.shape[2]):
+                out[b, c, column] = lifts[b, c, k]
+                column += 1
             for r in range(len(request)):
                 out[b, c, column + r] = request[r]
 
