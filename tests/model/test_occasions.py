@@ -41,8 +41,8 @@ def plain(rows, length, pause):
     """Item -> lifts by their definition, from a list of (user, item, time)."""
     now = rows[-1][2]
     histories: dict[int, list[float]] = {}
-    of_item: Counter = Counter()
-    at: Counter = Counter()
+    of_item: Counter[int] = Counter()
+    at: Counter[object] = Counter()
     for user, item, time in rows:
         times = histories.setdefault(user, [])
         weight = 2.0 ** ((time - now) / (60 * DAY))
