@@ -20,10 +20,11 @@ from headwater.config import Config
 from headwater.model._dense import Step
 from headwater.model._encoding import gap_buckets
 from headwater.model._opinion import Opinion, Scratch, mark
-from headwater.model.content import Content
+from headwater.model.content import EVIDENCE, Content
 from headwater.model.habits import Habits
 from headwater.model.mixture import FirstLists, Mixture
 from headwater.model.neighbours import Neighbours
+from headwater.model.occasions import LIFTS, Occasions
 from headwater.model.popularity import Earlier, Popularity
 from headwater.model.precedents import Precedents
 from headwater.model.sequence import Examples, SequenceExpert, cosines
@@ -32,7 +33,9 @@ from headwater.model.transitions import Transitions
 from headwater.types import Batch, Contexts, Flags, Floats, Ints, State, TableRows
 
 __all__ = [
+    "EVIDENCE",
     "EXPERTS",
+    "LIFTS",
     "Content",
     "Earlier",
     "Examples",
@@ -42,6 +45,7 @@ __all__ = [
     "Mixture",
     "Model",
     "Neighbours",
+    "Occasions",
     "Opinion",
     "Popularity",
     "Precedents",
@@ -118,6 +122,7 @@ class Model:
     def __init__(self, config: Config, consuming_types: Flags, mixture: Mixture) -> None:
         single_threaded()
         self.popularity = Popularity(config.popularity)
+        self.occasions = Occasions()
         self.precedents = Precedents(config.precedents)
         self._associations = (Transitions(config.transitions), Neighbours(config.neighbours))
         self._others = (self.precedents, Habits(config.preprocess.history_length))
@@ -145,6 +150,7 @@ class Model:
         if n_items > len(self.scratch.marks):
             self.scratch = Scratch(max(n_items, 2 * len(self.scratch.marks)))
         self.popularity.grow(n_items)
+        self.occasions.grow(n_items)
         for expert in self.from_history.values():
             expert.grow(n_items)
         self.sequence.grow(n_items)
@@ -157,6 +163,7 @@ class Model:
     def count(self, batch: Batch) -> None:
         """The counting experts learn a batch: the part of learning that both roles do."""
         self.popularity.learn(batch)
+        self.occasions.learn(batch)
         for expert in self.counting:
             expert.learn(batch)
 
@@ -168,6 +175,7 @@ class Model:
         """
         counting = [threads.submit(expert.learn, batch) for expert in self._associations]
         self.popularity.learn(batch)
+        self.occasions.learn(batch)
         for expert in self._others:
             expert.learn(batch)
         return counting
@@ -175,6 +183,7 @@ class Model:
     def forget(self, gone: Ints) -> None:
         """Clears everything learned of items that are removed or expired."""
         self.popularity.forget(gone)
+        self.occasions.forget(gone)
         for expert in self.from_history.values():
             expert.forget(gone)
         self.sequence.tower.forget(gone)
@@ -226,6 +235,7 @@ class Model:
     def _parts(self) -> dict[str, Stateful]:
         return {
             "popularity": self.popularity,
+            "occasions": self.occasions,
             **self.from_history,
             "sequence": self.sequence,
             "mixture": self.mixture,

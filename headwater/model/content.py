@@ -19,6 +19,13 @@ from headwater.config import Content as Settings
 from headwater.model._opinion import Scratch, keep_best, mark
 from headwater.types import NO_ROW, Contexts, Flags, Floats, Ints, Longs, State
 
+EVIDENCE = ("likeness", "likeness_rare", "rarest_shared", "rarest_shared_last")
+"""What ``Tastes.evidence`` says of an item, in this order."""
+
+_RARE = float(np.log1p(200.0))
+"""idf of a token that one in 200 items has: words of titles are above it, and of films neither
+genres nor most years. One in 500 did as well."""
+
 
 class Content:
     """Tokens of items and the newest items of each token; a fold of the items that were put."""
@@ -84,7 +91,13 @@ class Content:
     def weigh(self, contexts: Contexts) -> Tastes:
         """How like the tastes of histories items are."""
         return Tastes(
-            contexts, self.window, self._weights(), self._tokens, self._postings, self._scratch
+            contexts,
+            self.window,
+            self._weights(),
+            float(np.log1p(self.n_described)),
+            self._tokens,
+            self._postings,
+            self._scratch,
         )
 
     def forget(self, rows: Ints) -> None:
@@ -142,6 +155,7 @@ class Tastes:
         contexts: B of them.
         window: newest events of a history that count.
         weights: (V,) of the tokens.
+        highest: weight of a token that one item has.
         tokens: (N, T) of items.
         postings: (V, P) newest items of each token.
         scratch: has room for every item.
@@ -152,6 +166,7 @@ class Tastes:
         contexts: Contexts,
         window: int,
         weights: Floats,
+        highest: float,
         tokens: Ints,
         postings: Ints,
         scratch: Scratch,
@@ -159,6 +174,7 @@ class Tastes:
         self._contexts = contexts
         self._window = window
         self._weights = weights
+        self._highest = highest
         self._tokens = tokens
         self._postings = postings
         self._scratch = scratch
@@ -184,10 +200,19 @@ class Tastes:
         return rows, scores
 
     def scores(self, rows: Ints) -> Floats:
-        out = np.zeros(rows.shape, np.float32)
+        return self.evidence(rows)[..., 0]
+
+    def evidence(self, rows: Ints) -> Floats:
+        """(B, C, 4) what the scores of given items are made of, by the names of ``EVIDENCE``.
+
+        The score; what tokens add to it that few items have; the largest idf of a token that the
+        item shares with the newest events, as a part of what one that a single item has would
+        have; and likewise of one that it shares with the very newest event.
+        """
+        out = np.zeros((*rows.shape, len(EVIDENCE)), np.float32)
         if len(self._weights):
             history = self._contexts.history_items
-            _score(history, rows, self._window, self._weights, self._tokens, out)
+            _compare(history, rows, self._window, self._weights, self._tokens, self._highest, out)
         return out
 
     def sources(self, rows: Ints) -> Ints:
@@ -357,18 +382,54 @@ def _best(
 
 
 @njit(cache=True, nogil=True)
-def _score(
-    history_items: Ints, rows: Ints, window: int, weights: Floats, tokens: Ints, out: Floats
+def _compare(
+    history_items: Ints,
+    rows: Ints,
+    window: int,
+    weights: Floats,
+    tokens: Ints,
+    highest: float,
+    out: Floats,
 ) -> None:
     profile = np.zeros(len(weights), np.float32)
+    newest = np.zeros(len(weights), np.float32)
+    used_by_last = np.zeros(tokens.shape[1], np.int32)
     used = np.zeros(min(window, history_items.shape[1]) * tokens.shape[1], np.int32)
     for b in range(len(history_items)):
         n_used = _profile(history_items[b], window, weights, tokens, profile, used)
+        last = history_items[b, -1:]
+        n_last = _profile(last, 1, weights, tokens, newest, used_by_last)
         for c in range(rows.shape[1]):
-            if rows[b, c] >= 0:
-                out[b, c] = _likeness(rows[b, c], weights, tokens, profile)
+            row = rows[b, c]
+            if row < 0:
+                continue
+            total = rare = norm = 0.0
+            rarest = rarest_of_last = 0.0
+            for t in range(tokens.shape[1]):
+                token = tokens[row, t]
+                if token < 0:
+                    break
+                weight = weights[token]
+                norm += weight**2
+                if profile[token] == 0:
+                    continue
+                part = weight * profile[token]
+                total += part
+                if weight > _RARE:
+                    rare += part
+                rarest = max(rarest, weight)
+                if newest[token] > 0:
+                    rarest_of_last = max(rarest_of_last, weight)
+            if total > 0:
+                length = np.sqrt(norm)
+                out[b, c, 0] = total / length
+                out[b, c, 1] = rare / length
+                out[b, c, 2] = rarest / highest
+                out[b, c, 3] = rarest_of_last / highest
         for u in range(n_used):
             profile[used[u]] = 0
+        for u in range(n_last):
+            newest[used_by_last[u]] = 0
 
 
 @njit(cache=True, nogil=True)

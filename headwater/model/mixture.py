@@ -110,7 +110,12 @@ class Mixture:
         self._gains = nn.Parameter(torch.zeros(2), requires_grad=False)
         self._first_gains = self._gains.detach().numpy()  # a view, as of the weights below
         self.members.register_parameter("first_gains", self._gains)
-        self.dense = DenseWeights("mixture", self.members, settings.learning_rate)
+        layers = [
+            f"{member}.{layer}.weight"
+            for member in range(settings.members)
+            for layer in ("first", "second")
+        ]
+        self.dense = DenseWeights("mixture", self.members, settings.learning_rate, layers)
         # Views: what is learned or taken over is in them.
         self._weights = [_arrays(member) for member in self.members]
         self._owners = np.full(len(linear), -1, np.int32)

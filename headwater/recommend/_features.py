@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from headwater.config import Config
-from headwater.model import EXPERTS, FirstLists, Mixture, Model
+from headwater.model import EVIDENCE, EXPERTS, LIFTS, FirstLists, Mixture, Model
 from headwater.recommend._candidates import Candidates
 from headwater.types import Contexts, Doubles, Floats, Ints, Longs
 
@@ -31,10 +31,11 @@ class Features:
     """The layout of the mixture's input, and how to fill it.
 
     Columns, in order: for each expert, log share and reciprocal place; the log
-    share at each half-life; the score of the content expert as it is, for a share
-    doesn't tell a sequel from what merely is of one genre; log count, age and time
-    since the last event of the item; history length, its bucket, session length and
-    time since the last event of the request.
+    share at each half-life; the score of the content expert as it is and what it is made
+    of, for a share doesn't tell a sequel from what merely is of one genre; log count, age
+    and time since the last event of the item, and how usual it is behind a history that long
+    and after such a pause; history length, its bucket, session length and time since the last
+    event of the request.
     """
 
     def __init__(self, config: Config) -> None:
@@ -43,8 +44,9 @@ class Features:
         for expert in EXPERTS:
             names += [f"{expert}.log_share", f"{expert}.reciprocal_place"]
         names += [f"popularity.log_share.{h:g}h" for h in config.popularity.half_lives_hours]
-        names += ["content.likeness"]
+        names += [f"content.{name}" for name in EVIDENCE]
         names += ["item.log_events", "item.log_age", "item.log_idle"]
+        names += [f"item.{name}" for name in LIFTS]
         names += ["request.log_history", "request.log_session", "request.log_pause"]
         names += [f"request.history.{bucket}" for bucket in range(len(_HISTORY_BUCKETS) + 1)]
         self.names = tuple(names)
@@ -86,18 +88,23 @@ class Features:
         popularity = model.popularity
         values = np.empty((len(EXPERTS), *rows.shape), np.float32)
         for expert, opinion in candidates.opinions.items():
-            values[EXPERTS.index(expert)] = opinion.scores(rows)
+            if expert != model.content.name:
+                values[EXPERTS.index(expert)] = opinion.scores(rows)
+        evidence = model.content.weigh(contexts).evidence(rows)
+        values[_CONTENT] = evidence[..., 0]
         values[_SEQUENCE] = model.sequence.scores(candidates.users, rows)
         _fill(
             rows,
             values,
             candidates.list_scores,
             candidates.places,
+            evidence,
             popularity.shares(np.maximum(rows, 0)),
             popularity.mix.astype(np.float32),
             popularity.events,
             popularity.first_times,
             popularity.last_times,
+            model.occasions.lifts(contexts, rows),
             contexts.times,
             contexts.history_items[:, -1],
             contexts.history_times[:, -1],
@@ -114,11 +121,13 @@ def _fill(
     values: Floats,
     list_scores: Floats,
     places: Ints,
+    evidence: Floats,
     shares: Floats,
     mix: Floats,
     events: Longs,
     first_times: Doubles,
     last_times: Doubles,
+    lifts: Floats,
     now: Doubles,
     last_items: Ints,
     last_of_user: Doubles,
@@ -132,8 +141,10 @@ def _fill(
         values: (E, B, C) what each expert scores a candidate; of popularity nothing yet.
         list_scores: (E, B, K) and each item of its own list.
         places: (E, B, C).
+        evidence: (B, C, 4) of the content expert.
         shares: (B, C, H) of popularity at each half-life.
         mix: (H,).
+        lifts: (B, C, 2) of the occasion.
         last_items, last_of_user: (B,) newest event of each history.
     """
     experts, batch, n = values.shape
@@ -174,11 +185,16 @@ def _fill(
             for h in range(shares.shape[2]):
                 out[b, c, column] = _scaled(_log_share(shares[b, c, h]))
                 column += 1
-            out[b, c, column] = values[_CONTENT, b, c]
-            out[b, c, column + 1] = _log(1.0 + events[row]) / 4.0 - 1.0
-            out[b, c, column + 2] = _log_time(now[b] - first_times[row])
-            out[b, c, column + 3] = _log_time(now[b] - last_times[row])
-            column += 4
+            for k in range(evidence.shape[2]):
+                out[b, c, column] = evidence[b, c, k]
+                column += 1
+            out[b, c, column] = _log(1.0 + events[row]) / 4.0 - 1.0
+            out[b, c, column + 1] = _log_time(now[b] - first_times[row])
+            out[b, c, column + 2] = _log_time(now[b] - last_times[row])
+            column += 3
+            for k in range(lifts.shape[2]):
+                out[b, c, column] = lifts[b, c, k]
+                column += 1
             for r in range(len(request)):
                 out[b, c, column + r] = request[r]
 

@@ -57,6 +57,26 @@ class Plain:
         newest_first = list(reversed(history[-self.window :]))
         return sum(self.likeness(j, row) / sqrt(d) for d, j in enumerate(newest_first, start=1))
 
+    def idf(self, token):
+        frequency = sum(token in found for found in self.tokens.values())
+        return log1p(self.described / frequency)
+
+    def evidence(self, history, row):
+        newest_first = list(reversed(history[-self.window :]))
+        own = self.vector(row)
+        rare = 0.0
+        for d, j in enumerate(newest_first, start=1):
+            shared = {
+                token: weight * own.get(token, 0.0) for token, weight in self.vector(j).items()
+            }
+            rare += sum(s for t, s in shared.items() if self.idf(t) > log1p(200)) / sqrt(d)
+
+        def rarest(of_items):
+            shared = own.keys() & {token for j in of_items for token in self.tokens[j]}
+            return max(map(self.idf, shared), default=0.0) / log1p(self.described)
+
+        return [self.score(history, row), rare, rarest(newest_first), rarest(newest_first[:1])]
+
 
 HISTORIES = [[], [3], [1, 2], [0, 0, 5, 6], [7, 8, 9, 10, 11, 4]]
 
@@ -73,6 +93,21 @@ def test_scores_are_those_of_the_formula(seed):
     np.testing.assert_allclose(
         found.weigh(contexts(HISTORIES)).scores(every(20)), expected, atol=1e-5
     )
+
+
+def test_evidence_tells_what_few_items_have_from_what_many_have():
+    # All have token 0, one in 50 has token 1, and two each have one of the others.
+    items = [(row, [0, *([1] if row % 50 == 0 else []), 2 + row // 2]) for row in range(500)]
+    found, plain = described(items), Plain(items)
+    histories, rows = [[], [3, 0, 2, 7], [100]], [1, 6, 50, 9, 100]
+    told = found.weigh(contexts(histories)).evidence(np.tile(np.array(rows, np.int32), (3, 1)))
+    expected = [[plain.evidence(history, row) for row in rows] for history in histories]
+    np.testing.assert_allclose(told, expected, atol=1e-5)
+    assert not told[0].any()
+    _, rare, rarest, of_last = told[1].T
+    assert (rare > 0).tolist() == [True, True, False, False, False]
+    assert rarest[0] == rarest[1] > rarest[2] > rarest[3] > 0
+    assert of_last[1] > of_last[0] == of_last[3] > 0
 
 
 def test_a_new_description_replaces_the_old_one():
@@ -154,7 +189,7 @@ def test_without_descriptions_nothing_is_like_anything():
     asked = contexts([[1], []])
     rows, _ = found.weigh(asked).best(np.zeros(5, np.bool_), 3)
     assert (rows == -1).all()
-    assert not found.weigh(asked).scores(every(5)[:2]).any()
+    assert not found.weigh(asked).evidence(every(5)[:2]).any()
     assert (found.weigh(asked).sources(every(5)[:2]) == -1).all()
 
 

@@ -158,17 +158,22 @@ def test_a_wild_list_moves_the_weights_no_further_than_a_step():
 
 
 def test_what_sampling_added_is_not_learned():
-    """Every answer of one expert's column is 1.0 likelier than its score says, by sampling."""
+    """Answers are as likely as one expert says, and half of its log odds are by sampling."""
     one, other = mixture(), mixture()
-    for step in range(200):
-        lesson = lists(50, step, always(A))
+    for step in range(300):
+        features, valid, _, weights = lists(50, step, always(A))
+        said = np.random.default_rng(step).normal(size=(50, 10)).astype(np.float32)
+        features[:, :, A] = said
+        odds = np.exp(said)
+        drawn = np.random.default_rng(1000 + step).random((50, 1))
+        targets = ((odds / odds.sum(axis=1, keepdims=True)).cumsum(axis=1) < drawn).sum(axis=1)
+        lesson = (features, valid, np.minimum(targets, 9), weights)
         one.step(*lesson, 1.0, np.zeros((50, 10), np.float32)).take()
-        other.step(*lesson, 1.0, 0.5 * lesson[0][:, :, A]).take()
-    features = lists(50, 0, always(A))[0]
+        other.step(*lesson, 1.0, -0.5 * said).take()
     slope = [
-        np.polyfit(features[..., A].ravel(), m.scores(features).ravel(), 1)[0] for m in (one, other)
+        np.polyfit(said.ravel(), found.scores(features).ravel(), 1)[0] for found in (one, other)
     ]
-    assert slope[1] - slope[0] == pytest.approx(0.5, abs=0.15)
+    assert slope == pytest.approx([1.0, 0.5], abs=0.15)
 
 
 # --- first lists -------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_a_loaded_state_is_the_saved_one():
 
 def test_every_expert_has_its_part_in_the_state():
     parts = {name.split(".")[0] for name in taught().state()}
-    assert parts == {*EXPERTS, "mixture"}
+    assert parts == {*EXPERTS, "occasions", "mixture"}
 
 
 def test_counting_leaves_what_is_learned_by_gradient_alone():

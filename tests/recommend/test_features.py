@@ -5,7 +5,7 @@ import pytest
 
 from headwater.config import Config
 from headwater.loop import Fold
-from headwater.model import EXPERTS
+from headwater.model import EVIDENCE, EXPERTS
 from headwater.recommend import Features
 from headwater.testing import checkerboard
 from headwater.types import NO_ROW, Entry, Item, Request
@@ -94,6 +94,17 @@ def test_an_expert_that_knows_nothing_is_as_silent_as_silence(fold, expert):
     nobody = features[0][rows[0] >= 0][:, own]
     assert (nobody == silence[own]).all()
     assert (features[1][rows[1] >= 0][:, own] != silence[own]).any()
+
+
+def test_what_content_says_is_there_as_it_is(fold):
+    asked = [Request(10, "u0"), Request(10, "u1")]
+    features, rows = filled(fold, asked)
+    tastes = fold.model.content.weigh(fold.preprocess.contexts(asked, NOW))
+    own = columns(fold, "content.")[-len(EVIDENCE) :]
+    assert [fold.recommender.features.names[c].split(".")[1] for c in own] == list(EVIDENCE)
+    there = rows >= 0
+    assert (features[:, :, own] == tastes.evidence(rows))[there].all()
+    assert features[:, :, own][there].any(axis=0)[[0, 2, 3]].all()
 
 
 def test_what_is_said_of_the_request_is_the_same_for_all_its_candidates(fold):
