@@ -36,6 +36,7 @@ class Content:
         self._posted = np.zeros(0, np.int64)
         self._idf: Floats | None = None
         self._scratch = Scratch()
+        self._profile = np.zeros(0, np.float32)  # of a history by token: 0 between uses
 
     @property
     def n_described(self) -> int:
@@ -83,8 +84,17 @@ class Content:
 
     def weigh(self, contexts: Contexts) -> Tastes:
         """How like the tastes of histories items are."""
+        weights = self._weights()
+        if len(weights) > len(self._profile):
+            self._profile = np.zeros(len(self._frequencies), np.float32)
         return Tastes(
-            contexts, self.window, self._weights(), self._tokens, self._postings, self._scratch
+            contexts,
+            self.window,
+            weights,
+            self._tokens,
+            self._postings,
+            self._scratch,
+            self._profile,
         )
 
     def forget(self, rows: Ints) -> None:
@@ -145,6 +155,7 @@ class Tastes:
         tokens: (N, T) of items.
         postings: (V, P) newest items of each token.
         scratch: has room for every item.
+        profile: has room for every token; all 0 before and after each use.
     """
 
     def __init__(
@@ -155,6 +166,7 @@ class Tastes:
         tokens: Ints,
         postings: Ints,
         scratch: Scratch,
+        profile: Floats,
     ) -> None:
         self._contexts = contexts
         self._window = window
@@ -162,6 +174,7 @@ class Tastes:
         self._tokens = tokens
         self._postings = postings
         self._scratch = scratch
+        self._profile = profile
 
     def best(self, withheld: Flags, k: int) -> tuple[Ints, Floats]:
         rows = np.full((len(self._contexts), k), NO_ROW, np.int32)
@@ -178,6 +191,7 @@ class Tastes:
                 self._postings,
                 self._scratch.marks,
                 self._scratch.touched,
+                self._profile,
                 rows,
                 scores,
             )
@@ -187,14 +201,14 @@ class Tastes:
         out = np.zeros(rows.shape, np.float32)
         if len(self._weights):
             history = self._contexts.history_items
-            _score(history, rows, self._window, self._weights, self._tokens, out)
+            _score(history, rows, self._window, self._weights, self._tokens, self._profile, out)
         return out
 
     def sources(self, rows: Ints) -> Ints:
         out = np.full(rows.shape, NO_ROW, np.int32)
         if len(self._weights):
             history = self._contexts.history_items
-            _sources(history, rows, self._window, self._weights, self._tokens, out)
+            _sources(history, rows, self._window, self._weights, self._tokens, self._profile, out)
         return out
 
 
@@ -320,11 +334,11 @@ def _best(
     postings: Ints,
     seen: Flags,
     touched: Ints,
+    profile: Floats,
     rows: Ints,
     scores: Floats,
 ) -> None:
     n_items = len(withheld)
-    profile = np.zeros(len(weights), np.float32)
     used = np.zeros(min(window, history_items.shape[1]) * tokens.shape[1], np.int32)
     for b in range(len(history_items)):
         n_used = _profile(history_items[b], window, weights, tokens, profile, used)
@@ -358,9 +372,14 @@ def _best(
 
 @njit(cache=True, nogil=True)
 def _score(
-    history_items: Ints, rows: Ints, window: int, weights: Floats, tokens: Ints, out: Floats
+    history_items: Ints,
+    rows: Ints,
+    window: int,
+    weights: Floats,
+    tokens: Ints,
+    profile: Floats,
+    out: Floats,
 ) -> None:
-    profile = np.zeros(len(weights), np.float32)
     used = np.zeros(min(window, history_items.shape[1]) * tokens.shape[1], np.int32)
     for b in range(len(history_items)):
         n_used = _profile(history_items[b], window, weights, tokens, profile, used)
@@ -373,10 +392,15 @@ def _score(
 
 @njit(cache=True, nogil=True)
 def _sources(
-    history_items: Ints, rows: Ints, window: int, weights: Floats, tokens: Ints, out: Ints
+    history_items: Ints,
+    rows: Ints,
+    window: int,
+    weights: Floats,
+    tokens: Ints,
+    profile: Floats,
+    out: Ints,
 ) -> None:
     length = history_items.shape[1]
-    profile = np.zeros(len(weights), np.float32)
     used = np.zeros(tokens.shape[1], np.int32)
     best = np.zeros(rows.shape[1])
     for b in range(len(history_items)):

@@ -195,6 +195,8 @@ class Preprocessor:
         )
         contexts = self._read(users, now)
         n = len(requests)
+        if not any(request.session_items or request.exclude for request in requests):
+            return contexts
         excluded = [
             contexts.excluded[contexts.excluded_starts[b] : contexts.excluded_starts[b + 1]]
             for b in range(n)

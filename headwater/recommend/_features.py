@@ -93,7 +93,8 @@ class Features:
             values,
             candidates.list_scores,
             candidates.places,
-            popularity.shares(np.maximum(rows, 0)),
+            popularity.counts,
+            popularity.totals,
             popularity.mix.astype(np.float32),
             popularity.events,
             popularity.first_times,
@@ -114,7 +115,8 @@ def _fill(
     values: Floats,
     list_scores: Floats,
     places: Ints,
-    shares: Floats,
+    counts: Doubles,
+    totals: Doubles,
     mix: Floats,
     events: Longs,
     first_times: Doubles,
@@ -132,13 +134,14 @@ def _fill(
         values: (E, B, C) what each expert scores a candidate; of popularity nothing yet.
         list_scores: (E, B, K) and each item of its own list.
         places: (E, B, C).
-        shares: (B, C, H) of popularity at each half-life.
+        counts, totals: (N, H) and (H,) of popularity at each half-life; the totals above 0.
         mix: (H,).
         last_items, last_of_user: (B,) newest event of each history.
     """
     experts, batch, n = values.shape
     wholes = np.empty(experts, np.float32)
     request = np.empty(3 + len(_HISTORY_BUCKETS) + 1, np.float32)
+    shares = np.empty(len(mix), np.float32)
     for b in range(batch):
         for e in range(experts):
             of_list = list_scores[e, b]
@@ -156,13 +159,15 @@ def _fill(
             row = rows[b, c]
             if row < 0:
                 break
+            for h in range(len(mix)):
+                shares[h] = counts[row, h] / totals[h]
             column = 0
             for e in range(experts):
                 value = values[e, b, c]
                 if e == _POPULARITY:
                     value = np.float32(0)
                     for h in range(len(mix)):
-                        value += shares[b, c, h] * mix[h]
+                        value += shares[h] * mix[h]
                 if e == _SEQUENCE:
                     log_share = float(min(value - wholes[e], 0.0))
                 else:
@@ -171,8 +176,8 @@ def _fill(
                 place = places[e, b, c]
                 out[b, c, column + 1] = 1.0 / (1.0 + place) if place >= 0 else 0.0
                 column += 2
-            for h in range(shares.shape[2]):
-                out[b, c, column] = _scaled(_log_share(shares[b, c, h]))
+            for h in range(len(mix)):
+                out[b, c, column] = _scaled(_log_share(shares[h]))
                 column += 1
             out[b, c, column] = values[_CONTENT, b, c]
             out[b, c, column + 1] = _log(1.0 + events[row]) / 4.0 - 1.0
