@@ -44,9 +44,12 @@ MEASURED = 15
 one of few takes longer than one of many. Of two rounds that answer ``ALWAYS``, one is such."""
 BATCH = 64
 """Requests answered together at most; bounds how long the last of them waits for the first."""
-TOGETHER_SECONDS = 0.01
-"""Longest that new events are left unfolded while nobody asks: a fold of one event takes nearly as
-long as one of many."""
+TOGETHER_SECONDS = 0.02
+"""Longest that events taken in here are left unfolded while nobody asks: a fold of one event takes
+nearly as long as one of many, and whoever asks has them folded."""
+ELSEWHERE_SECONDS = 0.1
+"""Likewise events that others have appended, beside those of this process, which says so itself: a
+thread that is woken by each commit takes a tenth of what an event takes."""
 RETRY_SECONDS = 1.0
 """Pause before folding again after a fold that failed."""
 WATCH_SECONDS = 0.2
@@ -96,6 +99,8 @@ class Follows(Protocol):
     def prepare(self) -> None: ...
 
     def catch_up(self) -> None: ...
+
+    def look_on(self) -> bool: ...
 
     def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]: ...
 
@@ -198,7 +203,10 @@ class Engine:
         self._woken = True
         self._closing = False
         self._parked: list[_Ask] = []  # the model thread's own
-        self._open = 0  # the event loop's own: asks without an answer yet
+        self._hurry = threading.Event()  # whether any are
+        self._waking = False  # the event loop's own, as the next two are
+        self._appended = 0
+        self._open = 0  # asks without an answer yet
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._made: Follows | None = None  # the model thread's, but for what it lets others do
@@ -225,6 +233,7 @@ class Engine:
         with self._condition:
             self._closing = True
             self._condition.notify_all()
+        self._hurry.set()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
@@ -232,6 +241,18 @@ class Engine:
     def alive(self) -> bool:
         """Whether the model thread runs."""
         return bool(self._threads) and self._threads[0].is_alive()
+
+    def appended(self, through: int) -> None:
+        """Says, on the event loop, through which offset was appended: that is folded soon."""
+        self._appended = through
+        if not self._waking:
+            self._waking = True
+            asyncio.get_running_loop().call_later(TOGETHER_SECONDS, self._fold_appended)
+
+    def _fold_appended(self) -> None:
+        self._waking = False
+        if self.standing.offset < self._appended:  # nobody asked meanwhile
+            self._wake()
 
     async def recommend(self, request: Request, min_offset: int = 0) -> Recommendations:
         """The answer to ``request`` by a state that holds ``min_offset``.
@@ -329,6 +350,9 @@ class Engine:
             retry = False
             while self._wait(RETRY_SECONDS if retry else None):
                 retry = not self._round(follower)
+                # A little behind every round, and all of it where nobody waits.
+                while not retry and follower.look_on() and not self._is_called:
+                    pass
                 self.ready = self.ready or (not retry and follower.offset >= start)
                 self.folds = self.ready and not retry
         except Exception as error:
@@ -344,17 +368,15 @@ class Engine:
                 [(ask, Unavailable("stopping", "the server is stopping")) for ask in left]
             )
 
+    @property
+    def _is_called(self) -> bool:
+        """Whether there is something to do."""
+        return self._closing or self._woken or bool(self._fresh)
+
     def _wait(self, timeout: float | None) -> bool:
         """Sleeps until there is something to do; False when it is time to stop."""
         with self._condition:
-            self._condition.wait_for(
-                lambda: self._closing or self._woken or bool(self._fresh), timeout
-            )
-            if not self._fresh and not self._parked:
-                # Nobody waits for what is new, so what comes meanwhile is folded with it.
-                self._condition.wait_for(
-                    lambda: self._closing or bool(self._fresh), TOGETHER_SECONDS
-                )
+            self._condition.wait_for(lambda: self._is_called, timeout)
             return not self._closing
 
     def _round(self, follower: Follows) -> bool:
@@ -377,9 +399,14 @@ class Engine:
         waiting = [ask for ask in asks if not ask.answer.done()]
         able = [ask for ask in waiting if ask.min_offset <= follower.offset]
         batch, later = able[:BATCH], able[BATCH:]
-        self._parked = later + [ask for ask in waiting if ask.min_offset > follower.offset]
+        behind = [ask for ask in waiting if ask.min_offset > follower.offset]
+        self._parked = later + behind
         if later:
             self._wake()
+        if behind:
+            self._hurry.set()
+        elif self._hurry.is_set() and not self._closing:
+            self._hurry.clear()
         now = time.time()
         outcomes = _recommend(
             follower, [(ask, ask.wanted) for ask in batch if isinstance(ask.wanted, Request)], now
@@ -424,6 +451,8 @@ class Engine:
                         self._made.prepare()
                     seen = end  # not before: what couldn't be prepared is tried again
                     self._wake()
+                    if log is self._events:
+                        self._hurry.wait(ELSEWHERE_SECONDS)
             except Exception:
                 self._log.exception("watching a log failed")
                 time.sleep(RETRY_SECONDS)

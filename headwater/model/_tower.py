@@ -53,6 +53,7 @@ class Tower:
         self.exact_items = exact_items
         self.scan = Scan(dim)
         self._swept = np.zeros(1, np.int64)  # the first row whose turn it is
+        self._due = 0  # rows whose turn it is since the newest update
         self.items = Table("sequence.items", dim + 1, _ROW_SCALE, seed)
         self.tokens = Table("sequence.tokens", dim + 1, _ROW_SCALE, seed + 1)
         self.content = content
@@ -166,7 +167,11 @@ class Tower:
         )
 
     def put(self, tables: dict[str, TableRows], tombstones: dict[str, Ints]) -> None:
-        """Takes over what an update carries."""
+        """Takes over what an update carries.
+
+        The bytes whose turn it is then are for ``look_on``, or for the next update.
+        """
+        self.look_on(self._due)
         for table in (self.items, self.tokens):
             cleared = tombstones.get(table.name, _NOTHING)
             table.grow(int(cleared.max(initial=-1)) + 1)
@@ -186,7 +191,17 @@ class Tower:
             self._note(tokens)
             retokened |= bool(len(tokens))
         if retokened:
-            self._sweep(_STEPS * _SWEPT)
+            self._due = min(_STEPS * _SWEPT, self.scan.n_items)
+
+    def look_on(self, n: int) -> bool:
+        """Looks at n of the items whose turn it is since an update; whether there are more.
+
+        It takes 70 ns an item, and whoever has to answer needn't wait for it.
+        """
+        n = min(n, self._due)
+        self._sweep(n)
+        self._due -= n
+        return self._due > 0
 
     def look_again(self) -> None:
         """All bytes are those of the vectors now: 70 ns an item.
@@ -207,7 +222,7 @@ class Tower:
         self.items.load({k[5:]: v for k, v in state.items() if k.startswith("rows.")})
         self.tokens.load({k[7:]: v for k, v in state.items() if k.startswith("tokens.")})
         self.scan.load({k[5:]: v for k, v in state.items() if k.startswith("scan.")})
-        self._swept = state["swept"].copy()
+        self._swept, self._due = state["swept"].copy(), 0
         self.grow(len(self.items))
         self._stale[:] = True
 
@@ -229,8 +244,7 @@ class Tower:
     def _sweep(self, n: int) -> None:
         """Looks at the next n items, all of them in turn."""
         known = self.scan.n_items
-        if known:
-            n = min(n, known)
+        if n := min(n, known):
             rows = (int(self._swept[0]) + np.arange(n)) % known
             self._swept[0] = (int(self._swept[0]) + n) % known
             self._look_at(rows.astype(np.int32))

@@ -167,6 +167,53 @@ def test_an_update_that_could_not_be_prepared_is_tried_again() -> None:
     run(test())
 
 
+def test_what_no_answer_waits_for_is_done_while_nobody_asks() -> None:
+    async def test() -> None:
+        async with Running() as running:
+            running.follower.due = 50
+            running.events.append([view("a")], 1.0)
+            async with asyncio.timeout(5):
+                while running.follower.due:
+                    await asyncio.sleep(0.001)
+
+    run(test())
+
+
+def test_an_answer_does_not_wait_for_what_no_answer_waits_for() -> None:
+    async def test() -> None:
+        async with Running() as running:
+            running.follower.due = 1_000_000_000
+            async with asyncio.timeout(5):
+                for _ in range(20):
+                    await running.engine.recommend(Request(n=1))
+            assert 0 < running.follower.due < 1_000_000_000
+            running.follower.due = 0
+
+    run(test())
+
+
+def test_what_was_appended_here_is_folded_without_a_look_at_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def blind(_: int, timeout: float) -> bool:
+        time.sleep(timeout)
+        return False
+
+    async def test() -> None:
+        async with Running() as running:
+            monkeypatch.setattr(running.events, "wait", blind)
+            await asyncio.sleep(0.3)  # until nobody watches
+            offset = running.events.append([view("a")], 1.0)[-1].offset
+            await asyncio.sleep(0.3)
+            assert running.engine.standing.offset < offset
+            running.engine.appended(offset)
+            async with asyncio.timeout(5):
+                while running.engine.standing.offset < offset:
+                    await asyncio.sleep(0.001)
+
+    run(test())
+
+
 def test_waiting_requests_are_answered_together_and_in_bounded_batches() -> None:
     gate = threading.Event()
 
