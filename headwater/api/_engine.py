@@ -50,6 +50,9 @@ nearly as long as one of many, and whoever asks has them folded."""
 ELSEWHERE_SECONDS = 0.1
 """Likewise events that others have appended, beside those of this process, which says so itself: a
 thread that is woken by each commit takes a tenth of what an event takes."""
+FOLLOWED_SECONDS = 0.1
+"""From one look at which events acted on a list to the next: each decodes them once more, and one
+takes nearly as long as ten."""
 RETRY_SECONDS = 1.0
 """Pause before folding again after a fold that failed."""
 WATCH_SECONDS = 0.2
@@ -204,6 +207,8 @@ class Engine:
         self._closing = False
         self._parked: list[_Ask] = []  # the model thread's own
         self._hurry = threading.Event()  # whether any are
+        self._followed = 0  # offset through which feedback was, and when
+        self._followed_at = 0.0
         self._waking = False  # the event loop's own, as the next two are
         self._appended = 0
         self._open = 0  # asks without an answer yet
@@ -346,9 +351,9 @@ class Engine:
             follower = self._made = self._follower()
             self.caches = {"popular": self._popular, **follower.caches}
             start = self._events.end()
-            self._feed_back([], start, time.time())
+            self._follow(start)
             retry = False
-            while self._wait(RETRY_SECONDS if retry else None):
+            while self._wait(self._pause(follower, retry)):
                 retry = not self._round(follower)
                 # A little behind every round, and all of it where nobody waits.
                 while not retry and follower.look_on() and not self._is_called:
@@ -415,13 +420,21 @@ class Engine:
             if not isinstance(ask.wanted, Request):
                 outcomes.append((ask, _worked(follower, ask.wanted, ask.doing, now)))
         self._deliver(outcomes)
-        self._feed_back(outcomes, follower.offset, now)
+        self._feed_back(outcomes, now)
+        if time.monotonic() - self._followed_at >= FOLLOWED_SECONDS:
+            self._follow(follower.offset)
         if 2 * len(batch) >= ALWAYS:
             self._measured.append((time.perf_counter() - started) / len(batch))
             self._seconds_each = median(self._measured)
         return True
 
-    def _feed_back(self, outcomes: Sequence[_Outcome], through: int, now: float) -> None:
+    def _pause(self, follower: Follows, retry: bool) -> float | None:
+        """Longest that is waited for something to do."""
+        if retry:
+            return RETRY_SECONDS
+        return FOLLOWED_SECONDS if self._followed < follower.offset else None
+
+    def _feed_back(self, outcomes: Sequence[_Outcome], now: float) -> None:
         try:
             self._feedback.record(
                 [
@@ -431,9 +444,16 @@ class Engine:
                 ],
                 now,
             )
+        except Exception:
+            self._log.exception("what was shown was not recorded")
+
+    def _follow(self, through: int) -> None:
+        # Not again at once where it fails: the next one begins where this one did.
+        self._followed, self._followed_at = through, time.monotonic()
+        try:
             self._feedback.follow(self._events, through)
         except Exception:
-            self._log.exception("what was shown or clicked was not recorded")
+            self._log.exception("what was clicked was not recorded")
 
     def _deliver(self, outcomes: Sequence[_Outcome]) -> None:
         if outcomes and self._loop is not None:

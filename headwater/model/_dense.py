@@ -51,6 +51,10 @@ class DenseWeights:
         self.stride = 0.0
         """By how much the newest step changed the weights, as a root mean square."""
         self._weights = dict(module.named_parameters())
+        # Views: what is written to them is in the module.
+        self._arrays = {
+            f"{name}.{key}": weight.detach().numpy() for key, weight in self._weights.items()
+        }
         self._moments: dict[str, dict[str, Tensor]] = {}
 
     def descend(self, loss: Tensor, rate: float) -> None:
@@ -98,9 +102,9 @@ class DenseWeights:
 
     def put(self, values: dict[str, Floats]) -> None:
         """Takes over published weights; names of other parts of the model are ignored."""
-        for name, weight in self._weights.items():
-            if (value := values.get(f"{self.name}.{name}")) is not None:
-                weight.detach().numpy()[...] = value
+        for name, array in self._arrays.items():
+            if (value := values.get(name)) is not None:
+                array[...] = value
 
     def state(self) -> State:
         state: State = {}

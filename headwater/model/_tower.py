@@ -27,6 +27,10 @@ _SWEPT = 16_384
 _STEPS = 2
 """Steps that an update stands for: it is published at most ten times a second."""
 
+_TURNS = 8
+"""Updates after which all items of a small catalogue had their turn: at twenty updates a second
+what is more often than that would be most of what taking them over takes."""
+
 _AT_ONCE = 1_024
 """Vectors that are added up before their bytes are taken: they are still in the cache then."""
 
@@ -174,15 +178,17 @@ class Tower:
         self.look_on(self._due)
         for table in (self.items, self.tokens):
             cleared = tombstones.get(table.name, _NOTHING)
-            table.grow(int(cleared.max(initial=-1)) + 1)
-            table.clear(cleared)
+            if len(cleared):
+                table.grow(int(cleared.max()) + 1)
+                table.clear(cleared)
             table.take_changes()
             if table.name in tables:
                 table.put(tables[table.name])
         self.grow(len(self.items))
         cleared = tombstones.get(self.items.name, _NOTHING)
         # An item that was put again behind its removal begins as it did then.
-        self.describe(cleared)
+        if len(cleared):
+            self.describe(cleared)
         retokened, names = False, (self.items.name, self.tokens.name)
         for found in (tombstones, {name: table.rows for name, table in tables.items()}):
             rows, tokens = (found.get(table, _NOTHING) for table in names)
@@ -191,7 +197,7 @@ class Tower:
             self._note(tokens)
             retokened |= bool(len(tokens))
         if retokened:
-            self._due = min(_STEPS * _SWEPT, self.scan.n_items)
+            self._due = min(_STEPS * _SWEPT, -(-self.scan.n_items // _TURNS))
 
     def look_on(self, n: int) -> bool:
         """Looks at n of the items whose turn it is since an update; whether there are more.

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from headwater.api import _engine
 from headwater.api._engine import ALWAYS, BATCH, MEASURED, Engine
 from headwater.api._problems import Failed, Unavailable
 from headwater.config import Config
@@ -465,6 +466,37 @@ def test_what_was_answered_and_clicked_reaches_feedback() -> None:
             async with asyncio.timeout(5):
                 while joined() != [(2, 1)]:
                     await asyncio.sleep(0.01)
+
+    run(test())
+
+
+def test_what_was_clicked_is_looked_for_now_and_then_and_not_by_every_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    follow = Feedback.follow
+    through: list[int] = []
+
+    def counted(feedback: Feedback, events: Any, offset: int) -> None:
+        through.append(offset)
+        follow(feedback, events, offset)
+
+    monkeypatch.setattr(Feedback, "follow", counted)
+    monkeypatch.setattr(_engine, "FOLLOWED_SECONDS", 3_600.0)
+
+    async def test() -> None:
+        async with Running() as running:
+            for n in range(5):
+                running.events.append([view("a", n)], 1.0)
+                await running.engine.recommend(Request(n=1))
+            assert len(through) == 1
+            monkeypatch.setattr(_engine, "FOLLOWED_SECONDS", 0.01)
+            running.events.append([view("a", 5)], 1.0)
+            async with asyncio.timeout(5):
+                while through[-1] < 6:
+                    await asyncio.sleep(0.001)
+            once = len(through)
+            await asyncio.sleep(0.1)
+            assert len(through) == once, "nothing is new"
 
     run(test())
 
