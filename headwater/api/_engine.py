@@ -45,11 +45,11 @@ one of few takes longer than one of many. Of two rounds that answer ``ALWAYS``, 
 BATCH = 64
 """Requests answered together at most; bounds how long the last of them waits for the first."""
 TOGETHER_SECONDS = 0.02
-"""Longest that events taken in here are left unfolded while nobody asks: a fold of one event takes
-nearly as long as one of many, and whoever asks has them folded."""
+"""From one fold of events that were taken in here to the next, while nobody asks: a fold of one
+event takes nearly as long as one of many, and whoever asks has them folded."""
 ELSEWHERE_SECONDS = 0.1
-"""Likewise events that others have appended, beside those of this process, which says so itself: a
-thread that is woken by each commit takes a tenth of what an event takes."""
+"""Longest that the last of them, and what others have appended, are left unfolded while nobody
+asks: a thread that is woken by each commit takes a tenth of what an event takes."""
 FOLLOWED_SECONDS = 0.1
 """From one look at which events acted on a list to the next: each decodes them once more, and one
 takes nearly as long as ten."""
@@ -209,8 +209,7 @@ class Engine:
         self._hurry = threading.Event()  # whether any are
         self._followed = 0  # offset through which feedback was, and when
         self._followed_at = 0.0
-        self._waking = False  # the event loop's own, as the next two are
-        self._appended = 0
+        self._woken_at = 0.0  # the event loop's own, as the next one is
         self._open = 0  # asks without an answer yet
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -247,17 +246,13 @@ class Engine:
         """Whether the model thread runs."""
         return bool(self._threads) and self._threads[0].is_alive()
 
-    def appended(self, through: int) -> None:
-        """Says, on the event loop, through which offset was appended: that is folded soon."""
-        self._appended = through
-        if not self._waking:
-            self._waking = True
-            asyncio.get_running_loop().call_later(TOGETHER_SECONDS, self._fold_appended)
-
-    def _fold_appended(self) -> None:
-        self._waking = False
-        if self.standing.offset < self._appended:  # nobody asked meanwhile
-            self._wake()
+    def appended(self) -> None:
+        """Says, on the event loop, that something was appended: it is folded soon."""
+        now = time.monotonic()
+        if now - self._woken_at >= TOGETHER_SECONDS:
+            self._woken_at = now
+            # Behind the acknowledgement, which would have to share the interpreter with the fold.
+            asyncio.get_running_loop().call_soon(self._wake)
 
     async def recommend(self, request: Request, min_offset: int = 0) -> Recommendations:
         """The answer to ``request`` by a state that holds ``min_offset``.
@@ -470,7 +465,8 @@ class Engine:
                     if log is self._updates and self._made is not None:
                         self._made.prepare()
                     seen = end  # not before: what couldn't be prepared is tried again
-                    self._wake()
+                    if log is self._updates or end > self.standing.offset:
+                        self._wake()
                     if log is self._events:
                         self._hurry.wait(ELSEWHERE_SECONDS)
             except Exception:

@@ -207,7 +207,7 @@ def test_what_was_appended_here_is_folded_without_a_look_at_the_log(
             offset = running.events.append([view("a")], 1.0)[-1].offset
             await asyncio.sleep(0.3)
             assert running.engine.standing.offset < offset
-            running.engine.appended(offset)
+            running.engine.appended()
             async with asyncio.timeout(5):
                 while running.engine.standing.offset < offset:
                     await asyncio.sleep(0.001)
