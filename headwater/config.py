@@ -303,7 +303,7 @@ class Train(_Section):
     publish_milliseconds: float = Field(default=100.0, ge=0)
     """Longest that learned rows wait to be published while more events wait than a micro-batch
     takes; else each micro-batch is published at once. An update takes some 4 ms of the trainer's
-    processor time and 5 ms of a server's, and 1 ms more of both for each micro-batch in it."""
+    processor time and 3 ms of a server's, and 1 ms more of both for each micro-batch in it."""
     publish_dense_milliseconds: float = Field(default=0.0, ge=0)
     """Likewise for the dense weights, which are sent as a whole: 0 sends them with the rows each
     time; where they are larger than the rows, more saves most of an update."""

@@ -44,9 +44,15 @@ MEASURED = 15
 one of few takes longer than one of many. Of two rounds that answer ``ALWAYS``, one is such."""
 BATCH = 64
 """Requests answered together at most; bounds how long the last of them waits for the first."""
-TOGETHER_SECONDS = 0.01
-"""Longest that new events are left unfolded while nobody asks: a fold of one event takes nearly as
-long as one of many."""
+TOGETHER_SECONDS = 0.02
+"""From one fold of events that were taken in here to the next, while nobody asks: a fold of one
+event takes nearly as long as one of many, and whoever asks has them folded."""
+ELSEWHERE_SECONDS = 0.1
+"""Longest that the last of them, and what others have appended, are left unfolded while nobody
+asks: a thread that is woken by each commit takes a tenth of what an event takes."""
+FOLLOWED_SECONDS = 0.1
+"""From one look at which events acted on a list to the next: each decodes them once more, and one
+takes nearly as long as ten."""
 RETRY_SECONDS = 1.0
 """Pause before folding again after a fold that failed."""
 WATCH_SECONDS = 0.2
@@ -96,6 +102,8 @@ class Follows(Protocol):
     def prepare(self) -> None: ...
 
     def catch_up(self) -> None: ...
+
+    def look_on(self) -> bool: ...
 
     def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]: ...
 
@@ -198,7 +206,11 @@ class Engine:
         self._woken = True
         self._closing = False
         self._parked: list[_Ask] = []  # the model thread's own
-        self._open = 0  # the event loop's own: asks without an answer yet
+        self._hurry = threading.Event()  # whether any are
+        self._followed = 0  # offset through which feedback was, and when
+        self._followed_at = 0.0
+        self._woken_at = 0.0  # the event loop's own, as the next one is
+        self._open = 0  # asks without an answer yet
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._made: Follows | None = None  # the model thread's, but for what it lets others do
@@ -225,6 +237,7 @@ class Engine:
         with self._condition:
             self._closing = True
             self._condition.notify_all()
+        self._hurry.set()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
@@ -232,6 +245,14 @@ class Engine:
     def alive(self) -> bool:
         """Whether the model thread runs."""
         return bool(self._threads) and self._threads[0].is_alive()
+
+    def appended(self) -> None:
+        """Says, on the event loop, that something was appended: it is folded soon."""
+        now = time.monotonic()
+        if now - self._woken_at >= TOGETHER_SECONDS:
+            self._woken_at = now
+            # Behind the acknowledgement, which would have to share the interpreter with the fold.
+            asyncio.get_running_loop().call_soon(self._wake)
 
     async def recommend(self, request: Request, min_offset: int = 0) -> Recommendations:
         """The answer to ``request`` by a state that holds ``min_offset``.
@@ -325,10 +346,13 @@ class Engine:
             follower = self._made = self._follower()
             self.caches = {"popular": self._popular, **follower.caches}
             start = self._events.end()
-            self._feed_back([], start, time.time())
+            self._follow(start)
             retry = False
-            while self._wait(RETRY_SECONDS if retry else None):
+            while self._wait(self._pause(follower, retry)):
                 retry = not self._round(follower)
+                # A little behind every round, and all of it where nobody waits.
+                while not retry and follower.look_on() and not self._is_called:
+                    pass
                 self.ready = self.ready or (not retry and follower.offset >= start)
                 self.folds = self.ready and not retry
         except Exception as error:
@@ -344,17 +368,15 @@ class Engine:
                 [(ask, Unavailable("stopping", "the server is stopping")) for ask in left]
             )
 
+    @property
+    def _is_called(self) -> bool:
+        """Whether there is something to do."""
+        return self._closing or self._woken or bool(self._fresh)
+
     def _wait(self, timeout: float | None) -> bool:
         """Sleeps until there is something to do; False when it is time to stop."""
         with self._condition:
-            self._condition.wait_for(
-                lambda: self._closing or self._woken or bool(self._fresh), timeout
-            )
-            if not self._fresh and not self._parked:
-                # Nobody waits for what is new, so what comes meanwhile is folded with it.
-                self._condition.wait_for(
-                    lambda: self._closing or bool(self._fresh), TOGETHER_SECONDS
-                )
+            self._condition.wait_for(lambda: self._is_called, timeout)
             return not self._closing
 
     def _round(self, follower: Follows) -> bool:
@@ -377,9 +399,14 @@ class Engine:
         waiting = [ask for ask in asks if not ask.answer.done()]
         able = [ask for ask in waiting if ask.min_offset <= follower.offset]
         batch, later = able[:BATCH], able[BATCH:]
-        self._parked = later + [ask for ask in waiting if ask.min_offset > follower.offset]
+        behind = [ask for ask in waiting if ask.min_offset > follower.offset]
+        self._parked = later + behind
         if later:
             self._wake()
+        if behind:
+            self._hurry.set()
+        elif self._hurry.is_set() and not self._closing:
+            self._hurry.clear()
         now = time.time()
         outcomes = _recommend(
             follower, [(ask, ask.wanted) for ask in batch if isinstance(ask.wanted, Request)], now
@@ -388,13 +415,21 @@ class Engine:
             if not isinstance(ask.wanted, Request):
                 outcomes.append((ask, _worked(follower, ask.wanted, ask.doing, now)))
         self._deliver(outcomes)
-        self._feed_back(outcomes, follower.offset, now)
+        self._feed_back(outcomes, now)
+        if time.monotonic() - self._followed_at >= FOLLOWED_SECONDS:
+            self._follow(follower.offset)
         if 2 * len(batch) >= ALWAYS:
             self._measured.append((time.perf_counter() - started) / len(batch))
             self._seconds_each = median(self._measured)
         return True
 
-    def _feed_back(self, outcomes: Sequence[_Outcome], through: int, now: float) -> None:
+    def _pause(self, follower: Follows, retry: bool) -> float | None:
+        """Longest that is waited for something to do."""
+        if retry:
+            return RETRY_SECONDS
+        return FOLLOWED_SECONDS if self._followed < follower.offset else None
+
+    def _feed_back(self, outcomes: Sequence[_Outcome], now: float) -> None:
         try:
             self._feedback.record(
                 [
@@ -404,9 +439,16 @@ class Engine:
                 ],
                 now,
             )
+        except Exception:
+            self._log.exception("what was shown was not recorded")
+
+    def _follow(self, through: int) -> None:
+        # Not again at once where it fails: the next one begins where this one did.
+        self._followed, self._followed_at = through, time.monotonic()
+        try:
             self._feedback.follow(self._events, through)
         except Exception:
-            self._log.exception("what was shown or clicked was not recorded")
+            self._log.exception("what was clicked was not recorded")
 
     def _deliver(self, outcomes: Sequence[_Outcome]) -> None:
         if outcomes and self._loop is not None:
@@ -423,7 +465,10 @@ class Engine:
                     if log is self._updates and self._made is not None:
                         self._made.prepare()
                     seen = end  # not before: what couldn't be prepared is tried again
-                    self._wake()
+                    if log is self._updates or end > self.standing.offset:
+                        self._wake()
+                    if log is self._events:
+                        self._hurry.wait(ELSEWHERE_SECONDS)
             except Exception:
                 self._log.exception("watching a log failed")
                 time.sleep(RETRY_SECONDS)

@@ -140,6 +140,7 @@ async def append(
                 committed, asyncio.to_thread(service.events.refuse, letters)
             )
     service.backlog.entered(appended)
+    service.engine.appended()
     return appended
 
 

@@ -60,8 +60,7 @@ def _insert(
     connection: apsw.Connection, ids: Ids, submissions: Sequence[Submission]
 ) -> tuple[list[list[Appended]], list[Block]]:
     """Inserts the entries of every submission, and answers each with its offset."""
-    start, end = table.start(connection), table.end(connection)
-    newest = _time(connection, end) if end else float("-inf")
+    start, (end, newest) = table.start(connection), table.newest(connection)
     # What isn't in the log may be gone, up to this time.
     horizon = _time(connection, start + 1) + MAX_AHEAD if start else float("-inf")
     ids.catch_up(end)

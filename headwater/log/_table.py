@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from struct import unpack
 
 import apsw
 
@@ -40,6 +41,14 @@ def end(connection: apsw.Connection) -> int:
     """The newest offset, 0 when there is none."""
     newest = "SELECT first + n - 1 FROM blocks ORDER BY first DESC LIMIT 1"
     return int(connection.execute(newest).get or 0)
+
+
+def newest(connection: apsw.Connection) -> tuple[int, float]:
+    """The newest offset and its stream time; 0 and -inf when there is none."""
+    # A time is there for each entry, or once for all of them: the last one is the newest entry's.
+    last = "SELECT first + n - 1, substr(times, -8) FROM blocks ORDER BY first DESC LIMIT 1"
+    found = connection.execute(last).get
+    return (0, float("-inf")) if found is None else (found[0], unpack("<d", found[1])[0])
 
 
 def pieces(connection: apsw.Connection, after: int, limit: int) -> list[Piece]:

@@ -23,6 +23,10 @@ POLL_SECONDS = 0.2
 """How often a waiting follower looks by itself: where sockets can't be bound (some network and
 container mounts), this is the delay that remains."""
 
+TOGETHER_SECONDS = 0.01
+"""Pause of a follower who was woken in vain, as one is that waits for many entries: at 200 commits
+a second, being woken by each took a tenth of what the commits take."""
+
 _ADDRESS_BYTES = 103
 """Longest socket path on every system: macOS has 104 bytes with the final NUL, Linux 108."""
 
@@ -66,6 +70,7 @@ class Wake:
         if timeout <= 0:
             return False
         listener = self._take()
+        in_vain = False
         try:
             while True:
                 listener.drain()
@@ -76,7 +81,11 @@ class Wake:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                listener.sleep(min(left, POLL_SECONDS))
+                if in_vain:
+                    time.sleep(min(left, TOGETHER_SECONDS))
+                else:
+                    listener.sleep(min(left, POLL_SECONDS))
+                in_vain = not in_vain
         finally:
             self._give(listener)
 

@@ -71,8 +71,8 @@ _BUCKETS = 1 << 22
 """Of users by hash: an act of one in a bucket of which nobody was shown a list isn't looked at.
 With lists of a million users a fifth of the others' acts are."""
 
-_LINGER_SECONDS = 0.02
-"""The writer gathers for so long before a commit, so that a busy server pays for 50 commits a
+_LINGER_SECONDS = 0.05
+"""The writer gathers for so long before a commit, so that a busy server pays for 20 commits a
 second and not for one per request."""
 
 _logger = logging.getLogger(__name__)

@@ -54,6 +54,10 @@ class CanaryFollower(Follower):
         if (beside := self._beside) is not None:
             beside.catch_up()
 
+    def look_on(self) -> bool:
+        more = super().look_on()
+        return (self._beside is not None and self._beside.look_on()) or more
+
     def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]:
         answers: dict[int, Recommendations] = {}
         places = [k for k, one in enumerate(requests) if self._is_in_canary(one.user_id)]
@@ -125,6 +129,14 @@ class _Beside:
                 follower.catch_up()
             except Exception:
                 self._fail("following it failed")
+
+    def look_on(self) -> bool:
+        if (follower := self._follower) is not None:
+            try:
+                return follower.look_on()
+            except Exception:
+                self._fail("following it failed")
+        return False
 
     def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]:
         """Answers to all of them, or to none where it fails."""

@@ -118,9 +118,13 @@ class Fold:
 
         Only what batches have touched since the last call is looked at; it must have been counted.
         """
+        return self.withheld_now().copy()
+
+    def withheld_now(self) -> Flags:
+        """The same, not to be written to, and good until the next batch."""
         n = self.n_items
         if n == self._withheld_of and not self._in_doubt:
-            return self._withheld[:n].copy()
+            return self._withheld[:n]
         if n > len(self._withheld):
             grown = np.ones(max(n, 2 * len(self._withheld)), np.bool_)
             grown[: len(self._withheld)] = self._withheld
@@ -134,7 +138,7 @@ class Fold:
         self._withheld[rows] = ~eligible | known.holds_back(rows)
         self._doubted[rows[rows < len(self._doubted)]] = False
         self._withheld_of, self._in_doubt = n, []
-        return self._withheld[:n].copy()
+        return self._withheld[:n]
 
     @property
     def shape(self) -> Shape:

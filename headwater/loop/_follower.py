@@ -45,6 +45,9 @@ _AHEAD = 4
 """Updates of some megabytes that may wait to be applied; who falls behind that far reads the rest
 itself."""
 
+_LOOKED_AT = 2_048
+"""Items whose bytes are made anew between two answers."""
+
 log = structlog.get_logger()
 
 
@@ -122,6 +125,14 @@ class Follower:
         finally:
             self._prepared_through = newest
 
+    def look_on(self) -> bool:
+        """Does a little of what no answer waits for, a seventh of a millisecond; whether there is
+        more of it.
+
+        Whatever isn't done by then, the next update waits for.
+        """
+        return self.fold.model.sequence.tower.look_on(_LOOKED_AT)
+
     def _catch_up(self) -> None:
         try:
             self._fold_events(self._events.end())
@@ -166,7 +177,7 @@ class Follower:
         contexts = self.fold.preprocess.contexts(requests, self._stream_now(now))
         longest = max(request.n for request in requests)
         fold = self.fold
-        ranking = fold.recommender.rank(contexts, fold.withheld(), longest, whole=False)
+        ranking = fold.recommender.rank(contexts, fold.withheld_now(), longest, whole=False)
         items = self._items(
             ranking, fold.recommender.reasons(contexts, ranking, longest, fold.preprocess.items.id)
         )
@@ -179,7 +190,7 @@ class Follower:
         """What the list that the user would be recommended now is made from."""
         fold = self.fold
         contexts = fold.preprocess.contexts([Request(n=n, user_id=user_id)], self._stream_now(now))
-        ranking = fold.recommender.rank(contexts, fold.withheld(), n)
+        ranking = fold.recommender.rank(contexts, fold.withheld_now(), n)
         reasons = fold.recommender.reasons(contexts, ranking, n, fold.preprocess.items.id)[0]
         effects = fold.recommender.effects(ranking, n)[0]
         weights = fold.model.sequence.history_weights(contexts)[0]
@@ -219,7 +230,7 @@ class Follower:
 
     def popular(self, n: int, now: float) -> Recommendations:
         """The most popular items of the moment."""
-        rows, scores = self.fold.recommender.popular(n, self.fold.withheld())
+        rows, scores = self.fold.recommender.popular(n, self.fold.withheld_now())
         return self._answer(
             [self._item(row, score, None) for row, score in zip(rows, scores, strict=True)]
         )
@@ -234,7 +245,7 @@ class Follower:
             return None
         alone = Request(n=n, session_items=(item_id,), exclude=exclude | {item_id})
         contexts = fold.preprocess.contexts([alone], self._clock[0])
-        found = fold.recommender.similar_items(contexts, fold.withheld(), n)
+        found = fold.recommender.similar_items(contexts, fold.withheld_now(), n)
         return SimilarItems(
             item_id=item_id,
             version=self.version,

@@ -89,6 +89,10 @@ class DenseWeights:
         """By how much the newest step changed the weights, as a root mean square."""
         self._weights = dict(module.named_parameters())
         self._matrices = frozenset(matrices)
+        # Views: what is written to them is in the module.
+        self._arrays = {
+            f"{name}.{key}": weight.detach().numpy() for key, weight in self._weights.items()
+        }
         self._moments: dict[str, dict[str, Tensor]] = {}
 
     def differentiate(self, loss: Tensor) -> None:
@@ -162,9 +166,9 @@ class DenseWeights:
 
     def put(self, values: dict[str, Floats]) -> None:
         """Takes over published weights; names of other parts of the model are ignored."""
-        for name, weight in self._weights.items():
-            if (value := values.get(f"{self.name}.{name}")) is not None:
-                weight.detach().numpy()[...] = value
+        for name, array in self._arrays.items():
+            if (value := values.get(name)) is not None:
+                array[...] = value
 
     def state(self) -> State:
         state: State = {}

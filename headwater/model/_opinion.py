@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numba import njit
 
-from headwater.types import NO_ROW, Contexts, Flags, Floats, Ints, Longs
+from headwater.types import NO_ROW, Contexts, Doubles, Flags, Floats, Ints, Longs
 
 
 class Opinion(Protocol):
@@ -96,11 +96,9 @@ class SparseOpinion:
         return out
 
     def sources(self, rows: Ints) -> Ints:
-        out = np.zeros(rows.shape, np.int32)
-        # One more than a source: a row that has none finds 0.
-        found = self._sources + np.int32(1)
-        _look_up(self._starts, self._rows, found, rows, self._scratch.sources, out)
-        return out - np.int32(1)
+        out = np.full(rows.shape, NO_ROW, np.int32)
+        _look_back(self._starts, self._rows, self._sources, rows, self._scratch.sources, out)
+        return out
 
 
 @njit(cache=True, nogil=True)
@@ -135,7 +133,7 @@ def mark(marks: Flags, rows: Ints, as_what: bool) -> None:
 
 
 @njit(cache=True, nogil=True)
-def keep_best(rows: Ints, scores: Floats, filled: int, item: int, score: float) -> int:
+def keep_best(rows: Ints, scores: Floats | Doubles, filled: int, item: int, score: float) -> int:
     """Sorts an item into a short list, best first, ties by row; returns how many it holds then."""
     k = len(rows)
     if filled == k and not _before(score, item, scores[k - 1], rows[k - 1]):
@@ -156,13 +154,30 @@ def _before(score: float, row: int, other_score: float, other_row: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _look_up(starts: Longs, of_rows: Ints, values: Any, rows: Ints, found: Any, out: Any) -> None:
+def _look_up(
+    starts: Longs, of_rows: Ints, values: Floats, rows: Ints, found: Floats, out: Floats
+) -> None:
     for b in range(len(rows)):
         for place in range(starts[b], starts[b + 1]):
             found[of_rows[place]] = values[place]
         for c in range(rows.shape[1]):
             if 0 <= rows[b, c] < len(found):
                 out[b, c] = found[rows[b, c]]
+        for place in range(starts[b], starts[b + 1]):
+            found[of_rows[place]] = 0
+
+
+@njit(cache=True, nogil=True)
+def _look_back(
+    starts: Longs, of_rows: Ints, sources: Ints, rows: Ints, found: Ints, out: Ints
+) -> None:
+    for b in range(len(rows)):
+        # One more than a source: a row that has none finds 0.
+        for place in range(starts[b], starts[b + 1]):
+            found[of_rows[place]] = sources[place] + 1
+        for c in range(rows.shape[1]):
+            if 0 <= rows[b, c] < len(found):
+                out[b, c] = found[rows[b, c]] - 1
         for place in range(starts[b], starts[b + 1]):
             found[of_rows[place]] = 0
 

@@ -232,21 +232,27 @@ def _offer(
     n_items = products.shape[1]
     of_items = slice(first, first + n_items)
     own_scales, own_biases = scales[of_items], biases[of_items]
+    scores = np.empty(_CHUNK, np.float32)
     for b in range(len(products)):
         own, scale, floor = products[b], user_scales[b], floors[b]
         for start in range(0, n_items, _CHUNK):
-            end = min(start + _CHUNK, n_items)
+            size, at = min(_CHUNK, n_items - start), np.uintp(start)
             # Counted, because loops that leave early aren't done 16 at a time; nor are those over
-            # places that might be below 0.
-            above = np.int32(0)
-            for i in range(np.uintp(start), np.uintp(end)):
-                score = scale * own_scales[i] * np.float32(own[i]) + own_biases[i]
-                above = np.int32(above + np.int32(score > floor))
+            # places that might be below 0, or of as many turns as a variable says.
+            above = np.int32(size < _CHUNK)
+            if not above:
+                for i in range(np.uintp(_CHUNK)):
+                    score = scale * own_scales[at + i] * np.float32(own[at + i])
+                    score += own_biases[at + i]
+                    above = np.int32(above + np.int32(score > floor))
             if not above:
                 continue
-            for i in range(start, end):
-                row = first + i
-                one[0] = scale * own_scales[i] * np.float32(own[i]) + own_biases[i]
+            for i in range(np.uintp(size)):
+                score = scale * own_scales[at + i] * np.float32(own[at + i])
+                scores[i] = score + own_biases[at + i]
+            for i in range(size):
+                row = first + start + i
+                one[0] = scores[i]
                 if (
                     one[0] > floor
                     and not withheld[row]

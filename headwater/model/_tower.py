@@ -27,6 +27,10 @@ _SWEPT = 16_384
 _STEPS = 2
 """Steps that an update stands for: it is published at most ten times a second."""
 
+_TURNS = 8
+"""Updates after which all items of a small catalogue had their turn: at twenty updates a second
+what is more often than that would be most of what taking them over takes."""
+
 _AT_ONCE = 1_024
 """Vectors that are added up before their bytes are taken: they are still in the cache then."""
 
@@ -53,6 +57,7 @@ class Tower:
         self.exact_items = exact_items
         self.scan = Scan(dim)
         self._swept = np.zeros(1, np.int64)  # the first row whose turn it is
+        self._due = 0  # rows whose turn it is since the newest update
         self.items = Table("sequence.items", dim + 1, _ROW_SCALE, seed)
         self.tokens = Table("sequence.tokens", dim + 1, _ROW_SCALE, seed + 1)
         self.content = content
@@ -166,18 +171,24 @@ class Tower:
         )
 
     def put(self, tables: dict[str, TableRows], tombstones: dict[str, Ints]) -> None:
-        """Takes over what an update carries."""
+        """Takes over what an update carries.
+
+        The bytes whose turn it is then are for ``look_on``, or for the next update.
+        """
+        self.look_on(self._due)
         for table in (self.items, self.tokens):
             cleared = tombstones.get(table.name, _NOTHING)
-            table.grow(int(cleared.max(initial=-1)) + 1)
-            table.clear(cleared)
+            if len(cleared):
+                table.grow(int(cleared.max()) + 1)
+                table.clear(cleared)
             table.take_changes()
             if table.name in tables:
                 table.put(tables[table.name])
         self.grow(len(self.items))
         cleared = tombstones.get(self.items.name, _NOTHING)
         # An item that was put again behind its removal begins as it did then.
-        self.describe(cleared)
+        if len(cleared):
+            self.describe(cleared)
         retokened, names = False, (self.items.name, self.tokens.name)
         for found in (tombstones, {name: table.rows for name, table in tables.items()}):
             rows, tokens = (found.get(table, _NOTHING) for table in names)
@@ -186,7 +197,17 @@ class Tower:
             self._note(tokens)
             retokened |= bool(len(tokens))
         if retokened:
-            self._sweep(_STEPS * _SWEPT)
+            self._due = min(_STEPS * _SWEPT, -(-self.scan.n_items // _TURNS))
+
+    def look_on(self, n: int) -> bool:
+        """Looks at n of the items whose turn it is since an update; whether there are more.
+
+        It takes 70 ns an item, and whoever has to answer needn't wait for it.
+        """
+        n = min(n, self._due)
+        self._sweep(n)
+        self._due -= n
+        return self._due > 0
 
     def look_again(self) -> None:
         """All bytes are those of the vectors now: 70 ns an item.
@@ -207,7 +228,7 @@ class Tower:
         self.items.load({k[5:]: v for k, v in state.items() if k.startswith("rows.")})
         self.tokens.load({k[7:]: v for k, v in state.items() if k.startswith("tokens.")})
         self.scan.load({k[5:]: v for k, v in state.items() if k.startswith("scan.")})
-        self._swept = state["swept"].copy()
+        self._swept, self._due = state["swept"].copy(), 0
         self.grow(len(self.items))
         self._stale[:] = True
 
@@ -229,8 +250,7 @@ class Tower:
     def _sweep(self, n: int) -> None:
         """Looks at the next n items, all of them in turn."""
         known = self.scan.n_items
-        if known:
-            n = min(n, known)
+        if n := min(n, known):
             rows = (int(self._swept[0]) + np.arange(n)) % known
             self._swept[0] = (int(self._swept[0]) + n) % known
             self._look_at(rows.astype(np.int32))

@@ -43,6 +43,8 @@ class Content:
         self._posted = np.zeros(0, np.int64)
         self._idf: Floats | None = None
         self._scratch = Scratch()
+        # Of a history by token, and of its newest event: 0 between uses.
+        self._profiles = np.zeros((2, 0), np.float32)
 
     @property
     def n_described(self) -> int:
@@ -90,14 +92,18 @@ class Content:
 
     def weigh(self, contexts: Contexts) -> Tastes:
         """How like the tastes of histories items are."""
+        weights = self._weights()
+        if len(weights) > self._profiles.shape[1]:
+            self._profiles = np.zeros((2, len(self._frequencies)), np.float32)
         return Tastes(
             contexts,
             self.window,
-            self._weights(),
+            weights,
             float(np.log1p(self.n_described)),
             self._tokens,
             self._postings,
             self._scratch,
+            self._profiles,
         )
 
     def forget(self, rows: Ints) -> None:
@@ -159,6 +165,7 @@ class Tastes:
         tokens: (N, T) of items.
         postings: (V, P) newest items of each token.
         scratch: has room for every item.
+        profiles: (2, V) have room for every token; all 0 before and after each use.
     """
 
     def __init__(
@@ -170,6 +177,7 @@ class Tastes:
         tokens: Ints,
         postings: Ints,
         scratch: Scratch,
+        profiles: Floats,
     ) -> None:
         self._contexts = contexts
         self._window = window
@@ -178,6 +186,7 @@ class Tastes:
         self._tokens = tokens
         self._postings = postings
         self._scratch = scratch
+        self._profiles = profiles
 
     def best(self, withheld: Flags, k: int) -> tuple[Ints, Floats]:
         rows = np.full((len(self._contexts), k), NO_ROW, np.int32)
@@ -194,6 +203,7 @@ class Tastes:
                 self._postings,
                 self._scratch.marks,
                 self._scratch.touched,
+                self._profiles[0],
                 rows,
                 scores,
             )
@@ -212,14 +222,26 @@ class Tastes:
         out = np.zeros((*rows.shape, len(EVIDENCE)), np.float32)
         if len(self._weights):
             history = self._contexts.history_items
-            _compare(history, rows, self._window, self._weights, self._tokens, self._highest, out)
+            profile, newest = self._profiles
+            _compare(
+                history,
+                rows,
+                self._window,
+                self._weights,
+                self._tokens,
+                self._highest,
+                profile,
+                newest,
+                out,
+            )
         return out
 
     def sources(self, rows: Ints) -> Ints:
         out = np.full(rows.shape, NO_ROW, np.int32)
         if len(self._weights):
             history = self._contexts.history_items
-            _sources(history, rows, self._window, self._weights, self._tokens, out)
+            profile = self._profiles[0]
+            _sources(history, rows, self._window, self._weights, self._tokens, profile, out)
         return out
 
 
@@ -345,11 +367,11 @@ def _best(
     postings: Ints,
     seen: Flags,
     touched: Ints,
+    profile: Floats,
     rows: Ints,
     scores: Floats,
 ) -> None:
     n_items = len(withheld)
-    profile = np.zeros(len(weights), np.float32)
     used = np.zeros(min(window, history_items.shape[1]) * tokens.shape[1], np.int32)
     for b in range(len(history_items)):
         n_used = _profile(history_items[b], window, weights, tokens, profile, used)
@@ -389,10 +411,10 @@ def _compare(
     weights: Floats,
     tokens: Ints,
     highest: float,
+    profile: Floats,
+    newest: Floats,
     out: Floats,
 ) -> None:
-    profile = np.zeros(len(weights), np.float32)
-    newest = np.zeros(len(weights), np.float32)
     used_by_last = np.zeros(tokens.shape[1], np.int32)
     used = np.zeros(min(window, history_items.shape[1]) * tokens.shape[1], np.int32)
     for b in range(len(history_items)):
@@ -434,10 +456,15 @@ def _compare(
 
 @njit(cache=True, nogil=True)
 def _sources(
-    history_items: Ints, rows: Ints, window: int, weights: Floats, tokens: Ints, out: Ints
+    history_items: Ints,
+    rows: Ints,
+    window: int,
+    weights: Floats,
+    tokens: Ints,
+    profile: Floats,
+    out: Ints,
 ) -> None:
     length = history_items.shape[1]
-    profile = np.zeros(len(weights), np.float32)
     used = np.zeros(tokens.shape[1], np.int32)
     best = np.zeros(rows.shape[1])
     for b in range(len(history_items)):

@@ -21,6 +21,7 @@ import numpy as np
 from numba import njit
 
 from headwater.config import Popularity as Settings
+from headwater.model._opinion import keep_best
 from headwater.types import NO_ROW, Batch, Doubles, Flags, Floats, Ints, Longs, State
 
 _RESCALE_AT = 60.0
@@ -111,13 +112,23 @@ class Popularity:
         """(H,) weight of each half-life in the served popularity; sums to 1."""
         return self._mix
 
+    @property
+    def counts(self) -> Doubles:
+        """(N, H) decayed events of each item at each half-life, in units that only shares know."""
+        return self._counts[: self.n_items]
+
+    @property
+    def totals(self) -> Doubles:
+        """(H,) likewise of all items, above 0."""
+        return np.maximum(self._totals, 1e-300)
+
     def eligible(self) -> Flags:
         """(N,) items that some event has named."""
         return self.events > 0
 
     def shares(self, rows: Ints) -> Floats:
         """Each item's share of the decayed events, per half-life; (..., H) for rows (...)."""
-        return (self._counts[rows] / np.maximum(self._totals, 1e-300)).astype(np.float32)
+        return (self._counts[rows] / self.totals).astype(np.float32)
 
     def before(self, items: Ints) -> Earlier:
         """What shares are, before events of these items (``NO_ROW`` among them) are counted."""
@@ -146,7 +157,7 @@ class Popularity:
         """The rows that are first by ``scores()``, with those, and whether no other row has any.
 
         Args:
-            n: more needn't be in order; those that have the same score as the n-th are.
+            n: no more than so many, of which the last may be as good as the next one.
 
         They are exactly the first ones, of equal ones those of lower row, but how many isn't
         known before: a few thousand. No more rows are looked at (the threshold algorithm of
@@ -157,15 +168,16 @@ class Popularity:
         if self._bounds is None or self._n_pool > 4 * _LEADERS * len(self.half_lives):
             self._lead()
         assert self._bounds is not None
-        pool = self._pool[: self._n_pool]
+        pool, floor = self._pool[: self._n_pool], float(self._bounds @ self._weights())
+        if n is not None and n < len(pool):
+            rows, scores = np.empty(n, np.int32), np.empty(n)
+            found = _lead(pool, self._counts, self._weights(), floor, rows, scores)
+            return rows[:found], scores[:found], False
         scores = self._scores(pool)
-        leading = scores > self._bounds @ self._weights()
-        most = len(pool) if n is None else n
-        if more := most < len(pool):
-            leading &= scores >= np.partition(scores, -most)[-most]
+        leading = scores > floor
         pool, scores = pool[leading], scores[leading]
         order = np.lexsort((pool, -scores))
-        return pool[order], scores[order], not (more or self._bounds.any())
+        return pool[order], scores[order], not self._bounds.any()
 
     def _weights(self) -> Doubles:
         """(H,) what a count at each half-life is worth."""
@@ -249,6 +261,21 @@ class Popularity:
                 self._in_pool[: len(of_items)] = True
         self._pool = np.flatnonzero(self._in_pool).astype(np.int32)
         self._n_pool = len(self._pool)
+
+
+@njit(cache=True, nogil=True)
+def _lead(
+    pool: Ints, counts: Doubles, weights: Doubles, floor: float, rows: Ints, scores: Doubles
+) -> int:
+    """Writes the best of the pool above a floor, best first; returns how many there are."""
+    filled = 0
+    for k in range(len(pool)):
+        total = 0.0
+        for h in range(len(weights)):
+            total += counts[pool[k], h] * weights[h]
+        if total > floor and len(rows):
+            filled = keep_best(rows, scores, filled, pool[k], total)
+    return filled
 
 
 @njit(cache=True, nogil=True)

@@ -240,6 +240,8 @@ class Preprocessor:
         )
         contexts = self._read(users, now)
         n = len(requests)
+        if not any(request.session_items or request.exclude for request in requests):
+            return contexts
         excluded = [
             contexts.excluded[contexts.excluded_starts[b] : contexts.excluded_starts[b + 1]]
             for b in range(n)
@@ -437,8 +439,7 @@ def _note(
     said: list[tuple[int, int, float]],
 ) -> None:
     """What named rows in a batch: its events, and entries that say something of an id."""
-    named = rows != NO_ROW
-    active.note(rows[named], offsets[named], times[named])
+    active.note(rows, offsets, times)
     if said:
         of, at, when = zip(*said, strict=True)
         active.note(np.array(of, np.int32), np.array(at), np.array(when))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from headwater.types import Doubles, Flags, Ints, Longs, State
 
@@ -26,16 +27,14 @@ class Activity:
         self._times = np.zeros(0, np.float64)
 
     def note(self, rows: Ints, offsets: Longs, times: Doubles) -> None:
-        """Takes what named which row, by ascending offset."""
+        """Takes what named which row, ``NO_ROW`` for none, by ascending offset."""
         n = int(rows.max(initial=-1)) + 1
         if n > len(self._offsets):
             size = max(n, len(self._offsets) * 5 // 4, 64)
             self._offsets = np.pad(self._offsets, (0, size - len(self._offsets)))
             self._times = np.pad(self._times, (0, size - len(self._times)))
         self._rows = max(self._rows, n)
-        later = offsets > self._offsets[rows]
-        # The newest of a row's entries stands last, and numpy keeps the last of equal places.
-        self._offsets[rows[later]], self._times[rows[later]] = offsets[later], times[later]
+        _note(rows, offsets, times, self._offsets, self._times)
 
     def expired(self, in_use: Flags, lasting: Flags, now: float) -> Ints:
         """The rows that go, ascending: idle ones, and the least recently named above the bound.
@@ -63,3 +62,11 @@ class Activity:
     def load(self, state: State) -> None:
         self._offsets, self._times = state["offsets"].copy(), state["times"].copy()
         self._rows = len(self._offsets)
+
+
+@njit(cache=True, nogil=True)
+def _note(rows: Ints, offsets: Longs, times: Doubles, newest: Longs, newest_times: Doubles) -> None:
+    for k in range(len(rows)):
+        row = rows[k]
+        if row >= 0 and offsets[k] > newest[row]:
+            newest[row], newest_times[row] = offsets[k], times[k]

@@ -190,8 +190,8 @@ class Histories:
         """An upper bound of the exclusions that the reads will list."""
         known = steps.users != NO_ROW
         reads, pushes = steps.reads[known], steps.consumes[known] & ~steps.reads[known]
-        if not (pushes.any() or self._consumed_counts[steps.users[known]].any()):
-            return 0
+        if not pushes.any():
+            return int(self._consumed_counts[steps.users[known]].sum())
         users, of_step = np.unique(steps.users[known], return_inverse=True)
         limits = self._consumed_counts[users] + np.bincount(of_step[pushes], minlength=len(users))
         return int(limits[of_step[reads]].sum())

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from headwater.preprocess._histories import Steps
 from headwater.types import NO_ROW, Bytes, Doubles, Flags, Ints, Longs
@@ -31,23 +32,36 @@ class Moves:
 
 def interleaved(moves: Moves) -> Steps:
     """A read and a push per event."""
-    n = len(moves.users)
-    reads = np.tile(np.array([True, False]), n)
-    kept = np.ones(2 * n, np.bool_)
-    kept[1::2] = moves.remembered
+    reads, of = _interleave(moves.remembered)
     steps = Steps(
-        reads=reads[kept],
-        users=np.repeat(moves.users, 2)[kept],
-        items=np.repeat(moves.items, 2)[kept],
-        types=np.repeat(moves.types, 2)[kept],
-        times=np.repeat(moves.times, 2)[kept],
-        sessions=np.repeat(moves.sessions, 2)[kept],
-        cleaned=np.repeat(moves.cleaned, 2)[kept],
-        consumes=np.repeat(moves.consumes, 2)[kept],
-        clears=np.zeros(int(kept.sum()), np.bool_),
+        reads=reads,
+        users=moves.users[of],
+        items=moves.items[of],
+        types=moves.types[of],
+        times=moves.times[of],
+        sessions=moves.sessions[of],
+        cleaned=moves.cleaned[of],
+        consumes=moves.consumes[of],
+        clears=np.zeros(len(of), np.bool_),
     )
-    places = [int(kept[: 2 * before].sum()) for before, _ in moves.clearings]
+    places = [before + int(moves.remembered[:before].sum()) for before, _ in moves.clearings]
     return _with_clearings(steps, places, moves)
+
+
+@njit(cache=True, nogil=True)
+def _interleave(remembered: Flags) -> tuple[Flags, Longs]:
+    """Of each step whether it reads, and the event that it is of."""
+    n = len(remembered)
+    reads, of = np.zeros(2 * n, np.bool_), np.empty(2 * n, np.int64)
+    filled = 0
+    for b in range(n):
+        reads[filled] = True
+        of[filled] = b
+        filled += 1
+        if remembered[b]:
+            of[filled] = b
+            filled += 1
+    return reads[:filled], of[:filled]
 
 
 _Step = tuple[bool, int, int, int, float, int, bool, bool]

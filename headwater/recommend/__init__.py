@@ -16,6 +16,7 @@ from headwater.model import EXPERTS, Model
 from headwater.recommend._candidates import propose
 from headwater.recommend._effects import feature_effects
 from headwater.recommend._features import Features
+from headwater.recommend._first import first
 from headwater.recommend._portions import Portions
 from headwater.recommend._reasons import largest_first
 from headwater.recommend._similar import similar_items, similar_users
@@ -179,12 +180,15 @@ class Recommender:
         """Candidates in the order of the mixture, all or the best n."""
         there = rows != NO_ROW
         scores = self.model.mixture.scores(features, there)
+        if n is not None:
+            return Ranking(*first(rows, scores, features, n), expert_rows=lists)
         scores[~there] = -np.inf
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :n]
+        order = np.argsort(-scores, axis=1, kind="stable")
         return Ranking(
             rows=np.take_along_axis(rows, order, axis=1),
             scores=np.take_along_axis(scores, order, axis=1),
-            features=np.take_along_axis(features, order[:, :, None], axis=1),
+            # By the row: element by element it takes 25 times as long.
+            features=features[np.arange(len(order))[:, None], order],
             expert_rows=lists,
         )
 

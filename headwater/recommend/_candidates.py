@@ -78,14 +78,12 @@ def _popular(model: Model, contexts: Contexts, withheld: Flags, k: int) -> tuple
 def _first(
     order: Ints, shares: Doubles, contexts: Contexts, withheld: Flags, barred: Flags, k: int
 ) -> tuple[Ints, Floats]:
-    may = order < len(withheld)
-    may[may] = ~withheld[order[may]]
-    may &= shares > 0
     rows = np.full((len(contexts), k), NO_ROW, np.int32)
     scores = np.zeros((len(contexts), k), np.float32)
     _take(
-        order[may],
-        shares[may],
+        order,
+        shares,
+        withheld,
         contexts.excluded_starts,
         contexts.excluded,
         barred,
@@ -99,6 +97,7 @@ def _first(
 def _take(
     order: Ints,
     shares: Doubles,
+    withheld: Flags,
     excluded_starts: Longs,
     excluded: Ints,
     barred: Flags,
@@ -110,10 +109,11 @@ def _take(
         mark(barred, excluded[excluded_starts[b] : excluded_starts[b + 1]], True)
         filled = 0
         for place in range(len(order)):
-            if filled == k:
+            row = order[place]
+            if filled == k or shares[place] <= 0:
                 break
-            if not barred[order[place]]:
-                rows[b, filled], scores[b, filled] = order[place], shares[place]
+            if row < len(withheld) and not withheld[row] and not barred[row]:
+                rows[b, filled], scores[b, filled] = row, shares[place]
                 filled += 1
         mark(barred, excluded[excluded_starts[b] : excluded_starts[b + 1]], False)
 

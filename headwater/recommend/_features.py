@@ -99,7 +99,8 @@ class Features:
             candidates.list_scores,
             candidates.places,
             evidence,
-            popularity.shares(np.maximum(rows, 0)),
+            popularity.counts,
+            popularity.totals,
             popularity.mix.astype(np.float32),
             popularity.events,
             popularity.first_times,
@@ -122,7 +123,8 @@ def _fill(
     list_scores: Floats,
     places: Ints,
     evidence: Floats,
-    shares: Floats,
+    counts: Doubles,
+    totals: Doubles,
     mix: Floats,
     events: Longs,
     first_times: Doubles,
@@ -142,7 +144,7 @@ def _fill(
         list_scores: (E, B, K) and each item of its own list.
         places: (E, B, C).
         evidence: (B, C, 4) of the content expert.
-        shares: (B, C, H) of popularity at each half-life.
+        counts, totals: (N, H) and (H,) of popularity at each half-life; the totals above 0.
         mix: (H,).
         lifts: (B, C, 2) of the occasion.
         last_items, last_of_user: (B,) newest event of each history.
@@ -150,6 +152,7 @@ def _fill(
     experts, batch, n = values.shape
     wholes = np.empty(experts, np.float32)
     request = np.empty(3 + len(_HISTORY_BUCKETS) + 1, np.float32)
+    shares = np.empty(len(mix), np.float32)
     for b in range(batch):
         for e in range(experts):
             of_list = list_scores[e, b]
@@ -167,13 +170,15 @@ def _fill(
             row = rows[b, c]
             if row < 0:
                 break
+            for h in range(len(mix)):
+                shares[h] = counts[row, h] / totals[h]
             column = 0
             for e in range(experts):
                 value = values[e, b, c]
                 if e == _POPULARITY:
                     value = np.float32(0)
                     for h in range(len(mix)):
-                        value += shares[b, c, h] * mix[h]
+                        value += shares[h] * mix[h]
                 if e == _SEQUENCE:
                     log_share = float(min(value - wholes[e], 0.0))
                 else:
@@ -182,8 +187,8 @@ def _fill(
                 place = places[e, b, c]
                 out[b, c, column + 1] = 1.0 / (1.0 + place) if place >= 0 else 0.0
                 column += 2
-            for h in range(shares.shape[2]):
-                out[b, c, column] = _scaled(_log_share(shares[b, c, h]))
+            for h in range(len(mix)):
+                out[b, c, column] = _scaled(_log_share(shares[h]))
                 column += 1
             for k in range(evidence.shape[2]):
                 out[b, c, column] = evidence[b, c, k]

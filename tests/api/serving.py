@@ -68,10 +68,16 @@ class CountingFollower:
     threads: set[int] = field(default_factory=set)
     answered: int = 0
     prepared: int = 0
+    due: int = 0
     directory: Preprocessor = field(default_factory=lambda: Preprocessor(Config()))
 
     def prepare(self) -> None:
         self.prepared += 1
+
+    def look_on(self) -> bool:
+        self.threads.add(threading.get_ident())
+        self.due = max(self.due - 1, 0)
+        return self.due > 0
 
     def catch_up(self) -> None:
         self.before_fold()

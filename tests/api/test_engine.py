@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from headwater.api import _engine
 from headwater.api._engine import ALWAYS, BATCH, MEASURED, Engine
 from headwater.api._problems import Failed, Unavailable
 from headwater.config import Config
@@ -163,6 +164,53 @@ def test_an_update_that_could_not_be_prepared_is_tried_again() -> None:
             async with asyncio.timeout(30):
                 while len(tries) < 2:
                     await asyncio.sleep(0.01)
+
+    run(test())
+
+
+def test_what_no_answer_waits_for_is_done_while_nobody_asks() -> None:
+    async def test() -> None:
+        async with Running() as running:
+            running.follower.due = 50
+            running.events.append([view("a")], 1.0)
+            async with asyncio.timeout(5):
+                while running.follower.due:
+                    await asyncio.sleep(0.001)
+
+    run(test())
+
+
+def test_an_answer_does_not_wait_for_what_no_answer_waits_for() -> None:
+    async def test() -> None:
+        async with Running() as running:
+            running.follower.due = 1_000_000_000
+            async with asyncio.timeout(5):
+                for _ in range(20):
+                    await running.engine.recommend(Request(n=1))
+            assert 0 < running.follower.due < 1_000_000_000
+            running.follower.due = 0
+
+    run(test())
+
+
+def test_what_was_appended_here_is_folded_without_a_look_at_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def blind(_: int, timeout: float) -> bool:
+        time.sleep(timeout)
+        return False
+
+    async def test() -> None:
+        async with Running() as running:
+            monkeypatch.setattr(running.events, "wait", blind)
+            await asyncio.sleep(0.3)  # until nobody watches
+            offset = running.events.append([view("a")], 1.0)[-1].offset
+            await asyncio.sleep(0.3)
+            assert running.engine.standing.offset < offset
+            running.engine.appended()
+            async with asyncio.timeout(5):
+                while running.engine.standing.offset < offset:
+                    await asyncio.sleep(0.001)
 
     run(test())
 
@@ -418,6 +466,37 @@ def test_what_was_answered_and_clicked_reaches_feedback() -> None:
             async with asyncio.timeout(5):
                 while joined() != [(2, 1)]:
                     await asyncio.sleep(0.01)
+
+    run(test())
+
+
+def test_what_was_clicked_is_looked_for_now_and_then_and_not_by_every_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    follow = Feedback.follow
+    through: list[int] = []
+
+    def counted(feedback: Feedback, events: Any, offset: int) -> None:
+        through.append(offset)
+        follow(feedback, events, offset)
+
+    monkeypatch.setattr(Feedback, "follow", counted)
+    monkeypatch.setattr(_engine, "FOLLOWED_SECONDS", 3_600.0)
+
+    async def test() -> None:
+        async with Running() as running:
+            for n in range(5):
+                running.events.append([view("a", n)], 1.0)
+                await running.engine.recommend(Request(n=1))
+            assert len(through) == 1
+            monkeypatch.setattr(_engine, "FOLLOWED_SECONDS", 0.01)
+            running.events.append([view("a", 5)], 1.0)
+            async with asyncio.timeout(5):
+                while through[-1] < 6:
+                    await asyncio.sleep(0.001)
+            once = len(through)
+            await asyncio.sleep(0.1)
+            assert len(through) == once, "nothing is new"
 
     run(test())
 

@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -96,6 +97,33 @@ def test_every_waiting_thread_of_every_log_is_woken(tmp_path: Path) -> None:
         unrelated.close()
         assert not asleep.result(LONG / 3)
         assert time.monotonic() - started < LONG / 3
+
+
+@pytest.mark.usefixtures("slow_poll")
+def test_a_follower_that_waits_for_many_is_not_woken_by_each(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    asked: list[bool] = []
+    ready = threading.Event()
+
+    def is_ready() -> bool:
+        asked.append(ready.is_set())
+        return asked[-1]
+
+    with (
+        contextlib.closing(_wake.Wake(path)) as ours,
+        contextlib.closing(_wake.Wake(path)) as other,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        waiting = threads.submit(ours.wait, is_ready, LONG)
+        until(lambda: sockets(path))
+        until(lambda: len(asked) >= 2)  # before it sleeps, and behind that
+        before = len(asked)
+        for _ in range(2_000):
+            other.notify()
+        assert len(asked) - before < 200
+        ready.set()
+        other.notify()
+        assert waiting.result(LONG / 3)
 
 
 def test_without_the_wake_up_only_the_poll_ends_a_wait(

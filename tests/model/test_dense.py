@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from headwater.model._dense import DenseWeights, orthogonalized
 
@@ -27,6 +27,11 @@ class Linear(nn.Module):
 
 def weights(found):
     return {name: value.astype(np.float64) for name, value in found.values().items()}
+
+
+def step(weights: DenseWeights, loss: Tensor) -> None:
+    weights.differentiate(loss)
+    weights.descend(1.0)
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (12, 4), (3, 20)])
@@ -61,7 +66,7 @@ def test_a_matrix_goes_down_the_orthogonalized_momentum():
         gradient = gradients[0].numpy() / max(norm, 1.0)
         momentum = 0.9 * momentum + gradient
         before = weights(found)["m.first"]
-        found.descend(loss, 1.0)
+        step(found, loss)
         direction = orthogonalized(torch.from_numpy(gradient + 0.9 * momentum).float()).numpy()
         length = 0.01 * (6 / 4) ** 0.5 * 20 / (1 + (k + 1) / 30) ** 0.5
         moved = before - weights(found)["m.first"]
@@ -77,7 +82,7 @@ def test_the_length_of_a_step_falls_to_the_least_and_no_further():
     }
     found.load(state)
     before = weights(found)["m.first"]
-    found.descend(module.loss(0), 1.0)
+    step(found, module.loss(0))
     # One example's gradient has one singular value, and the step has as many.
     moved = np.linalg.svd(before - weights(found)["m.first"], compute_uv=False)
     assert moved[0] == pytest.approx(0.01 * 4 * (6 / 4) ** 0.5, rel=0.35)
@@ -87,9 +92,9 @@ def test_a_wild_loss_moves_a_matrix_no_further_than_a_step():
     module = Linear()
     found = DenseWeights("m", module, 0.01, ["first"])
     for k in range(5):
-        found.descend(module.loss(k), 1.0)
+        step(found, module.loss(k))
     before = weights(found)
-    found.descend(module.loss(9, 1e6), 1.0)
+    step(found, module.loss(9, 1e6))
     moved = np.linalg.svd(before["m.first"] - weights(found)["m.first"], compute_uv=False)
     assert moved.max() < 1.3 * 0.01 * 20 * (6 / 4) ** 0.5
 
@@ -98,7 +103,7 @@ def test_only_what_is_named_is_changed_by_it():
     one, other = Linear(), Linear()
     both = DenseWeights("m", one, 0.01, ["first"]), DenseWeights("m", other, 0.01)
     for module, found in zip((one, other), both, strict=True):
-        found.descend(module.loss(0), 1.0)
+        step(found, module.loss(0))
     changed, plain = (weights(found) for found in both)
     assert (changed["m.first"] != plain["m.first"]).any()
     assert (changed["m.last"] == plain["m.last"]).all()
@@ -109,10 +114,10 @@ def test_a_loaded_state_goes_on_bit_for_bit():
     one, other = Linear(), Linear()
     found, loaded = (DenseWeights("m", module, 0.01, ["first"]) for module in (one, other))
     for k in range(7):
-        found.descend(one.loss(k), 1.0)
+        step(found, one.loss(k))
     loaded.load({name: value.copy() for name, value in found.state().items()})
     for k in range(7, 12):
-        found.descend(one.loss(k), 1.0)
-        loaded.descend(other.loss(k), 1.0)
+        step(found, one.loss(k))
+        step(loaded, other.loss(k))
     for name, value in found.state().items():
         assert (loaded.state()[name] == value).all(), name

@@ -215,6 +215,10 @@ def test_leaders_are_exactly_the_first(monkeypatch, leaders, seed):
         assert rows[scores > 0].tolist() == order[: (scores > 0).sum()]
         np.testing.assert_allclose(scores, expert.scores()[rows], rtol=1e-12)
         assert not all_of_them or (scores > 0).sum() == len(order)
+        for few in (0, 1, 4):
+            some = expert.leaders(few)
+            assert some[0].tolist() == rows[:few].tolist()
+            assert some[1].tolist() == scores[:few].tolist()
         known.append((scores > 0).sum() / len(order))
     assert np.mean(known) == 1.0 if leaders == 10_000 else 0.1 < np.mean(known) < 1.0
 

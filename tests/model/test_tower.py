@@ -203,6 +203,12 @@ def test_a_put_costs_one_vector_and_a_step_those_that_share_a_token(monkeypatch)
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
 def test_bytes_are_those_of_the_vectors_once_all_had_their_turn(steps):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_tower, "_TURNS", 1)
+        compare_bytes_with_vectors(steps)
+
+
+def compare_bytes_with_vectors(steps):
     learned, served = tower(ITEMS + 6, exact_items=4), tower(ITEMS + 6, exact_items=4)
     for n, step in enumerate(steps):
         taken(learned, step, n)
@@ -214,6 +220,8 @@ def test_bytes_are_those_of_the_vectors_once_all_had_their_turn(steps):
             other.load(copied(learned.state()))
             learned = other
         served.put(*learned.take_changes())
+    while served.look_on(3):
+        pass
     for found in (learned, served):
         assert_bytes_are_those_of_the_vectors(found)
 
@@ -244,6 +252,64 @@ def test_a_step_on_tokens_looks_again_at_as_many_items_in_a_large_catalogue(monk
     assert [rows.tolist() for rows in composed] == [
         one for first in (0, 5, 10) for one in ([7], list(range(first, first + 5)))
     ]
+
+
+def test_an_update_makes_few_bytes_anew_and_the_others_when_there_is_time(monkeypatch):
+    monkeypatch.setattr(_tower, "_SWEPT", 20)
+    monkeypatch.setattr(_tower, "_TURNS", 2)
+    learned, served = tower(100, exact_items=4), tower(100, exact_items=4)
+    composed = []
+    for found in (learned, served):
+        for item in range(100):
+            describe(found, item, item % 3)
+    honest = _tower._compose
+
+    def compose(rows, *rest):
+        composed.append(rows.tolist())
+        honest(rows, *rest)
+
+    monkeypatch.setattr(_tower, "_compose", compose)
+
+    def update(seed):
+        descend(learned, 7, seed=seed)
+        changes = learned.take_changes()
+        composed.clear()
+        served.put(*changes)
+
+    update(0)
+    assert composed == [[7]]
+    composed.clear()
+    assert served.look_on(30)
+    assert composed == [list(range(30))]
+    update(1)
+    assert composed == [list(range(30, 40)), [7]], "what was left comes before the next update"
+    composed.clear()
+    assert not served.look_on(1_000)
+    assert composed == [list(range(40, 80))]
+    assert not served.look_on(1_000)
+    assert len(composed) == 1
+
+
+def test_all_items_of_a_small_catalogue_have_their_turn_in_a_few_updates(monkeypatch):
+    learned, served = tower(100, exact_items=4), tower(100, exact_items=4)
+    for found in (learned, served):
+        for item in range(100):
+            describe(found, item, item % 3)
+    looked = []
+    honest = Tower._sweep
+
+    def sweep(found, n):
+        if found is served:
+            looked.append(n)
+        honest(found, n)
+
+    monkeypatch.setattr(Tower, "_sweep", sweep)
+    for seed in range(_tower._TURNS):
+        assert sum(looked) < 100
+        descend(learned, 7, seed=seed)
+        served.put(*learned.take_changes())
+        served.look_on(1_000)
+    assert 100 <= sum(looked) < 100 + _tower._TURNS
 
 
 def test_who_looks_again_has_the_bytes_of_every_vector_at_once(monkeypatch):

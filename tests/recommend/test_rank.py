@@ -8,6 +8,7 @@ import pytest
 from headwater.deploy import state_digest
 from headwater.loop import Fold
 from headwater.model import EXPERTS, popularity
+from headwater.recommend._first import first
 from headwater.testing import checkerboard
 from headwater.types import NO_ROW, Item, Request
 from tests.model.arrays import small
@@ -181,3 +182,25 @@ def test_what_is_popular_is_the_first_of_all_that_may_be_shown(monkeypatch, lead
         rows, shares = fold.recommender.popular(n, withheld)
         assert rows == order[:n]
         np.testing.assert_allclose(shares, scores[rows], rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 5, 20, 500])
+def test_what_is_served_is_the_head_of_the_whole_ranking(fold, n):
+    contexts, ranking = ranked(fold, n=20)
+    served = fold.recommender.rank(contexts, fold.withheld(), 20, whole=False)
+    np.testing.assert_array_equal(served.rows, ranking.rows[:, :20])
+    few = first(ranking.rows, ranking.scores, ranking.features, n)
+    for found, whole in zip(few, (ranking.rows, ranking.scores, ranking.features), strict=True):
+        np.testing.assert_array_equal(found, whole[:, :n])
+
+
+def test_of_equal_scores_what_stands_before_is_served_before():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(4, size=(50, 30)).astype(np.float32)
+    rows = np.tile(np.arange(30, dtype=np.int32), (50, 1))
+    features = rng.random((50, 30, 3)).astype(np.float32)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :7]
+    best, of_best, seen = first(rows, scores, features, 7)
+    np.testing.assert_array_equal(best, order)
+    np.testing.assert_array_equal(of_best, np.take_along_axis(scores, order, axis=1))
+    np.testing.assert_array_equal(seen, np.take_along_axis(features, order[:, :, None], axis=1))
