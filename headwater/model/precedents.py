@@ -16,7 +16,8 @@ Associations count pairs one by one; a precedent asks for the same person behind
 them, and so foretells longer stretches: a list that many go through, a session that others had.
 
 The newest events are a ring. Each is chained to the same person's events before and after it,
-and to the event before it on the same item, so that nothing is ever searched.
+and to the event before it on the same item, so that nothing is ever searched. What is known of an
+event stands together, for each step along a chain waits for memory.
 """
 
 from __future__ import annotations
@@ -55,9 +56,7 @@ class Precedents:
         self.n_items = 0
         self._n_users = 0
         self._counted = np.zeros(1, np.int64)  # events so far: the number of the next one
-        self._item = np.full(0, NO_ROW, np.int32)
-        self._user = np.full(0, NO_ROW, np.int32)
-        self._chains = np.full((0, 3), _NONE, np.int64)
+        self._keep(0)
         self._newest_of_item = np.full(0, _NONE, np.int64)
         self._events_of_item = np.zeros(0, np.float32)
         self._newest_of_user = np.full(0, _NONE, np.int64)
@@ -133,17 +132,18 @@ class Precedents:
         kept = min(int(self._counted[0]), len(self._item))
         return {
             "counted": self._counted,
-            "item": self._item[:kept],
-            "user": self._user[:kept],
-            "chains": self._chains[:kept],
+            "item": self._item[:kept].copy(),
+            "user": self._user[:kept].copy(),
+            "chains": self._chains[:kept].copy(),
             "newest_of_item": self._newest_of_item[: self.n_items],
             "events_of_item": self._events_of_item[: self.n_items],
             "newest_of_user": self._newest_of_user[: self._n_users],
         }
 
     def load(self, state: State) -> None:
-        for name, value in state.items():
-            setattr(self, "_" + name, value.copy())
+        self._keep(len(state["item"]), *(state[name] for name in ("item", "user", "chains")))
+        for name in ("counted", "newest_of_item", "events_of_item", "newest_of_user"):
+            setattr(self, "_" + name, state[name].copy())
         n = self.n_items = len(self._newest_of_item)
         self._n_users = len(self._newest_of_user)
         self._scratch = Scratch(n)
@@ -159,9 +159,27 @@ class Precedents:
         if wanted > len(self._item):
             # Not a ring yet: an event's number is its place for as long as the arrays grow.
             size = min(max(wanted, 2 * len(self._item), 1024), self.settings.events)
-            self._item = _grown(self._item, size, NO_ROW)
-            self._user = _grown(self._user, size, NO_ROW)
-            self._chains = _grown(self._chains, size, _NONE)
+            self._keep(size, self._item, self._user, self._chains)
+
+    def _keep(self, size: int, *known: np.ndarray) -> None:
+        """Makes the ring one of ``size`` events that begins with known items, users and chains."""
+        ring = _aligned(size)
+        # Views: an event is one row of the ring.
+        self._item, self._user = ring[:, 0], ring[:, 1]
+        self._chains = ring[:, 2:].view(np.int64)
+        for column, of in zip((self._item, self._user, self._chains), known, strict=False):
+            column[: len(of)] = of
+
+
+_WIDTH, _LINE = 8, 16
+"""Numbers of 4 bytes that an event takes, and that a cache line holds."""
+
+
+def _aligned(size: int) -> Ints:
+    """(size, _WIDTH) of -1, of which no row lies in two cache lines."""
+    room = np.full(size * _WIDTH + _LINE, NO_ROW, np.int32)
+    start = -(room.ctypes.data // room.itemsize) % _LINE
+    return room[start : start + size * _WIDTH].reshape(size, _WIDTH)
 
 
 def _grown(array: np.ndarray, size: int, fill: int) -> np.ndarray:
