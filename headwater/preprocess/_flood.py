@@ -81,8 +81,8 @@ def _find(
             continue
         if now >= _WARM and at_most[item % _SLOTS] + 1 > NEWEST * share:
             own, before = _last(newest, counts[0], item)
-            often /= _USUAL * (1.0 - np.exp(-now / _USUAL))
-            if own + 1 > max(NEWEST * share, NEWEST * _USUALLY * often, _BEFORE * before):
+            usually = NEWEST * _USUALLY * often / _USUAL
+            if own + 1 > max(NEWEST * share, usually, _BEFORE * before):
                 reasons[b] = reason
                 continue
         at_most[newest[(counts[0] - NEWEST) % size] % _SLOTS] -= 1

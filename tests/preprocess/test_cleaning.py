@@ -322,7 +322,7 @@ def test_what_is_flooded_is_what_the_plain_rule_finds(items, ends):
     for place, (_, item, _) in enumerate(rows[1_000:], 1_000):
         weights = [exp((age - place) / 10_000.0) for age in range(place)]
         own = sum(w for w, row in zip(weights, rows, strict=False) if row[1] == item)
-        usual = 150.0 * own / sum(weights)
+        usual = 150.0 * own / 10_000.0
         allowed = max(100.0 * share, usual, 2.0 * newest[-200:-100].count(item))
         wanted.append(newest[-100:].count(item) + 1 <= allowed)
         if wanted[-1]:
