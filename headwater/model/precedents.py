@@ -167,7 +167,8 @@ class Precedents:
         # Views: an event is one row of the ring.
         self._item, self._user = ring[:, 0], ring[:, 1]
         self._chains = ring[:, 2:].view(np.int64)
-        for column, of in zip((self._item, self._user, self._chains), known, strict=False):
+        columns: tuple[np.ndarray, ...] = (self._item, self._user, self._chains)
+        for column, of in zip(columns, known, strict=False):
             column[: len(of)] = of
 
 
