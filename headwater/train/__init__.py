@@ -187,16 +187,10 @@ class Trainer:
         labels: Callable[[], Labels] | None = None,
         *,
         known: Flags | None = None,
-        fit: Callable[[Lesson], bool] = lambda _: True,
-        sample: Sample | None = None,
-        earlier: Earlier | None = None,
     ) -> Lesson:
-        """Learns one micro-batch whose lists were ranked before it: ``begin`` and ``finish``."""
-        if sample is None:
-            everything = np.arange(len(batch))
-            sample = Sample(np.ones(len(batch), np.bool_), 1.0, everything, True)
-        begun = self.begin(batch, rates, sample, labels, known=known, earlier=earlier)
-        return self.finish(begun, ranking, fit=fit, earlier=earlier)
+        """Learns all of a micro-batch whose lists were ranked before it: ``begin``, ``finish``."""
+        sample = Sample(np.ones(len(batch), np.bool_), 1.0, np.arange(len(batch)), True)
+        return self.finish(self.begin(batch, rates, sample, labels, known=known), ranking)
 
     def begin(
         self,
@@ -206,10 +200,11 @@ class Trainer:
         labels: Callable[[], Labels] | None = None,
         *,
         known: Flags | None = None,
-        earlier: Earlier | None = None,
     ) -> Begun:
         """Begins to learn a micro-batch: draws, and works out the sequence expert's gradient beside
         whatever the caller does next; that may count, and may not change the sequence expert.
+
+        Sampling is corrected by what shares are now.
 
         Args:
             batch: the events.
@@ -219,10 +214,8 @@ class Trainer:
                 expert's step, so it is asked only where the batch gives one.
             known: (N,) item rows that stand for an item, the others are no negatives; ``None``
                 for all.
-            earlier: what shares were before the batch was counted, by which sampling is corrected;
-                ``None`` for what they are.
         """
-        self._earlier = earlier
+        self._earlier = None
         random = np.random.Generator(self._random(batch).jumped())
         taught = batch.targets & (batch.weights > 0)
         kept = taught[:, None] & self._kept(batch)
@@ -266,7 +259,8 @@ class Trainer:
             begun: what ``begin`` gave.
             ranking: a list for each of the events that its sample names, made before this call.
             fit: is shown the losses before the steps are taken; when it says False, none is.
-            earlier: as of ``begin``.
+            earlier: what shares were before the batch was counted, by which sampling is corrected;
+                ``None`` for what they are.
         """
         self._earlier = earlier
         batch, sample = begun.batch, begun.sample
