@@ -234,34 +234,9 @@ def assert_bytes_are_those_of_the_vectors(found):
         np.testing.assert_array_equal(found.scan.state()[name], value)
 
 
-def test_a_step_on_tokens_looks_again_at_as_many_items_in_a_large_catalogue(monkeypatch):
-    monkeypatch.setattr(_tower, "_SWEPT", 5)
-    monkeypatch.setattr(_tower, "_STEPS", 1)
-    found, composed = tower(100, exact_items=4), []
-    for item in range(100):
-        describe(found, item, item % 3)
-    honest = _tower._compose
-
-    def compose(rows, *rest):
-        composed.append(rows.copy())
-        honest(rows, *rest)
-
-    monkeypatch.setattr(_tower, "_compose", compose)
-    for step in range(3):
-        descend(found, 7, seed=step)
-    assert [rows.tolist() for rows in composed] == [
-        one for first in (0, 5, 10) for one in ([7], list(range(first, first + 5)))
-    ]
-
-
-def test_an_update_makes_few_bytes_anew_and_the_others_when_there_is_time(monkeypatch):
-    monkeypatch.setattr(_tower, "_SWEPT", 20)
-    monkeypatch.setattr(_tower, "_TURNS", 2)
-    learned, served = tower(100, exact_items=4), tower(100, exact_items=4)
+def watched(monkeypatch):
+    """A list that grows by the rows of the items that are added up, each time some are."""
     composed = []
-    for found in (learned, served):
-        for item in range(100):
-            describe(found, item, item % 3)
     honest = _tower._compose
 
     def compose(rows, *rest):
@@ -269,6 +244,29 @@ def test_an_update_makes_few_bytes_anew_and_the_others_when_there_is_time(monkey
         honest(rows, *rest)
 
     monkeypatch.setattr(_tower, "_compose", compose)
+    return composed
+
+
+def test_a_step_on_tokens_looks_again_at_as_many_items_in_a_large_catalogue(monkeypatch):
+    monkeypatch.setattr(_tower, "_SWEPT", 5)
+    monkeypatch.setattr(_tower, "_STEPS", 1)
+    found = tower(100, exact_items=4)
+    for item in range(100):
+        describe(found, item, item % 3)
+    composed = watched(monkeypatch)
+    for step in range(3):
+        descend(found, 7, seed=step)
+    assert composed == [one for first in (0, 5, 10) for one in ([7], list(range(first, first + 5)))]
+
+
+def test_an_update_makes_few_bytes_anew_and_the_others_when_there_is_time(monkeypatch):
+    monkeypatch.setattr(_tower, "_SWEPT", 20)
+    monkeypatch.setattr(_tower, "_TURNS", 2)
+    learned, served = tower(100, exact_items=4), tower(100, exact_items=4)
+    for found in (learned, served):
+        for item in range(100):
+            describe(found, item, item % 3)
+    composed = watched(monkeypatch)
 
     def update(seed):
         descend(learned, 7, seed=seed)
