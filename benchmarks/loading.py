@@ -21,6 +21,10 @@ import uvloop
 
 from headwater.types import Doubles, Ints
 
+_TICK = 0.0005
+"""Seconds that a request may leave early: the loop's clock goes by milliseconds, and whoever waited
+for the next one would count half of one, in the median, as the server's."""
+
 LOST = 0
 """Status of a request that got no answer: the connection broke, or the time was over."""
 
@@ -237,10 +241,10 @@ class _Generator:
             due = started + n / stream.rate
             if n % 64 == 0:
                 await asyncio.sleep(0)  # behind the schedule: answers must still be taken in
-            while (pause := due - time.perf_counter()) > 0:
-                # The loop rounds to milliseconds, and so may be early by half of one.
-                await asyncio.sleep(pause + 0.0005)
-            self._start(_Sent(stream.make(n), due))
+            while (pause := due - time.perf_counter()) > _TICK:
+                await asyncio.sleep(pause - _TICK)
+            # What left early is due when it left: a clock is no slowness of the server's.
+            self._start(_Sent(stream.make(n), min(due, time.perf_counter())))
 
     def _start(self, work: _Sent) -> None:
         self._open += 1
