@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,21 @@ def chosen(names: str, known: Collection[str]) -> list[str]:
     if unknown := sorted(set(found) - set(known)):
         raise typer.BadParameter(f"{', '.join(unknown)}: name some of {', '.join(known)}")
     return found
+
+
+def folder(trial: bool) -> Path:
+    """Where results belong: those of a trial aren't published."""
+    return CACHE if trial else RESULTS
+
+
+def merged(
+    name: str, key: str, done: dict[str, Any], order: Iterable[str], folder: Path
+) -> dict[str, Any]:
+    """What was measured now, and what ``<folder>/<name>.json`` has under ``key`` of the rest."""
+    file = folder / f"{name}.json"
+    before = json.loads(file.read_text()).get(key, {}) if file.exists() else {}
+    both = {**before, **done}
+    return {one: both[one] for one in order if one in both}
 
 
 def write(name: str, results: dict[str, Any], folder: Path = RESULTS) -> None:

@@ -32,7 +32,10 @@ def main(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Replays side by side.")] = 1,
 ) -> None:
-    """Measures, and writes results/cold_start.json; exit status 1 where a goal is missed."""
+    """Measures, and writes results/cold_start.json; exit status 1 where a goal is missed.
+
+    With a limit it is a trial, and the file goes to .cache instead.
+    """
     console = reporting.console()
     try:
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
@@ -45,7 +48,7 @@ def main(
     goals = judged(found)
     console.print(_table(found))
     results = {"stream": STREAM, "limit": limit, "seed": seed, "goals": goals, "hit_rates": found}
-    reporting.write("cold_start", results)
+    reporting.write("cold_start", results, reporting.folder(limit is not None))
     print(_sentence(found, goals))
     sys.exit(not all(goal["met"] for goal in goals.values()))
 

@@ -28,7 +28,12 @@ def main(
     streams: Annotated[str, typer.Option(help="Names, with commas between.")] = ",".join(SPECS),
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many events.")] = None,
 ) -> None:
-    """Measures, writes results/freshness.json and .png."""
+    """Measures, writes results/freshness.json and .png.
+
+    Streams that aren't run keep the figures that the file has of them. With a limit it is a trial,
+    and the files go to .cache instead.
+    """
+    folder = reporting.folder(limit is not None)
     console = reporting.console()
     names = reporting.chosen(streams, SPECS)
     done: dict[str, dict[str, Any]] = {}
@@ -45,10 +50,11 @@ def main(
             task = bar.add_task(name, total=len(interactions))
             done[name] = measure(interactions, SPECS[name], partial(_told, bar, task))
         console.print(_table(name, done[name]))
-        results = {"limit": limit, "skipped": skipped, "streams": done}
+        streams_now = reporting.merged("freshness", "streams", done, SPECS, folder)
+        results = {"limit": limit, "skipped": skipped, "streams": streams_now}
         # Written after every stream, so that a run that is cut off has not run for nothing.
-        reporting.write("freshness", results)
-        draw(reporting.RESULTS / "freshness.png", done)
+        reporting.write("freshness", results, folder)
+        draw(folder / "freshness.png", streams_now)
     print(_sentence(done, skipped))
     sys.exit(not done)
 

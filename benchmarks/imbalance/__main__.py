@@ -15,16 +15,24 @@ from benchmarks.imbalance.measuring import compared, run, seeds_of
 from benchmarks.imbalance.streams import DEFAULT, SPECS, read, settings
 from headwater.errors import UnreadableFile
 
+EVENTS, SEEDS = 20_000, 2
+"""Of what is published."""
+
 
 def main(
     streams: Annotated[str, typer.Option(help="Names, with commas between.")] = ",".join(SPECS),
     limit: Annotated[
         int, typer.Option(min=100, help="The first so many events; a first half at most.")
-    ] = 20_000,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each setting.")] = 2,
+    ] = EVENTS,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each setting.")] = SEEDS,
     workers: Annotated[int, typer.Option(min=1, help="Replays side by side.")] = 1,
 ) -> None:
-    """Measures, and writes results/imbalance.json; exit status 1 where no stream is there."""
+    """Measures, and writes results/imbalance.json; exit status 1 where no stream is there.
+
+    Streams that aren't run keep the figures that the file has of them. Of fewer events or seeds it
+    is a trial, and the file goes to .cache instead.
+    """
+    folder = reporting.folder(limit < EVENTS or seeds < SEEDS)
     console = reporting.console()
     names = reporting.chosen(streams, SPECS)
     done: dict[str, dict[str, Any]] = {}
@@ -47,8 +55,9 @@ def main(
             runs = {setting: [one.result() for one in all_] for setting, all_ in waiting.items()}
             done[name] = {"events": events, "settings": compared(runs)}
             console.print(_table(name, events, done[name]["settings"]))
-            results = {"limit": limit, "seeds": seeds, "skipped": skipped, "streams": done}
-            reporting.write("imbalance", results)
+            streams_now = reporting.merged("imbalance", "streams", done, SPECS, folder)
+            results = {"limit": limit, "seeds": seeds, "skipped": skipped, "streams": streams_now}
+            reporting.write("imbalance", results, folder)
     print(_sentence(done, skipped))
     sys.exit(not done)
 

@@ -29,7 +29,12 @@ def main(
         Literal["ours"] | None, typer.Option(help="Runs no peer; kept results of peers are used.")
     ] = None,
 ) -> None:
-    """Measures, writes results/quality.json and .png; exit status 1 where a goal is missed."""
+    """Measures, writes results/quality.json and .png; exit status 1 where a goal is missed.
+
+    Streams that aren't run keep the figures that the file has of them. With a limit it is a trial,
+    and the files go to .cache instead.
+    """
+    folder = reporting.folder(limit is not None)
     console = reporting.console()
     names = reporting.chosen(streams, SPECS)
     done: dict[str, dict[str, Any]] = {}
@@ -43,11 +48,11 @@ def main(
             continue
         console.print(_table(name, done[name]))
         console.print(_segments(name, done[name]))
-        results = {"limit": limit, "skipped": skipped, "streams": done}
+        streams_now = reporting.merged("quality", "streams", done, SPECS, folder)
+        results = {"limit": limit, "skipped": skipped, "streams": streams_now}
         # Written after every stream, so that a run that is cut off has not run for nothing.
-        reporting.write("quality", results)
-    if done:
-        draw(reporting.RESULTS / "quality.png", done)
+        reporting.write("quality", results, folder)
+        draw(folder / "quality.png", streams_now)
     judged = [] if limit else [(s, goal) for s, one in done.items() for goal in one["goals"]]
     for stream, goal in judged:
         if not goal["met"]:
