@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from headwater.errors import LogError
 from headwater.log._database import Schema, abandon, build, connect, create, explained
+from headwater.log._joining import BY_ID, BY_WINDOW, Act, Click, Joining, Searched, Written, decode
 from headwater.types import ServedList
 
 _SERVED = Schema(
@@ -58,15 +59,6 @@ _SERVED = Schema(
 _QUEUE_LIMIT = 100_000
 """Lists and clicks waiting for the writer before the oldest are dropped: some 100 MB."""
 
-_LISTS_OF_WINDOW = 20
-"""Newest lists of a user in which an item is looked for: a client that asks for lists all day long
-must not make each of its events read all of them."""
-
-_ASKED_AT_ONCE = 100
-
-_BY_ID, _BY_WINDOW = 1, 2
-"""How a list was clicked, in the column of that name; 0 for not at all."""
-
 _BUCKETS = 1 << 22
 """Of users by hash: an act of one in a bucket of which nobody was shown a list isn't looked at.
 With lists of a million users a fifth of the others' acts are."""
@@ -76,8 +68,6 @@ _LINGER_SECONDS = 0.05
 second and not for one per request."""
 
 _logger = logging.getLogger(__name__)
-_encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(ServedList)
 
 
 class VersionClicks(msgspec.Struct, frozen=True):
@@ -92,32 +82,6 @@ class VersionClicks(msgspec.Struct, frozen=True):
     served: int
     by_id: int
     by_window: int = 0
-
-
-class Click(msgspec.Struct, frozen=True, array_like=True):
-    """An action on an item that names the list it was shown in."""
-
-    recommendation_id: str
-    item_id: str
-    offset: int
-
-
-class Act(msgspec.Struct, frozen=True, array_like=True):
-    """An action that names no list: on an item that may have been shown since ``since``."""
-
-    user_id: str
-    item_id: str
-    since: float
-    until: float
-
-
-class Searched(msgspec.Struct, frozen=True, array_like=True):
-    """The events through this offset were searched for clicks."""
-
-    offset: int
-
-
-_Written = ServedList | Click | Act | Searched
 
 
 class ServedLog:
@@ -135,7 +99,6 @@ class ServedLog:
     """
 
     def __init__(self, path: Path | None, keep: int = 1_000_000) -> None:
-        self._keep = keep
         self._name = ":memory:" if path is None else str(path)
         if path is not None:
             create(path, _SERVED)
@@ -149,13 +112,10 @@ class ServedLog:
             self._may_know = bytearray(_BUCKETS)
             for (user_id,) in users:
                 self._may_know[hash(user_id) % _BUCKETS] = 1
+        self._joining = Joining(self._connection, keep)
         # One connection for the writer and for queries: an in-memory database has no second one.
         self._using = threading.Lock()
-        self._new: Counter[int] = Counter()  # a commit's lists by version, not yet added up
-        # Whether there may be clicks that came before their list: there nearly never are, and each
-        # statement takes as long as the list's own.
-        self._early = False
-        self._waiting: deque[_Written] = deque()
+        self._waiting: deque[Written] = deque()
         self._changed = threading.Condition()
         self._taken = 0
         self._written = 0
@@ -224,7 +184,7 @@ class ServedLog:
                 "SELECT version, count(*), sum(clicked = ?), sum(clicked = ?) FROM lists"
                 " WHERE user_id IS NOT NULL AND served_at >= ? AND served_at < ?"
                 " GROUP BY version ORDER BY version",
-                (_BY_ID, _BY_WINDOW, since, until),
+                (BY_ID, BY_WINDOW, since, until),
             ).fetchall()
         return [VersionClicks(*row) for row in rows]
 
@@ -241,7 +201,7 @@ class ServedLog:
                     "SELECT payload FROM lists WHERE recommendation_id = ?", (recommendation_id,)
                 ).get
                 if payload is not None:
-                    found[recommendation_id] = _decoder.decode(payload)
+                    found[recommendation_id] = decode(payload)
         return found
 
     def erase(self, user_ids: Collection[str]) -> int:
@@ -256,11 +216,7 @@ class ServedLog:
         self.flush()
         with self._using, explained(self._name, "erase from it"):
             rows = self._connection.execute("SELECT number, payload FROM lists")
-            numbers = [
-                (number,)
-                for number, payload in rows
-                if _decoder.decode(payload).user_id in user_ids
-            ]
+            numbers = [(number,) for number, payload in rows if decode(payload).user_id in user_ids]
             self._connection.executemany("DELETE FROM lists WHERE number = ?", numbers)
             self._connection.execute("DELETE FROM early_clicks")
         return len(numbers)
@@ -283,7 +239,7 @@ class ServedLog:
         with self._using:
             abandon(self._connection)
 
-    def _enqueue(self, entries: Sequence[_Written]) -> None:
+    def _enqueue(self, entries: Sequence[Written]) -> None:
         with self._changed:
             if self._closed:
                 raise LogError(f"{self._name}: the log is closed; open it again to record")
@@ -310,7 +266,7 @@ class ServedLog:
             failed = 0
             try:
                 with self._using:
-                    self._commit(batch)
+                    self._joining.commit(batch)
             except Exception as error:
                 # Whatever it is, the next batch may fare better, and serving must not notice.
                 failed = len(batch)
@@ -319,136 +275,3 @@ class ServedLog:
                 self._dropped += failed
                 self._written += len(batch)
                 self._changed.notify_all()
-
-    def _commit(self, batch: Collection[_Written]) -> None:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            shown = self._shown(batch)
-            self._new.clear()
-            self._early = connection.execute("SELECT 1 FROM early_clicks LIMIT 1").get is not None
-            for entry in batch:
-                if isinstance(entry, ServedList):
-                    self._insert(entry)
-                elif isinstance(entry, Click):
-                    self._join(entry)
-                elif isinstance(entry, Act):
-                    if entry.user_id in shown:
-                        self._join_by_window(entry)
-                else:
-                    connection.execute(
-                        "INSERT INTO progress VALUES(1, ?)"
-                        " ON CONFLICT(id) DO UPDATE SET offset = max(offset, excluded.offset)",
-                        (entry.offset,),
-                    )
-            self._add_up()
-            for table in ("lists", "early_clicks"):
-                connection.execute(
-                    f"DELETE FROM {table} WHERE number <= (SELECT max(number) FROM {table}) - ?",
-                    (self._keep,),
-                )
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
-    def _shown(self, batch: Collection[_Written]) -> set[str]:
-        """Of the users that acted, those with a list: most events are of nobody that was shown any.
-
-        Asked for many at a time, since each statement costs more than a look into the index.
-        """
-        users = list({entry.user_id for entry in batch if isinstance(entry, Act)})
-        shown = {entry.user_id for entry in batch if isinstance(entry, ServedList)}
-        for start in range(0, len(users), _ASKED_AT_ONCE):
-            part = users[start : start + _ASKED_AT_ONCE]
-            shown.update(
-                user_id
-                for (user_id,) in self._connection.execute(
-                    f"SELECT DISTINCT user_id FROM lists"
-                    f" WHERE user_id IN ({','.join('?' * len(part))})",
-                    part,
-                )
-            )
-        return {user_id for user_id in shown if user_id is not None}
-
-    def _insert(self, served: ServedList) -> None:
-        connection = self._connection
-        connection.execute(
-            "INSERT OR IGNORE INTO lists"
-            "(recommendation_id, clicked, payload, user_id, served_at, version)"
-            " VALUES(?, 0, ?, ?, ?, ?)",
-            (
-                served.recommendation_id,
-                _encode(served),
-                served.user_id,
-                served.served_at,
-                served.version,
-            ),
-        )
-        if not connection.changes():
-            return
-        self._new[served.version] += 1
-        if not self._early:
-            return
-        early: list[Any] = connection.execute(
-            "DELETE FROM early_clicks WHERE recommendation_id = ? RETURNING item_id",
-            (served.recommendation_id,),
-        ).fetchall()
-        if any(item_id in served.items for (item_id,) in early):
-            self._count(served)
-
-    def _add_up(self) -> None:
-        """Adds the lists of a commit, as far as it has come, to those of their versions."""
-        for version, n in self._new.items():
-            self._connection.execute(
-                "INSERT INTO totals VALUES(?1, ?2, 0, 0)"
-                " ON CONFLICT(version) DO UPDATE SET served = served + ?2",
-                (version, n),
-            )
-        self._new.clear()
-
-    def _join(self, click: Click) -> None:
-        connection = self._connection
-        found = connection.execute(
-            "SELECT clicked, payload FROM lists WHERE recommendation_id = ?",
-            (click.recommendation_id,),
-        ).get
-        if found is None:
-            self._early = True
-            connection.execute(
-                "INSERT OR IGNORE INTO early_clicks(recommendation_id, item_id, offset)"
-                " VALUES(?, ?, ?)",
-                (click.recommendation_id, click.item_id, click.offset),
-            )
-            return
-        clicked, payload = found
-        if not clicked:
-            served = _decoder.decode(payload)
-            if click.item_id in served.items:
-                self._count(served)
-
-    def _join_by_window(self, act: Act) -> None:
-        lists: list[Any] = self._connection.execute(
-            "SELECT clicked, payload FROM lists"
-            " WHERE user_id = ? AND served_at BETWEEN ? AND ? ORDER BY served_at DESC LIMIT ?",
-            (act.user_id, act.since, act.until, _LISTS_OF_WINDOW),
-        ).fetchall()
-        for clicked, payload in lists:
-            served = _decoder.decode(payload)
-            if act.item_id in served.items:
-                if not clicked:
-                    self._count(served, "clicked_by_window")
-                return
-
-    def _count(
-        self, served: ServedList, how: Literal["clicked", "clicked_by_window"] = "clicked"
-    ) -> None:
-        self._add_up()  # there may be no row of its version yet
-        self._connection.execute(
-            "UPDATE lists SET clicked = ? WHERE recommendation_id = ?",
-            (_BY_ID if how == "clicked" else _BY_WINDOW, served.recommendation_id),
-        )
-        self._connection.execute(
-            f"UPDATE totals SET {how} = {how} + 1 WHERE version = ?", (served.version,)
-        )

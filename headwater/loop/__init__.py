@@ -2,7 +2,8 @@
 
 These files only sequence the stages. ``Learner`` is what the trainer role, the
 replay command and the tests run; ``Follower``, beside which ``CanaryFollower``
-follows a challenger, is what the API role runs. All are folds of the same
+follows a challenger, is what the API role runs. A challenger is learned by a
+``Shadow``, which shares ``Learning`` with the ``Learner``. All are folds of the same
 events log; what only the trainer learns reaches a follower through an updates log.
 """
 

@@ -11,14 +11,14 @@ import msgspec
 import numpy as np
 
 from headwater.config import Config, overridden
-from headwater.deploy import Manifest, Snapshots, check
+from headwater.deploy import Manifest, Snapshots
 from headwater.errors import GuardTripped
 from headwater.evaluate import compared
 from headwater.log import EventsLog, UpdatesLog
 from headwater.log.gains import Gains, GainsLog
 from headwater.log.memory import MemoryUpdatesLog
 from headwater.loop._fold import shape
-from headwater.loop._learner import Learner
+from headwater.loop._learning import Learning
 from headwater.types import Comparison, Lineage, Record, State, Trial, Update
 
 WARM = frozenset(
@@ -61,7 +61,7 @@ def seed(live: Snapshots, config: Config, settings: Mapping[str, Any], folder: P
     Snapshots(folder, keep=1).write(state, begun)
 
 
-class Shadow(Learner):
+class Shadow(Learning):
     """Learns what the live model has learned, micro-batch by micro-batch, and is compared with it.
 
     It publishes on no log, unless its lists are to be served to some, and gives no orders: an
@@ -91,6 +91,7 @@ class Shadow(Learner):
         self._beside: Gains | None = None
         self.serves = False
         super().__init__(config, events, MemoryUpdatesLog(), snapshots)
+        self._roll_back()
         self._trial = trial
         self.on_gains = self._compare
 
@@ -128,17 +129,6 @@ class Shadow(Learner):
         self._trial = msgspec.structs.replace(self._trial, canary_since=since)
         self._open_epoch("a canary begins")
 
-    def _publish(self, *, whole: bool = False) -> bool:
-        """Whether there was anything to publish; what a guard would hold back ends it."""
-        if not self._publishing.waits(whole=whole):
-            return False
-        update = self._update()
-        check(update, self.config.deploy)
-        if not (whole or self._is_dense_due()):
-            update.dense = {}
-        self._append(update)
-        return True
-
     def _append(self, update: Update) -> None:
         if self.serves:
             super()._append(update)
@@ -148,9 +138,6 @@ class Shadow(Learner):
     def _begin(self, found: tuple[State, Manifest] | None, lineage: Lineage) -> None:
         super()._begin(found, lineage)
         self.version = -self._number
-
-    def _refold(self) -> None:
-        """There are no updates: what came after the snapshot is learned again as it comes."""
 
     def _following(self) -> tuple[list[Record], Gains | None]:
         """The next micro-batch, cut where the live model cut, and what that one gained.

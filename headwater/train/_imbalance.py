@@ -12,17 +12,105 @@ q = p / (p + (1 - p) / w) of He et al., ADKDD 2014).
 not corrected: it is meant to change what is learned.
 
 *Resampling* turns weights into how often an example is drawn.
+
+``Balance`` does what the settings say of it, by what the model has counted.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from headwater.config import Config
 from headwater.config import Imbalance as Settings
-from headwater.types import Bytes, Doubles, Floats, Longs
+from headwater.model import Earlier, Popularity
+from headwater.train._replay import Replay
+from headwater.train._sample import taught
+from headwater.types import Batch, Bytes, Doubles, Flags, Floats, Ints, Longs
 
 _Words = NDArray[np.uint64]
+
+
+class Balance:
+    """How often an example is taken, by the settings and by what was counted so far.
+
+    Args:
+        config: imbalance, what is kept of each type, the mixture's members and the seed.
+        popularity: how often each item was counted.
+
+    Attributes:
+        type_keep: (types,) probability that an event of each type is kept for the type's sake.
+        thins_items: whether items that are frequent lose some of their examples.
+    """
+
+    def __init__(self, config: Config, popularity: Popularity) -> None:
+        self._settings = config.imbalance
+        self._seed = config.seed
+        self._draws = config.mixture.members
+        self._popularity = popularity
+        # Per type code, 0 being that of an unknown type.
+        self.type_keep = np.array([1.0, *(k.keep for k in config.event_types.values())], np.float32)
+        self.thins_items = config.imbalance.item_share < 1.0
+
+    def kept(self, batch: Batch) -> Flags:
+        """(B, members) what is taught of a batch that each draw keeps; the sequence expert takes
+        the first draw.
+        """
+        keep = self.type_keep[batch.types] * np.exp(self.log_keep(batch.items))
+        drawn = uniforms(self._seed, batch.offsets, self._draws) < keep[:, None]
+        return taught(batch)[:, None] & drawn
+
+    def shares(self, rows: Ints, earlier: Earlier | None = None) -> Floats:
+        """(...) mean over the half-lives of the items' shares, now or before a batch."""
+        popularity = self._popularity
+        found = popularity.shares_before(earlier, rows) if earlier else popularity.shares(rows)
+        means: Floats = found.mean(axis=-1)
+        return means
+
+    def log_keep(self, rows: Ints, earlier: Earlier | None = None) -> Floats:
+        """(...) log probability that an example of each item is kept for the item's sake; that of
+        ``NO_ROW`` means nothing.
+
+        Args:
+            rows: the items.
+            earlier: what shares were before a batch; ``None`` for what they are.
+        """
+        if not self.thins_items:
+            return np.zeros(rows.shape, np.float32)
+        shares = self.shares(np.maximum(rows, 0), earlier)
+        return log_keep(shares, self._settings.item_share)
+
+    def mean_keep(self, rows: Ints) -> float:
+        """Mean probability that an example of each item is kept for the item's sake; 0 of none."""
+        keep = np.exp(self.log_keep(rows))
+        return float(keep.sum()) / max(len(keep), 1)
+
+    def chances(self, buffer: Replay, items: str) -> Doubles | None:
+        """(len(buffer),) of being drawn for replay, ``None`` for all alike.
+
+        Args:
+            items: name of the column of the examples' items.
+        """
+        settings = self._settings
+        if not len(buffer) or settings.rare_items == settings.rare_types == 0.0:
+            return None
+        events = self._popularity.events[buffer.column(items)]
+        found = replay_chances(events, buffer.column("kinds"), settings)
+        return np.where(buffer.spent(), 0.0, found)
+
+    def by_weight(
+        self, examples: dict[str, NDArray[Any]], random: np.random.Generator
+    ) -> dict[str, NDArray[Any]]:
+        """The examples as they are, or those that are drawn, weighing as often as they are."""
+        if self._settings.by == "weight":
+            return examples
+        weights = examples["weights"]
+        counts = resampled(weights, random.random(weights.shape[1:]))
+        drawn = counts.any(axis=tuple(range(1, counts.ndim)))
+        examples = {**examples, "weights": counts}
+        return {name: column[drawn] for name, column in examples.items()}
 
 
 def uniforms(seed: int, offsets: Longs, n: int) -> Doubles:

@@ -6,6 +6,7 @@ a refold samples what the first run sampled.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,14 @@ from numpy.typing import NDArray
 from headwater.types import Doubles, Flags, Ints, Longs, State
 
 _RETIRED = np.iinfo(np.int32).max
+
+
+@dataclass(slots=True)
+class Drawn:
+    """The examples of one expert's step: new ones, for the buffer, and places of replayed ones."""
+
+    fresh: dict[str, NDArray[Any]]
+    again: Ints
 
 
 class Replay:

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from headwater.errors import LogError
+from headwater.log import _joining
 from headwater.log import served as module
 from headwater.log.served import ServedLog, VersionClicks
 from headwater.log.sqlite import SqliteEventsLog
@@ -140,7 +141,7 @@ def test_a_file_of_the_first_format_is_upgraded_and_keeps_its_counts(tmp_path: P
 def test_an_act_reads_the_newest_lists_of_its_window_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LISTS_OF_WINDOW", 3)
+    monkeypatch.setattr(_joining, "_LISTS_OF_WINDOW", 3)
     with contextlib.closing(ServedLog(None)) as log:
         lists = [shown(f"r{n}", "a" if n < 2 else "b") for n in range(5)]
         log.served([msgspec.structs.replace(one, served_at=n) for n, one in enumerate(lists)])

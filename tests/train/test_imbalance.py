@@ -304,8 +304,8 @@ def test_the_correction_knows_what_is_thinned_and_what_is_over_sampled():
     share = model.popularity.shares(rows).mean(axis=-1).astype(np.float64)
     keep = np.minimum(1.0, np.sqrt(0.03 / share))
     taught_items = made[-1].items[made[-1].targets & (made[-1].weights > 0)]
-    targets = trainer._histories.column("targets").copy()
-    drawn = trainer._chances(trainer._histories, "targets")
+    targets = trainer._histories.buffer.column("targets").copy()
+    drawn = trainer._histories.chances()
     assert drawn is not None
     replayed = np.bincount(targets, drawn, 30) / drawn.sum()
     before = len(found.examples)
@@ -319,7 +319,7 @@ def test_the_correction_knows_what_is_thinned_and_what_is_over_sampled():
     model.sequence.begin = spied  # type: ignore[method-assign,assignment]
     trainer.learn(made[-1], ranking, RATES)
     assert len(found.examples) == before + 1
-    fresh = int(trainer._histories.state()["added"]) - len(targets)
+    fresh = int(trainer._histories.buffer.state()["added"]) - len(targets)
     again = len(found.examples[-1].items) - fresh
     assert fresh > 0
     assert again > 0
