@@ -125,6 +125,8 @@ class Precedents:
     def forget_users(self, users: Ints) -> None:
         """Makes users' events nobody's: no precedents, and not the past of who has the row next."""
         known = users[users < self._n_users]
+        if not len(known):
+            return
         self._user[np.isin(self._user, known)] = NO_ROW
         self._newest_of_user[known] = _NONE
 
