@@ -46,8 +46,11 @@ class Index:
 
     def find(self, id: str) -> int:
         """The row of an id, ``NO_ROW`` when it has none."""
-        text = np.frombuffer(id.encode("utf-8", "surrogatepass"), np.uint8)
-        return int(_find_one(text, *_KEY, *self._arrays))
+        return int(_find_one(_text(id), *_KEY, *self._arrays))
+
+    def add(self, id: str, row: int) -> None:
+        """Gives a row to an id that has none."""
+        self.put(np.array([row], np.int32), _hash_one(_text(id), *_KEY))
 
     def look_up(self, ids: Sequence[str | None]) -> tuple[Ints, Hashes]:
         """(n,) the row of each id, ``NEW`` when it has none and ``NO_ROW`` where there is no id.
@@ -80,6 +83,10 @@ class Index:
         """Takes rows away from the ids that have them."""
         _remove(rows, *self._arrays)
         self._n -= len(rows)
+
+
+def _text(id: str) -> Bytes:
+    return np.frombuffer(id.encode("utf-8", "surrogatepass"), np.uint8)
 
 
 def _placed(ids: Sequence[str | None]) -> tuple[Bytes, Longs, Longs]:
@@ -227,6 +234,13 @@ def _find_one(
 ) -> int:
     first, second = _hash(text, 0, len(text), key, other_key)
     return max(_row_of(first, second, slots, firsts), NO_ROW)
+
+
+@njit(cache=True)
+def _hash_one(text: Bytes, key: np.uint64, other_key: np.uint64) -> Hashes:
+    hashes = np.empty((1, 2), np.uint64)
+    hashes[0, 0], hashes[0, 1] = _hash(text, 0, len(text), key, other_key)
+    return hashes
 
 
 @njit(cache=True, nogil=True)

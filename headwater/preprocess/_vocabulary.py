@@ -51,7 +51,10 @@ class Vocabulary:
     def row(self, id: str) -> int:
         """The row of ``id``, a new one at first sight."""
         row = self.find(id)
-        return int(self.rows([id])[0]) if row == NO_ROW else row
+        if row == NO_ROW:
+            row = self._next(id)
+            self._index.add(id, row)
+        return row
 
     def rows(self, ids: Sequence[str | None]) -> Ints:
         """(n,) the row of each id, new ones at first sight, in this order.
