@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, compress, groupby, repeat
 from typing import Any, NamedTuple
 
@@ -42,8 +43,9 @@ from headwater.log._payloads import (
     numbers,
     pack,
     unpack,
+    unpacked,
 )
-from headwater.log.chunks import Chunk
+from headwater.log.chunks import Chunk, Packed, Strings
 from headwater.types import Blank, Doubles, Entry, Event, Promotion, Record, Resume, Rollback
 
 MOST = 256
@@ -144,7 +146,7 @@ def blocks(accepted: Iterable[Part], first: int, newest: float) -> list[Block]:
 def cut(piece: Piece) -> Block:
     """A block of its own."""
     block, start, stop = piece
-    with _readable(block):
+    with _readable(block.first):
         of = tuple(c if c is None else c[start:stop] for c in unpack(block.kind, block.payload))
     return _block(block.first + start, block.kind, *times(piece), of)
 
@@ -167,7 +169,7 @@ def blanked(block: Block, offsets: Sequence[int]) -> list[Block]:
 
 def ids_of(block: Block) -> list[bytes | None]:
     """By which its entries are known; ``None`` for one that may come again."""
-    with _readable(block):
+    with _readable(block.first):
         if block.kind != EVENTS:
             return [None if id is None else bytes.fromhex(id) for id in ids(block.payload)]
         stored = Stored(block.payload)
@@ -187,7 +189,7 @@ def records(piece: Piece) -> Iterator[Record]:
         LogError: they can't be read.
     """
     block, start, stop = piece
-    with _readable(block):
+    with _readable(block.first):
         found = unpack(block.kind, block.payload)
     entries: Iterable[Entry]
     if block.kind == EVENTS:
@@ -214,8 +216,8 @@ def chunk(pieces: Sequence[Piece]) -> Chunk:
     if not pieces:
         return Chunk.of([])
     names: dict[str, int] = {}
-    users: list[str] = []
-    items: list[str | None] = []
+    users: list[Packed] = []
+    items: list[Packed] = []
     sessions: list[str | None] = []
     recommendations: list[str | None] = []
     types, own_times, imported, places = [], [], [], []
@@ -225,14 +227,14 @@ def chunk(pieces: Sequence[Piece]) -> Chunk:
         block, start, stop = piece
         n = stop - start
         if block.kind == EVENTS:
-            with _readable(block):
+            with _readable(block.first):
                 stored = Stored(block.payload)
                 kinds, codes = stored["type"]
                 code = np.array([names.setdefault(kind, len(names)) for kind in kinds], np.int32)
                 types.append(code[np.frombuffer(codes, np.uint8)[start:stop]])
                 own_times.append(numbers(stored["timestamp"])[start:stop])
-                users += stored["user_id"][start:stop]
-                items += (stored["item_id"] or [None] * stop)[start:stop]
+                users.append(Packed(stored.packed("user_id", block.n), start, stop))
+                items.append(Packed(stored.packed("item_id", block.n), start, stop))
                 sessions += (stored["session_id"] or [None] * stop)[start:stop]
                 named = stored["recommendation_id"] or [None] * stop
                 recommendations += named[start:stop]
@@ -249,8 +251,8 @@ def chunk(pieces: Sequence[Piece]) -> Chunk:
         received=np.concatenate(received),
         times=np.concatenate(stream),
         places=_joined_arrays(places, np.int64),
-        users=users,
-        items=items,
+        users=Strings(users, partial(_decoded, "user_id", first)),
+        items=Strings(items, partial(_decoded, "item_id", first)),
         types=_joined_arrays(types, np.int32),
         type_names=list(names),
         own_times=_joined_arrays(own_times, np.float64),
@@ -338,16 +340,25 @@ def _numbers(stored: bytes, start: int, stop: int) -> Doubles:
     return np.full(stop - start, found[0]) if len(found) == 1 else found[start:stop]
 
 
+def _decoded(field: str, first: int, parts: Sequence[Packed]) -> list[Any]:
+    with _readable(first):
+        return [
+            string
+            for part in parts
+            for string in unpacked(field, part.array)[part.start : part.stop]
+        ]
+
+
 def _joined_arrays(arrays: Sequence[NDArray[Any]], dtype: type) -> Any:
     return np.concatenate([np.zeros(0, dtype), *arrays])
 
 
 @contextmanager
-def _readable(block: Block) -> Iterator[None]:
+def _readable(first: int) -> Iterator[None]:
     try:
         yield
     except msgspec.MsgspecError as error:
         raise LogError(
-            f"the entries from offset {block.first} on can't be read: {error}; a newer version of "
+            f"the entries from offset {first} on can't be read: {error}; a newer version of "
             "Headwater may have written them"
         ) from error

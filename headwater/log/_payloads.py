@@ -26,6 +26,7 @@ DEFAULTS: list[Any] = [
     () if field.name == "passed_over" else field.default for field in msgspec.structs.fields(Event)
 ]
 
+_NIL = msgspec.msgpack.encode(None)
 _STORED = {
     "event_id": list[str],
     "type": tuple[list[str], bytes],  # the names, and the place of each event's among them
@@ -81,7 +82,17 @@ class Stored:
         self._raws = dict(zip(FIELDS, _raws(payload), strict=True))
 
     def __getitem__(self, name: str) -> Any:
-        return _decoders[name].decode(self._raws[name])
+        return unpacked(name, self._raws[name])
+
+    def packed(self, name: str, n: int) -> bytes:
+        """A column of ``n`` strings as an array, also where none has one."""
+        raw = bytes(self._raws[name])
+        return msgspec.msgpack.encode([None] * n) if raw == _NIL else raw
+
+
+def unpacked(name: str, stored: bytes) -> Any:
+    """A column from its bytes."""
+    return _decoders[name].decode(stored)
 
 
 def ids(payload: bytes) -> list[str | None]:

@@ -2,14 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar, overload
 
 import numpy as np
 
 from headwater.types import Doubles, Event, Flags, Ints, Longs, Record
+
+_Text = TypeVar("_Text", bound=str | None)
+
+
+class Packed(NamedTuple):
+    """Strings of an array in MessagePack, nil for none: from place ``start`` to before ``stop``."""
+
+    array: bytes
+    start: int
+    stop: int
+
+
+class Strings(Sequence[_Text]):
+    """Strings as they are stored; Python objects are made of them once somebody looks at one.
+
+    Who only needs to know which of them are the same reads the ``parts``.
+
+    Args:
+        parts: in order.
+        strings: of the parts.
+    """
+
+    __slots__ = ("_decode", "_strings", "parts")
+
+    def __init__(
+        self, parts: Sequence[Packed], strings: Callable[[Sequence[Packed]], list[_Text]]
+    ) -> None:
+        self.parts = parts
+        self._decode = strings
+        self._strings: list[_Text] | None = None
+
+    def __len__(self) -> int:
+        return sum(part.stop - part.start for part in self.parts)
+
+    @overload
+    def __getitem__(self, place: int) -> _Text: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[_Text]: ...
+
+    def __getitem__(self, place: int | slice) -> _Text | list[_Text]:
+        return self._all()[place]
+
+    def __iter__(self) -> Iterator[_Text]:
+        return iter(self._all())
+
+    def _all(self) -> list[_Text]:
+        if self._strings is None:
+            self._strings = self._decode(self.parts)
+        return self._strings
 
 
 @dataclass(slots=True)
@@ -23,8 +73,8 @@ class Chunk:
     received: Doubles  # (n,)
     times: Doubles  # (n,) stream times
     places: Longs  # (E,) where the events stand among the n
-    users: list[str]  # (E,)
-    items: list[str | None]  # (E,)
+    users: Sequence[str]  # (E,)
+    items: Sequence[str | None]  # (E,)
     types: Ints  # (E,)
     type_names: list[str]
     own_times: Doubles  # (E,) the client's

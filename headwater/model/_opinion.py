@@ -42,7 +42,8 @@ class Scratch:
         self.parts = np.zeros(n_items, np.float32)
         self.most = np.zeros(n_items, np.float32)
         self.sources = np.zeros(n_items, np.int32)
-        self.touched = np.zeros(2 * n_items, np.int32)  # of all, and behind them of a part
+        # Of all, and behind them of a part; and one that is written before it is known to count.
+        self.touched = np.zeros(2 * n_items + 1, np.int32)
         self.marks = np.zeros(n_items, np.bool_)
 
 

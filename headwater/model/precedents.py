@@ -125,6 +125,8 @@ class Precedents:
     def forget_users(self, users: Ints) -> None:
         """Makes users' events nobody's: no precedents, and not the past of who has the row next."""
         known = users[users < self._n_users]
+        if not len(known):
+            return
         self._user[np.isin(self._user, known)] = NO_ROW
         self._newest_of_user[known] = _NONE
 
@@ -292,11 +294,13 @@ def _propose(
     """Adds to ``totals`` what the precedents of one event of the history propose.
 
     Returns how many items have a total now, listed in ``touched``. All precedents are walked away
-    from side by side, as in ``_find``.
+    from side by side, as in ``_find``, and no branch depends on what a step reads until all have
+    read it: half of the guesses are wrong, and behind a wrong one nothing waits for the memory.
     """
     size = len(ring_item)
-    oldest = counted[0] - size
+    first = max(counted[0] - size, 0)
     newer = counted[0] - counted[0] % size
+    items = np.empty(len(found), np.int32)
     n_touched = 0
     for way in (_AFTER, _BEFORE):
         n_walks = len(found)
@@ -308,20 +312,21 @@ def _propose(
             left = 0
             for k in range(n_walks):
                 number = chains[walks[k], way]
-                if number < 0 or number < oldest:
-                    continue
-                place = number - newer if number >= newer else number - newer + size
-                share = shares[k]
-                proposed = ring_item[place]
-                gain = np.float32(share)
-                if proposed >= 0 and gain > 0:
-                    if totals[proposed] == 0:
-                        touched[n_touched] = proposed
-                        n_touched += 1
-                    totals[proposed] += gain
-                walks[left], shares[left] = place, share * _NEARER
-                left += 1
+                place = number - newer
+                walks[left] = place + (size & (place >> 63))  # size where it is below 0
+                shares[left] = shares[k]
+                left += 1 if number >= first else 0
             n_walks = left
+            for k in range(n_walks):
+                items[k] = ring_item[walks[k]]
+            for k in range(n_walks):
+                proposed, gain = items[k], np.float32(shares[k])
+                if proposed >= 0 and gain > 0:
+                    total = totals[proposed]
+                    touched[n_touched] = proposed
+                    n_touched += 1 if total == 0 else 0
+                    totals[proposed] = total + gain
+                shares[k] *= _NEARER
     return n_touched
 
 
@@ -394,13 +399,13 @@ def _weigh(
             n_before = n_touched
             for t in range(n_before, n_before + n_parts):
                 item = touched[t]
-                if totals[item] == 0:
-                    touched[n_touched] = item
-                    n_touched += 1
-                totals[item] += parts[item]
-                if parts[item] > most[item]:
-                    most[item] = parts[item]
-                    of_source[item] = history[length - 1 - d]
+                total, part, largest = totals[item], parts[item], most[item]
+                touched[n_touched] = item
+                n_touched += 1 if total == 0 else 0
+                totals[item] = total + part
+                most[item] = max(part, largest)
+                source = of_source[item]
+                of_source[item] = history[length - 1 - d] if part > largest else source
                 parts[item] = 0
         for d in range(n):
             for k in range(n_found[d]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -62,7 +63,9 @@ _UNKNOWN_TYPE = 0
 class _Said:
     """What the entries of a batch say that are no events."""
 
-    described: list[tuple[int, list[int]]] = field(default_factory=list)  # item row, its tokens
+    described: list[int] = field(default_factory=list)  # item rows
+    tokens: list[list[str]] = field(default_factory=list)  # of each of them
+    token_rows: Ints = field(default_factory=lambda: np.zeros(0, np.int32))  # of all, end to end
     removed: list[int] = field(default_factory=list)  # item rows
     hidden: list[tuple[int, int]] = field(default_factory=list)  # events before it, user
     users: list[tuple[int, int, float]] = field(default_factory=list)  # row, offset, time
@@ -193,8 +196,9 @@ class Preprocessor:
             contexts=contexts,
             end=int(read.offsets[-1]) if len(read) else 0,
         )
-        described, tokens = _padded(said.described)
-        return batch, CatalogueChanges(described, tokens, np.array(said.removed, np.int32))
+        described = np.array(said.described, np.int32)
+        removed = np.array(said.removed, np.int32)
+        return batch, CatalogueChanges(described, _padded(said), removed)
 
     def sweep(self, entries: Entries) -> Gone | None:
         """Expires ids, where the entries pass a multiple of ``sweep_events`` in the log.
@@ -212,10 +216,8 @@ class Preprocessor:
         if not self.sweeps_behind(entries):
             return None
         _, _, now = bounds(entries)
-        kept = self.catalogue.listed(len(self.items)) | self.catalogue.withheld(len(self.items))
-        items = self._active_items.expired(self.items.in_use(), kept, now)
-        told = self.profiles.listed(len(self.users))
-        users = self._active_users.expired(self.users.in_use(), told, now)
+        items = self._active_items.expired(self.items.in_use(), self.catalogue.known, now)
+        users = self._active_users.expired(self.users.in_use(), self.profiles.listed, now)
         self.expired["users"] += len(users)
         self.expired["items"] += len(items)
         return self._let_go(items, users)
@@ -234,10 +236,7 @@ class Preprocessor:
 
     def contexts(self, requests: Sequence[Request], now: float) -> Contexts:
         """What is known of each request; reads only, so an unknown user stays unknown."""
-        users = np.array(
-            [NO_ROW if r.user_id is None else self.users.find(r.user_id) for r in requests],
-            np.int32,
-        )
+        users = self.users.find_rows([request.user_id for request in requests])
         contexts = self._read(users, now)
         n = len(requests)
         if not any(request.session_items or request.exclude for request in requests):
@@ -342,6 +341,7 @@ class Preprocessor:
             self._note_entry(record, before, said)
         users.append(self._admitted_users.rows(read.users[done:]))
         items.append(self._admitted_items.rows(read.items[done:]))
+        said.token_rows = self.tokens.rows(list(chain.from_iterable(said.tokens)))
         return np.concatenate(users), np.concatenate(items)
 
     def _note_entry(self, record: Record, before: int, said: _Said) -> None:
@@ -352,8 +352,8 @@ class Preprocessor:
             item = self.catalogue.fitted(entry)
             self.catalogue.put(row, item)
             said.items.append((row, record.offset, record.stream_time))
-            tokens = tokens_of(item, self._tokens_per_item)
-            said.described.append((row, [self.tokens.row(token) for token in tokens]))
+            said.described.append(row)
+            said.tokens.append(tokens_of(item, self._tokens_per_item))
         elif isinstance(entry, ItemRemoval):
             row = self.items.row(entry.item_id)
             self.catalogue.remove(row)
@@ -449,13 +449,12 @@ def _seconds(days: float | None) -> float | None:
     return None if days is None else days * DAY
 
 
-def _padded(described: list[tuple[int, list[int]]]) -> tuple[np.ndarray, np.ndarray]:
-    """Item rows, and their token rows padded to one width."""
-    width = max((len(found) for _, found in described), default=0)
-    tokens = np.full((len(described), width), NO_ROW, np.int32)
-    for place, (_, found) in enumerate(described):
-        tokens[place, : len(found)] = found
-    return np.array([row for row, _ in described], np.int32), tokens
+def _padded(said: _Said) -> Ints:
+    """The token rows of each item that is described, padded to one width."""
+    lengths = np.array([len(found) for found in said.tokens], np.int64)
+    tokens = np.full((len(lengths), int(lengths.max(initial=0))), NO_ROW, np.int32)
+    tokens[np.arange(tokens.shape[1]) < lengths[:, None]] = said.token_rows
+    return tokens
 
 
 @njit(cache=True, nogil=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 
@@ -36,18 +38,20 @@ class Activity:
         self._rows = max(self._rows, n)
         _note(rows, offsets, times, self._offsets, self._times)
 
-    def expired(self, in_use: Flags, lasting: Flags, now: float) -> Ints:
+    def expired(self, in_use: Flags, lasting: Callable[[int], Flags], now: float) -> Ints:
         """The rows that go, ascending: idle ones, and the least recently named above the bound.
 
         Args:
             in_use: (N,) rows that may go.
-            lasting: (N,) rows that don't go by time alone.
+            lasting: (N,) rows that don't go by time alone, for N; asked where time is looked at.
             now: stream time.
         """
+        if self.idle is None and np.count_nonzero(in_use) <= self.most:
+            return np.zeros(0, np.int32)
         rows = np.flatnonzero(in_use)
         idle = np.zeros(len(rows), np.bool_)
         if self.idle is not None:
-            idle = (self._times[rows] < now - self.idle) & ~lasting[rows]
+            idle = (self._times[rows] < now - self.idle) & ~lasting(len(in_use))[rows]
         gone, left = rows[idle], rows[~idle]
         if len(left) > self.most:
             n = len(left) - (self.most - self.most // _SPARE)

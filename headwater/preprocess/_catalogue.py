@@ -151,6 +151,10 @@ class Catalogue(_Newest[Item]):
             flags[np.fromiter(self._withheld, np.int64)] = True
         return flags
 
+    def known(self, n_items: int) -> Flags:
+        """(n_items,) True where it lists the item or holds it back."""
+        return self.listed(n_items) | self.withheld(n_items)
+
     def holds_back(self, rows: Ints) -> Flags:
         """(R,) likewise of given rows."""
         return _among(rows, self._withheld)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import repeat
-from typing import cast
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from headwater.packing import pack_strings, unpack_strings
+from headwater.preprocess._index import NEW, Index
 from headwater.types import NO_ROW, Flags, Ints, State
-
-_NEW = NO_ROW - 1
-"""Stands for the row that an id hasn't got yet."""
 
 
 class Vocabulary:
@@ -29,7 +25,7 @@ class Vocabulary:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[str, int] = {}
+        self._index = Index()
         self._ids: list[str] = []
         self._free = np.zeros(0, np.int32)  # released rows, descending: the last is the next
         self._n_free = 0
@@ -54,41 +50,54 @@ class Vocabulary:
 
     def row(self, id: str) -> int:
         """The row of ``id``, a new one at first sight."""
-        row = self._rows.get(id)
-        if row is None:
-            row = self._rows[id] = self._next(id)
+        row = self.find(id)
+        if row == NO_ROW:
+            row = self._next(id)
+            self._index.add(id, row)
         return row
 
     def rows(self, ids: Sequence[str | None]) -> Ints:
-        """(n,) the row of each id, in this order; ``NO_ROW`` where there is no id.
+        """(n,) the row of each id, new ones at first sight, in this order.
+
+        ``NO_ROW`` where there is no id.
 
         >>> Vocabulary().rows(["a", None, "b", "a"]).tolist()
         [0, -1, 1, 0]
         """
-        get = cast("Callable[[str | None, int], int]", self._rows.get)
-        found = np.fromiter(map(get, ids, repeat(_NEW)), np.int32, len(ids))
-        for place in np.flatnonzero(found == _NEW).tolist():
-            id = ids[place]
-            found[place] = NO_ROW if id is None else self.row(id)
+        found, hashes = self._index.look_up(ids)
+        places = np.flatnonzero(found == NEW)
+        if len(places):
+            new: dict[str, int] = {}
+            first = np.zeros(len(places), np.bool_)
+            for k, place in enumerate(places.tolist()):
+                id = ids[place]
+                assert id is not None
+                first[k] = id not in new
+                found[place] = new[id] if id in new else new.setdefault(id, self._next(id))
+            self._index.put(found[places[first]], hashes[places[first]])
         return found
 
     def find(self, id: str) -> int:
         """The row of ``id``, ``NO_ROW`` when it has none. Never adds it."""
-        return self._rows.get(id, NO_ROW)
+        return self._index.find(id)
+
+    def find_rows(self, ids: Sequence[str | None]) -> Ints:
+        """(n,) the row of each id, ``NO_ROW`` when it has none or there is none. Adds nothing."""
+        found, _ = self._index.look_up(ids)
+        return np.maximum(found, NO_ROW)
 
     def id(self, row: int) -> str:
         return self._ids[row]
 
     def known(self, ids: Iterable[str]) -> list[int]:
         """The rows of those of ``ids`` that are known, in order."""
-        rows = (self.find(id) for id in ids)
-        return [row for row in rows if row != NO_ROW]
+        return [row for row in self.find_rows([*ids]).tolist() if row != NO_ROW]
 
     def release(self, rows: Ints) -> None:
         """Forgets the ids of rows; those that are free already stay so."""
         gone = rows[self.in_use()[rows]]
+        self._index.remove(gone)
         for row in gone.tolist():
-            del self._rows[self._ids[row]]
             self._ids[row] = ""
         self._used[gone] = False
         free = np.sort(np.concatenate([self._free[: self._n_free], gone]))
@@ -103,9 +112,10 @@ class Vocabulary:
         self._free, self._n_free = state["free"].copy(), len(state["free"])
         self._used = np.ones(len(self._ids), np.bool_)
         self._used[self._free] = False
-        used = np.flatnonzero(self._used).tolist()
-        self._rows = {self._ids[row]: row for row in used}
-        if len(self._rows) != len(used):
+        used = np.flatnonzero(self._used).astype(np.int32)
+        self._index = Index()
+        _, hashes = self._index.look_up([self._ids[row] for row in used.tolist()])
+        if not self._index.put(used, hashes):
             raise ValueError("a vocabulary holds an id twice")
 
     def _next(self, id: str) -> int:

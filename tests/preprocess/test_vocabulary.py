@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import random
+from typing import Any
+
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwater.log.chunks import Packed, Strings
 from headwater.packing import pack_strings
 from headwater.preprocess import Vocabulary
 from headwater.types import NO_ROW
@@ -56,3 +61,74 @@ def test_a_released_row_is_the_next_new_ids_the_lowest_first(steps):
         again = Vocabulary()
         again.load(words.state())
         words = again
+
+
+def test_thousands_of_ids_come_and_go_as_in_a_dictionary():
+    draw = random.Random(0)
+    words = Vocabulary()
+    rows: dict[str, int] = {}
+    for _ in range(40):
+        ids = [f"{draw.randrange(20_000)}" for _ in range(1_000)]
+        found = words.rows(ids)
+        rows |= zip(ids, found.tolist(), strict=True)
+        assert found.tolist() == [rows[id] for id in ids]
+        assert len(set(rows.values())) == len(rows), "no row is two ids'"
+        gone = draw.sample(sorted(rows), len(rows) // 3)
+        words.release(np.array([rows.pop(id) for id in gone], np.int32))
+        asked = [*gone, *rows]
+        assert words.find_rows(asked).tolist() == [rows.get(id, NO_ROW) for id in asked]
+        assert [words.find(id) for id in asked[-50:]] == [rows[id] for id in asked[-50:]]
+    assert words.n_known == len(rows)
+
+
+_LENGTHS = (0, 1, 7, 8, 9, 31, 32, 255, 256, 65_535, 65_536)
+
+
+def _stored(arrays: list[list[Any]], ranges: list[tuple[int, int]]) -> Strings[str | None]:
+    parts = [
+        Packed(msgspec.msgpack.encode(of), *one) for of, one in zip(arrays, ranges, strict=True)
+    ]
+    return Strings(
+        parts,
+        lambda parts: [
+            text
+            for part in parts
+            for text in msgspec.msgpack.decode(part.array, type=list[str | None])[
+                part.start : part.stop
+            ]
+        ],
+    )
+
+
+def test_stored_strings_have_the_rows_of_the_strings():
+    long: list[Any] = ["é" * (n // 2) + "x" * (n % 2) for n in _LENGTHS]
+    arrays: list[list[Any]] = [
+        [None, *long, "a"],
+        ["b", None, "a"],
+        [f"u{n}" for n in range(70_000)],
+    ]
+    ranges = [(1, len(long) + 2), (0, 3), (40_000, 69_999)]
+    column = _stored(arrays, ranges)
+    plain = [text for of, (a, b) in zip(arrays, ranges, strict=True) for text in of[a:b]]
+    assert [*column] == plain
+    assert len(column) == len(plain)
+    words, others = Vocabulary(), Vocabulary()
+    assert words.rows(column).tolist() == others.rows(plain).tolist()
+    assert [*words] == [*others]
+    assert words.rows(plain).tolist() == others.rows(column).tolist()
+    assert words.find_rows(_stored([["a", "c", None]], [(0, 3)])).tolist() == [
+        others.find("a"),
+        NO_ROW,
+        NO_ROW,
+    ]
+
+
+def test_what_is_stored_and_no_string_is_refused():
+    with pytest.raises(msgspec.ValidationError):
+        Vocabulary().rows(_stored([["a", 1]], [(0, 2)]))
+
+
+def test_ids_that_are_no_text_are_told_apart():
+    words = Vocabulary()
+    assert words.rows(["\ud800", "\udfff", "\ud800", "?"]).tolist() == [0, 1, 0, 2]
+    assert words.find("\udfff") == 1
