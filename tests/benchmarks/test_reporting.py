@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from benchmarks import reporting
 from benchmarks.imbalance import __main__ as imbalance
+from benchmarks.imbalance.streams import SPECS
 
 
 def test_what_is_not_run_keeps_its_figures_in_the_order_of_all(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_a_run_of_less_goes_to_the_cache(
     monkeypatch.setattr(imbalance, "_sentence", lambda done, skipped: "")
     app = Typer()
     app.command()(imbalance.main)
-    done = CliRunner().invoke(app, ["--streams", next(iter(imbalance.SPECS)), *arguments])
+    done = CliRunner().invoke(app, ["--streams", next(iter(SPECS)), *arguments])
     assert done.exit_code == 0, done.output
     assert [name for name, folder in folders.items() if folder.exists()] == [written]
     assert json.loads((folders[written] / "imbalance.json").read_text())["streams"]
