@@ -1,0 +1,86 @@
+"""How many requests may be in work at once: as many as are answered in time.
+
+What a request waits for changes with the load: the event loop, a commit, the model thread, a
+processor that others want. So nothing of it is foretold. Where answers come late, fewer requests
+are let in, until they no longer do (additive increase, multiplicative decrease; Chiu and Jain,
+1989). What is looked at is the whole stay in this process, as in CoDel (Nichols and Jacobson,
+2012).
+"""
+
+from __future__ import annotations
+
+LEAST = 8
+"""Requests that may always be in work, however late answers are: as many as may always wait for
+the model thread."""
+MOST = 256
+"""What comes in a sixth of a second at 1,500 requests/s: a stall of that length is no load."""
+WINDOW_SECONDS = 0.1
+"""From one look at how late answers were to the next: a hundred of them, at 1,000 a second."""
+LATE = 1 / 3
+"""Of the longest that a request should wait. With half of it p99 at twice the load that is carried
+was 2.4 times that at half of it, with a third 1.6 times, and an eighth fewer were answered."""
+LATE_SHARE = 0.02
+"""Of the answers of a window; where more are late, fewer requests are let in."""
+LESS, MUCH_LESS = 0.85, 0.5
+"""Of those that were in work; the second where most answers were late."""
+MORE, MUCH_MORE = 1.0, 16.0
+"""In each window without; the second where fewer were in work than might have been."""
+
+
+class Admission:
+    """Counts requests from the last of their bytes to their answer. For the event loop alone.
+
+    Args:
+        max_wait: seconds that a request should wait at most; an answer that took ``LATE`` of it
+            was late.
+    """
+
+    def __init__(self, max_wait: float) -> None:
+        self._late = LATE * max_wait
+        self._limit = float(MOST)
+        self._since = 0.0
+        self._answers = self._too_late = self._peak = 0
+        self._in_work = 0
+        self._was_late = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more in work would be too many."""
+        return self._in_work >= self._limit
+
+    def enter(self) -> None:
+        """Notes that a request is in work."""
+        self._in_work += 1
+        self._peak = max(self._peak, self._in_work)
+
+    def leave(self, seconds: float, now: float) -> None:
+        """Notes that one was answered.
+
+        Args:
+            seconds: how long it was in work.
+            now: seconds on a clock that never goes back.
+        """
+        self._in_work -= 1
+        self._answers += 1
+        self._too_late += seconds > self._late
+        passed = now - self._since
+        if passed < WINDOW_SECONDS:
+            return
+        reached = self._peak >= self._limit
+        if self._too_late > LATE_SHARE * self._answers:
+            # A stall makes one window late; with few in work it says nothing of the load.
+            if reached or self._was_late:
+                less = MUCH_LESS if 2 * self._too_late > self._answers else LESS
+                self._limit = max(float(LEAST), less * min(self._limit, self._peak))
+            self._was_late = True
+        else:
+            more = MORE if reached else MUCH_MORE
+            self._limit = min(float(MOST), self._limit + more * passed / WINDOW_SECONDS)
+            self._was_late = False
+        self._since = now
+        self._answers = self._too_late = 0
+        self._peak = self._in_work
+
+    def lose(self) -> None:
+        """Notes that one gets no answer, for nobody waits for it any more."""
+        self._in_work -= 1
