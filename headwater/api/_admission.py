@@ -12,8 +12,9 @@ from __future__ import annotations
 LEAST = 8
 """Requests that may always be in work, however late answers are: as many as may always wait for
 the model thread."""
-MOST = 256
-"""What comes in a sixth of a second at 1,500 requests/s: a stall of that length is no load."""
+BURST, MOST = 64, 128
+"""One round of the model thread and two. Late answers alone never let in fewer than the first, only
+late ones while as many are in work: a burst of a few tens, or a stall, is no load."""
 WINDOW_SECONDS = 0.1
 """From one look at how late answers were to the next: a hundred of them, at 1,000 a second."""
 LATE = 1 / 3
@@ -41,7 +42,6 @@ class Admission:
         self._since = 0.0
         self._answers = self._too_late = self._peak = 0
         self._in_work = 0
-        self._was_late = False
 
     @property
     def is_full(self) -> bool:
@@ -68,15 +68,12 @@ class Admission:
             return
         reached = self._peak >= self._limit
         if self._too_late > LATE_SHARE * self._answers:
-            # A stall makes one window late; with few in work it says nothing of the load.
-            if reached or self._was_late:
-                less = MUCH_LESS if 2 * self._too_late > self._answers else LESS
-                self._limit = max(float(LEAST), less * min(self._limit, self._peak))
-            self._was_late = True
+            less = MUCH_LESS if 2 * self._too_late > self._answers else LESS
+            least = LEAST if reached else min(BURST, self._limit)
+            self._limit = max(float(least), less * min(self._limit, self._peak))
         else:
             more = MORE if reached else MUCH_MORE
             self._limit = min(float(MOST), self._limit + more * passed / WINDOW_SECONDS)
-            self._was_late = False
         self._since = now
         self._answers = self._too_late = 0
         self._peak = self._in_work

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from headwater.api._admission import LATE, LEAST, MOST, WINDOW_SECONDS, Admission
+from headwater.api._admission import (
+    BURST,
+    LATE,
+    LEAST,
+    LESS,
+    MOST,
+    MUCH_LESS,
+    WINDOW_SECONDS,
+    Admission,
+)
 
 MAX_WAIT = 0.06
 
@@ -57,8 +66,9 @@ def test_an_answer_and_a_client_that_went_away_make_room() -> None:
 def test_where_answers_are_late_fewer_are_let_in_but_always_some() -> None:
     served = Served()
     served.window(1)
-    taken = [served.window(100, late=10) for _ in range(40)]
-    assert taken[:4] == [100, 100, 85, 73]
+    taken = [served.window(1_000, late=40) for _ in range(40)]
+    assert taken[0] == MOST
+    assert taken[1] == int(LESS * MOST) + 1
     assert taken == sorted(taken, reverse=True)
     assert taken[-1] == LEAST
 
@@ -66,33 +76,30 @@ def test_where_answers_are_late_fewer_are_let_in_but_always_some() -> None:
 def test_where_most_are_late_it_is_far_fewer() -> None:
     served = Served()
     served.window(1)
-    served.window(100, late=60)
-    served.window(100, late=60)
-    assert served.come(100) == 50
+    served.window(1_000, late=MOST // 2 + 1)
+    assert served.come(1_000) == int(MUCH_LESS * MOST)
 
 
-def test_a_stall_with_few_in_work_changes_nothing() -> None:
+def test_however_late_few_requests_are_answered_a_burst_is_let_in() -> None:
     served = Served()
-    served.window(1)
     for _ in range(20):
-        served.window(100, late=100)
-        served.window(100, late=2)
-    assert served.come(1_000) == MOST
-
-
-def test_where_as_many_as_may_are_in_work_one_late_window_is_enough() -> None:
-    served = Served()
-    served.window(1)
-    assert served.window(1_000, late=10) == MOST
-    assert served.come(1_000) == int(0.85 * MOST) + 1
+        served.window(BURST - 1, late=BURST)
+    assert served.come(1_000) == BURST
 
 
 def pressed() -> Served:
     """One that lets in no more than it must."""
     served = Served()
     for _ in range(20):
-        served.window(100, late=100)
+        served.window(1_000, late=1_000)
     return served
+
+
+def test_few_late_answers_leave_a_low_limit_where_it_is() -> None:
+    served = pressed()
+    for _ in range(3):
+        served.window(LEAST - 1, late=LEAST)
+    assert served.come(1_000) == LEAST
 
 
 def test_under_pressure_more_are_let_in_bit_by_bit() -> None:
