@@ -12,11 +12,12 @@ from __future__ import annotations
 LEAST = 8
 """Requests that may always be in work, however late answers are: as many as may always wait for
 the model thread."""
-BURST, MOST = 64, 128
-"""One round of the model thread and two. Late answers alone never let in fewer than the first, only
-late ones while as many are in work: a burst of a few tens, or a stall, is no load."""
-WINDOW_SECONDS = 0.1
-"""From one look at how late answers were to the next: a hundred of them, at 1,000 a second."""
+BURST, MOST = 32, 128
+"""What is let in at first, two rounds of the model thread, and what late answers alone leave of it:
+for less, as many have to be in work as well. A stall, or a burst of a few tens, is no overload."""
+WINDOW_SECONDS = 0.05
+"""From one look at how late answers were to the next: fifty of them, at 1,000 a second. By tenths
+of a second answers were late for half a second when an overload began, now for a quarter."""
 LATE = 1 / 3
 """Of the longest that a request should wait. With half of it p99 at twice the load that is carried
 was 2.4 times that at half of it, with a third 1.6 times, and an eighth fewer were answered."""
@@ -24,7 +25,7 @@ LATE_SHARE = 0.02
 """Of the answers of a window; where more are late, fewer requests are let in."""
 LESS, MUCH_LESS = 0.85, 0.5
 """Of those that were in work; the second where most answers were late."""
-MORE, MUCH_MORE = 1.0, 16.0
+MORE, MUCH_MORE = 0.5, 8.0
 """In each window without; the second where fewer were in work than might have been."""
 
 

@@ -112,7 +112,7 @@ def test_under_pressure_more_are_let_in_bit_by_bit() -> None:
 
 def test_when_the_pressure_is_gone_a_burst_is_soon_let_in() -> None:
     served = pressed()
-    for _ in range(12):
+    for _ in range(20):
         served.window(3)
     assert served.come(1_000) == MOST
 
