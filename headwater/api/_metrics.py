@@ -82,6 +82,11 @@ class ApiMetrics:
             self._kept[key] = found
         return found
 
+    def refused(self, method: str, kind: str) -> None:
+        """Counts a request that was turned away before it was routed."""
+        self._series(method, "none", 503)[0].inc()
+        self.shed.labels(kind).inc()
+
     def measured(self, app: ASGIApp) -> ASGIApp:
         """Wraps ``app`` so that every HTTP request is counted and timed, by route."""
 

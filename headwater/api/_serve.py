@@ -18,6 +18,7 @@ import structlog
 import uvicorn
 
 from headwater.api._app import create_app
+from headwater.api._protocol import Protocol
 from headwater.config import Config
 from headwater.deploy import CHALLENGERS
 from headwater.errors import Dropped, HeadwaterError, Unfit
@@ -125,7 +126,7 @@ def serve(
                 app,
                 interface="asgi3",
                 loop="uvloop",
-                http="httptools",
+                http=Protocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,

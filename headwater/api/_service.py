@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter, SkipValidation
 
+from headwater.api._admission import Admission
 from headwater.api._backlog import Backlog
 from headwater.api._engine import Engine
 from headwater.api._metrics import ApiMetrics
@@ -43,12 +44,14 @@ class Service:
     metrics: ApiMetrics = field(default_factory=ApiMetrics)
     started_at: float = field(default_factory=time.time)
     backlog: Backlog = field(init=False)
+    admission: Admission = field(init=False)
     _changes: tuple[asyncio.Lock, ...] = field(
         default_factory=lambda: tuple(asyncio.Lock() for _ in range(CHANGES))
     )
 
     def __post_init__(self) -> None:
         self.backlog = Backlog(self.engine, self.config.serve.max_backlog)
+        self.admission = Admission(self.config.serve.max_wait_milliseconds / 1000.0)
 
     @contextlib.asynccontextmanager
     async def changing(self, kind: str, ids: Iterable[str]) -> AsyncIterator[None]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 
 ROLES = ("trainer", "api", "challenger")
@@ -38,6 +38,19 @@ def compute_on_one_thread() -> None:
     """
     for library in ("OMP", "MKL", "NUMBA"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
+
+
+def behind_answers(niceness: int) -> None:
+    """Lets this thread, and those that it starts from now on, have what no answer wants.
+
+    Niceness alone would still have a thread of the API wait for the end of a time slice each time
+    that it is woken, a thousand times a second. Where there is no such policy, or none is allowed,
+    the niceness is what is left.
+    """
+    os.nice(niceness)
+    if hasattr(os, "SCHED_IDLE"):
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 @contextmanager

@@ -6,7 +6,6 @@ alone; but for one order in the events log, the promotion.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from contextlib import ExitStack, closing, suppress
@@ -28,6 +27,7 @@ from headwater.deploy import (
     ordered,
 )
 from headwater.errors import SnapshotError
+from headwater.roles import behind_answers
 from headwater.types import Canary, Challenger, Lift, Promotion, Trial
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ def run(config: Config, data: Path) -> None:
     from headwater.log.gains import GainsLog
     from headwater.log.sqlite import SqliteEventsLog
 
-    os.nice(NICENESS)
+    behind_answers(NICENESS)
     with ExitStack() as stack:
         events = stack.enter_context(closing(SqliteEventsLog(data / "events.db")))
         gains = stack.enter_context(closing(GainsLog(data / "gains.db")))

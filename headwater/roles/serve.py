@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import signal
 import socket
 import sys
 from functools import partial
@@ -59,6 +60,8 @@ def serve(
     logs.configure("supervisor" if role == "all" else role)
     if supervised:
         _lifeline.hold()
+        # In the supervisor's session, but not its foreground: a terminal may stop who writes then.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     overrides = {"serve": listen} if listen else None
     if role == "all":
         return _supervise(settings.load(config_file, overrides), data, config_file)

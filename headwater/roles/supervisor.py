@@ -90,8 +90,9 @@ class Supervisor:
     ``Exit.FENCED`` stays down.
 
     Every child's standard input is a pipe from here (see ``_lifeline``), and it
-    runs in a session of its own, so that a Ctrl-C reaches it once: as the
-    SIGTERM that is sent from here.
+    runs in a process group of its own, so that a Ctrl-C reaches it once: as the
+    SIGTERM that is sent from here. All are in one session: Linux may share
+    processors out by sessions, and then a role of another one yields to nobody.
 
     Args:
         keep_open: file descriptors that the children inherit.
@@ -174,7 +175,7 @@ class Supervisor:
         process = subprocess.Popen(
             child.role.command,
             stdin=subprocess.PIPE,
-            start_new_session=True,
+            process_group=0,
             pass_fds=tuple(self.keep_open),
         )
         child.process = process

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from contextlib import closing
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from headwater.roles import behind_answers
 from headwater.roles._webhook import Webhook
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from headwater.log import EventsLog
 
 NICENESS = 5
-"""A third of the API's claim to a processor that both want: a step may wait for an answer, not an
-answer for a step. Less, and it would hardly learn while the API is busy all the time."""
+"""A step may wait for an answer, not an answer for a step."""
 IDLE_SECONDS = 0.5
 """Longest wait for a wake-up before looking for a stop signal."""
 CATCH_UP_SECONDS = 3.0
@@ -99,7 +98,7 @@ def run(config: Config, data: Path) -> None:
     from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
     from headwater.loop import Learner
 
-    os.nice(NICENESS)
+    behind_answers(NICENESS)
     with (
         closing(SqliteEventsLog(data / "events.db")) as events,
         closing(SqliteUpdatesLog(data / "updates.db")) as updates,

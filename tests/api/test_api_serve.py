@@ -11,13 +11,14 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from headwater.api import Address, running
+from headwater.api._admission import MOST
 from headwater.log.served import ServedLog
 from headwater.log.sqlite import SqliteEventsLog
 
@@ -25,6 +26,7 @@ from headwater.log.sqlite import SqliteEventsLog
 SERVE = """
     import sys, types
     from pathlib import Path
+    from time import sleep
 
     from headwater import api
     from headwater.config import Config, Recommend
@@ -72,6 +74,25 @@ def until_ready(client: httpx.Client) -> None:
     while client.get("/readyz").status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_what_is_too_much_is_refused_before_it_is_routed(tmp_path: Path) -> None:
+    slow = "lambda config, events, *_: CountingFollower(events, before_answer=lambda _: sleep(0.5))"
+    with process(tmp_path, slow) as server, ExitStack() as stack:
+        at = address(tmp_path, server)
+        with httpx.Client(base_url=at.url) as client:
+            until_ready(client)
+        clients = [
+            stack.enter_context(socket.create_connection((at.host, at.port), 30))
+            for _ in range(MOST + 20)
+        ]
+        for one in clients:
+            one.sendall(b"GET /v1/users/u/recommendations HTTP/1.1\r\nHost: h\r\n\r\n")
+        answers = [one.recv(65_536) for one in clients]
+        refused = [answer for answer in answers if b"are in work already" in answer]
+        assert 0 < len(refused) <= 20
+        assert all(b"\r\nretry-after: 1\r\n" in answer for answer in refused)
+        assert sum(answer.startswith(b"HTTP/1.1 200 ") for answer in answers) >= MOST
 
 
 def test_it_serves_and_stops_in_order(tmp_path: Path) -> None:

@@ -155,6 +155,14 @@ def test_children_get_a_terminals_interrupt_once(start: Start) -> None:
     assert running.lines().count("api stops") == 1
 
 
+def test_roles_share_a_session_so_that_one_yields_to_the_other(start: Start) -> None:
+    """Linux shares processors out by sessions first (autogroups), and only within one by policy."""
+    running = start(TRAINER, API)
+    until(lambda: both(running))
+    sessions = {os.getsid(child.pid) for child in running.children()}
+    assert sessions == {os.getsid(running.process.pid)}
+
+
 def test_a_second_interrupt_kills(start: Start) -> None:
     running = start(TRAINER, ("api", HANGS))
     until(lambda: {"trainer", "hangs"} <= set(running.lines()))
