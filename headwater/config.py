@@ -450,8 +450,8 @@ class Serve(_Section):
     max_wait_milliseconds: float = Field(default=50.0, gt=0)
     """Longest that a request should wait for the model thread: what would wait longer, by what
     those before it took each, is shed with 503 at once, except that a handful may always wait.
-    Where one in fifty of the lists and answers to events takes more than a third of it in all,
-    fewer are let in, until it no longer does."""
+    Where one in fifty of the lists takes more than a third of it in all, fewer lists and events
+    are let in, until it no longer does."""
     max_backlog: int = Field(default=20_000, ge=1)
     """Events, items and users taken in that are not yet both committed and part of what answers;
     more are shed with 503. A recommendation waits until all of them are: a quarter of a second."""

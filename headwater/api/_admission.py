@@ -3,8 +3,8 @@
 What a request waits for changes with the load: the event loop, a commit, the model thread, a
 processor that others want. So nothing of it is foretold. Where answers come late, fewer requests
 are let in, until they no longer do (additive increase, multiplicative decrease; Chiu and Jain,
-1989). What is looked at is the whole stay in this process, as in CoDel (Nichols and Jacobson,
-2012).
+1989). What is looked at is the whole stay of lists in this process, as in CoDel (Nichols and
+Jacobson, 2012); an array of events takes as long as it is large, and nobody looks at it meanwhile.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LATE = 1 / 3
 """Of the longest that a request should wait. At twice what is carried p99 was 35 ms by a half of
 50, 26 by a third, with an eighth fewer answers."""
 LATE_SHARE = 0.02
-"""Of the answers of a window; where more are late, fewer requests are let in."""
+"""Of the lists of a window; where more are late, fewer requests are let in."""
 LESS, MUCH_LESS = 0.85, 0.5
 """Of those that were in work; the second where most answers were late."""
 MORE, MUCH_MORE = 0.5, 8.0
@@ -33,7 +33,7 @@ class Admission:
     """Counts requests from the last of their bytes to their answer. For the event loop alone.
 
     Args:
-        max_wait: seconds that a request should wait at most; an answer that took ``LATE`` of it
+        max_wait: seconds that a request should wait at most; a list that took ``LATE`` of it
             was late.
     """
 
@@ -41,7 +41,7 @@ class Admission:
         self._late = LATE * max_wait
         self._limit = float(MOST)
         self._since = 0.0
-        self._answers = self._too_late = self._peak = 0
+        self._lists = self._too_late = self._peak = 0
         self._in_work = 0
 
     @property
@@ -54,29 +54,30 @@ class Admission:
         self._in_work += 1
         self._peak = max(self._peak, self._in_work)
 
-    def leave(self, seconds: float, now: float) -> None:
+    def leave(self, list_seconds: float | None, now: float) -> None:
         """Notes that one was answered.
 
         Args:
-            seconds: how long it was in work.
+            list_seconds: how long a list was in work; ``None`` for what isn't one.
             now: seconds on a clock that never goes back.
         """
         self._in_work -= 1
-        self._answers += 1
-        self._too_late += seconds > self._late
+        if list_seconds is not None:
+            self._lists += 1
+            self._too_late += list_seconds > self._late
         passed = now - self._since
         if passed < WINDOW_SECONDS:
             return
         reached = self._peak >= self._limit
-        if self._too_late > LATE_SHARE * self._answers:
-            less = MUCH_LESS if 2 * self._too_late > self._answers else LESS
+        if self._too_late > LATE_SHARE * self._lists:
+            less = MUCH_LESS if 2 * self._too_late > self._lists else LESS
             least = LEAST if reached else min(BURST, self._limit)
             self._limit = max(float(least), less * min(self._limit, self._peak))
         else:
             more = MORE if reached else MUCH_MORE
             self._limit = min(float(MOST), self._limit + more * passed / WINDOW_SECONDS)
         self._since = now
-        self._answers = self._too_late = 0
+        self._lists = self._too_late = 0
         self._peak = self._in_work
 
     def lose(self) -> None:

@@ -70,6 +70,7 @@ class Protocol(HttpToolsProtocol):
         self._is_reading = False  # in the middle of a request
         self._counts = False  # whether it is one of those that are counted
         self._entered: float | None = None  # when one came into work that isn't answered yet
+        self._is_list = False  # whether that one asks for a list
 
     def data_received(self, data: bytes) -> None:
         if self._admission.is_full and self._is_idle and is_whole(data):
@@ -96,13 +97,14 @@ class Protocol(HttpToolsProtocol):
         self._is_reading = False
         if self._counts and self._entered is None and not self.cycle.response_complete:
             self._entered = time.perf_counter()
+            self._is_list = self.parser.get_method() == b"GET"
             self._admission.enter()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         if self._entered is not None:
             now = time.perf_counter()
-            self._admission.leave(now - self._entered, now)
+            self._admission.leave(now - self._entered if self._is_list else None, now)
             self._entered = None
         super().on_response_complete()
 

@@ -117,6 +117,15 @@ def test_when_the_pressure_is_gone_a_burst_is_soon_let_in() -> None:
     assert served.come(1_000) == MOST
 
 
+def test_events_may_take_as_long_as_they_are_many() -> None:
+    served = Served()
+    for _ in range(20):
+        assert served.come(1_000) == MOST
+        for _ in range(MOST):
+            served.now += WINDOW_SECONDS
+            served.admission.leave(None, served.now)
+
+
 def test_nobody_asking_for_a_while_counts_as_in_time() -> None:
     served = pressed()
     served.now += 1_000 * WINDOW_SECONDS
