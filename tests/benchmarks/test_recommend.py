@@ -78,7 +78,9 @@ def test_every_stream_keeps_its_own_schedule():
         streams = [Stream(100, get), Stream(20, lambda n: Ask("post", request("POST", "/", b"{}")))]
         done = load(HOST, server.port, streams, 0.5)
     assert (len(done.of("get").due), len(done.of("post").due)) == (50, 10)
-    np.testing.assert_allclose(np.sort(done.of("post").due), np.arange(10) / 20, atol=1e-6)
+    # What left early is due when it left, at most half a millisecond sooner.
+    early = np.arange(10) / 20 - np.sort(done.of("post").due)
+    assert ((early > -1e-6) & (early < 0.0006)).all()
     assert (done.late >= 0).all()
 
 
