@@ -312,8 +312,8 @@ class Train(_Section):
     ``load``: where more than ``batch_events`` wait, a micro-batch takes more of them, at most
     ``batch_events`` / ``least_gradient``, and the gradient step still learns from about
     ``batch_events``, drawn by offset; fewer are predicted, and where the most wait nothing is
-    replayed. ``least``: always as with the most waiting. ``headwater replay`` is never behind, and
-    what was imported waits for nobody: there ``load`` is ``full``."""
+    replayed. ``least``: always as with the most waiting. ``headwater replay`` is never behind, so there
+    ``load`` is ``full``. What was imported waits for nobody: its gradient is ``full``."""
     least_gradient: float = Field(default=0.2, ge=0.2, le=1)
     """Least share of the events that the gradient learns from; 1 never takes less than all, and
     predicts all."""
@@ -321,6 +321,11 @@ class Train(_Section):
     """Least share that is predicted, which is what metrics and the mixture learn from. On the
     first 50,000 ratings of ml-100k 0.05 cost 5.2 % of NDCG@10 and 0.1 1.9 %, against the same
     micro-batches learned in full."""
+    history_in_full: int = Field(default=10_000, ge=0)
+    """Entries of the log through which every imported event is predicted. Of later ones, the share
+    is this number by theirs, and at least ``least_evaluated``; the gradient takes all of them.
+    With 5,000, NDCG@10 of what was live after 50,000 ratings of ml-100k was .1263 instead of .1259,
+    and after 30,000 tweets of films .2179 instead of .2186."""
 
 
 class Backfill(_Section):

