@@ -312,8 +312,8 @@ class Train(_Section):
     ``load``: where more than ``batch_events`` wait, a micro-batch takes more of them, at most
     ``batch_events`` / ``least_gradient``, and the gradient step still learns from about
     ``batch_events``, drawn by offset; fewer are predicted, and where the most wait nothing is
-    replayed. ``least``: always as with the most waiting. ``headwater replay`` is never behind, so there
-    ``load`` is ``full``. What was imported waits for nobody: its gradient is ``full``."""
+    replayed. ``least``: always as with the most waiting. ``headwater replay`` is never behind, so
+    there ``load`` is ``full``. What was imported waits for nobody: its gradient is ``full``."""
     least_gradient: float = Field(default=0.2, ge=0.2, le=1)
     """Least share of the events that the gradient learns from; 1 never takes less than all, and
     predicts all."""

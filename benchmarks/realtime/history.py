@@ -2,7 +2,8 @@
 
 Every event is marked as imported, as ``headwater import`` marks them: the gradient learns from each
 one, and of those behind the first 10,000 ever fewer are predicted, a tenth at the end
-(``train.history_in_full``); from SQLite to SQLite, with the snapshots that a trainer takes. A catalogue of 20,000 items, 100,000 users. Beside it the same events counted alone.
+(``train.history_in_full``); from SQLite to SQLite, with the snapshots that a trainer takes. A
+catalogue of 20,000 items, 100,000 users. Beside it the same events counted alone.
 """
 
 from __future__ import annotations

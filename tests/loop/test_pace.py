@@ -85,7 +85,7 @@ def test_what_was_imported_is_learned_in_full_however_much_waits() -> None:
 def test_of_a_long_history_all_is_learned_and_ever_less_predicted() -> None:
     settings = Config().train
     assert history_pace_of(settings.history_in_full, settings) is None
-    found = [history_pace_of(n, settings) for n in (60_000, 100_000, 10**9)]
+    found = [history_pace_of(n, settings) for n in (12_000, 20_000, 10**9)]
     assert [pace and (pace.gradient, pace.evaluated, pace.replay) for pace in found] == [
         (1.0, 0.8333, True),
         (1.0, 0.5, True),
