@@ -12,7 +12,10 @@ from __future__ import annotations
 LEAST = 8
 """Requests that may always be in work, however late answers are: as many as may always wait for
 the model thread."""
-BURST, MOST = 32, 128
+OF_EACH = 4
+"""Lists that may always be in work, and as many events: where one kind stands still, a commit
+behind another process' or the model thread behind an update, the other goes on."""
+MOST, BURST = 128, 32
 """What is let in at first, two rounds of the model thread, and what late answers alone leave of it:
 for less, as many have to be in work as well. A stall, or a burst of a few tens, is no overload."""
 WINDOW_SECONDS = 0.05
@@ -42,29 +45,39 @@ class Admission:
         self._limit = float(MOST)
         self._since = 0.0
         self._lists = self._too_late = self._peak = 0
-        self._in_work = 0
+        self._of_kind = [0, 0]  # events and lists in work
 
     @property
-    def is_full(self) -> bool:
-        """Whether one more in work would be too many."""
-        return self._in_work >= self._limit
+    def in_work(self) -> int:
+        """Requests that are in work."""
+        return sum(self._of_kind)
 
-    def enter(self) -> None:
-        """Notes that a request is in work."""
-        self._in_work += 1
-        self._peak = max(self._peak, self._in_work)
+    @property
+    def is_at_limit(self) -> bool:
+        """Whether one more may be too many, as its kind will tell."""
+        return self.in_work >= self._limit
 
-    def leave(self, list_seconds: float | None, now: float) -> None:
+    def is_full(self, is_list: bool) -> bool:
+        """Whether one more of its kind would be too many."""
+        return self.is_at_limit and self._of_kind[is_list] >= OF_EACH
+
+    def enter(self, is_list: bool) -> None:
+        """Notes that a request is in work: for a list, or with events."""
+        self._of_kind[is_list] += 1
+        self._peak = max(self._peak, self.in_work)
+
+    def leave(self, is_list: bool, seconds: float, now: float) -> None:
         """Notes that one was answered.
 
         Args:
-            list_seconds: how long a list was in work; ``None`` for what isn't one.
+            is_list: as it entered.
+            seconds: how long it was in work.
             now: seconds on a clock that never goes back.
         """
-        self._in_work -= 1
-        if list_seconds is not None:
+        self._of_kind[is_list] -= 1
+        if is_list:
             self._lists += 1
-            self._too_late += list_seconds > self._late
+            self._too_late += seconds > self._late
         passed = now - self._since
         if passed < WINDOW_SECONDS:
             return
@@ -78,8 +91,8 @@ class Admission:
             self._limit = min(float(MOST), self._limit + more * passed / WINDOW_SECONDS)
         self._since = now
         self._lists = self._too_late = 0
-        self._peak = self._in_work
+        self._peak = self.in_work
 
-    def lose(self) -> None:
-        """Notes that one gets no answer, for nobody waits for it any more."""
-        self._in_work -= 1
+    def lose(self, is_list: bool) -> None:
+        """Notes that one is in work no longer, though nobody knows when its answer arrives."""
+        self._of_kind[is_list] -= 1

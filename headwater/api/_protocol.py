@@ -3,7 +3,8 @@
 To parse a request, start a task and route it costs the one event loop a tenth of a millisecond and
 more, answered or refused; at twice what a server carries it would do little else, and what was let
 in would wait behind what is refused. So while too many of the two busiest requests are in work,
-another one is refused by a look at its bytes, or, where they don't come at once, by its first line.
+another one is refused by a look at its bytes, or, where they don't come at once or aren't plain,
+once its headers are parsed.
 """
 
 from __future__ import annotations
@@ -45,9 +46,11 @@ _BUSY = {
     b"POST": re.compile(rb"/v1/events(?:\?|$)"),
 }
 _LINE = re.compile(rb"(GET|POST) ([^ ]+) HTTP/1\.1\r\n")
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length: ?(0|[1-9][0-9]{0,8})(?=\r\n)", re.IGNORECASE)
+_LENGTHS = re.compile(rb"content-length", re.IGNORECASE)
 _NOT_PLAIN = re.compile(
-    rb"\r\n(?:transfer-encoding|expect|upgrade|connection:(?![ \t]*keep-alive\r\n))",
+    rb"\r\n(?:[ \t]|transfer-encoding|expect|upgrade|connection:(?![ \t]*keep-alive\r\n))"
+    rb"|\r(?!\n)|(?<!\r)\n",
     re.IGNORECASE,
 )
 _WAITS = b"min_offset="
@@ -70,12 +73,13 @@ class Protocol(HttpToolsProtocol):
         self._is_reading = False  # in the middle of a request
         self._counts = False  # whether it is one of those that are counted
         self._entered: float | None = None  # when one came into work that isn't answered yet
-        self._is_list = False  # whether that one asks for a list
+        self._entered_as_list = False  # whether that one asks for a list
+        self._is_list = False  # whether the one that is being read does
 
     def data_received(self, data: bytes) -> None:
-        if self._admission.is_full and self._is_idle and is_whole(data):
+        if self._admission.is_at_limit and self._is_idle and is_whole(data):
             method, target, _ = data.split(b" ", 2)
-            if is_busy(method, target):
+            if is_busy(method, target) and self._admission.is_full(method == b"GET"):
                 self._service.metrics.refused(method.decode(), _KIND)
                 self.transport.write(_REFUSAL)
                 self.on_response_complete()
@@ -88,31 +92,41 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         busy = is_busy(self.parser.get_method(), self.url)
-        refused = busy and self._admission.is_full
+        self._is_list = self.parser.get_method() == b"GET"
+        refused = busy and self._admission.is_full(self._is_list)
         self._counts = busy and not refused and _WAITS not in self.url
         self.app = self._refuse if refused else self.config.loaded_app
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._is_reading = False
-        if self._counts and self._entered is None and not self.cycle.response_complete:
+        # What waits for its client to read isn't in work: it would hold its place for ever.
+        answerable = not (self.cycle.response_complete or self.flow.write_paused)
+        if self._counts and self._entered is None and answerable:
             self._entered = time.perf_counter()
-            self._is_list = self.parser.get_method() == b"GET"
-            self._admission.enter()
+            self._entered_as_list = self._is_list
+            self._admission.enter(self._is_list)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         if self._entered is not None:
             now = time.perf_counter()
-            self._admission.leave(now - self._entered if self._is_list else None, now)
+            self._admission.leave(self._entered_as_list, now - self._entered, now)
             self._entered = None
         super().on_response_complete()
 
+    def pause_writing(self) -> None:
+        self._lose()
+        super().pause_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._entered is not None:
-            self._admission.lose()
-            self._entered = None
+        self._lose()
         super().connection_lost(exc)
+
+    def _lose(self) -> None:
+        if self._entered is not None:
+            self._admission.lose(self._entered_as_list)
+            self._entered = None
 
     @property
     def _is_idle(self) -> bool:
@@ -127,7 +141,7 @@ class Protocol(HttpToolsProtocol):
 
 
 def is_busy(method: bytes, target: bytes) -> bool:
-    """Whether it is one of the two busiest requests.
+    """Whether it is one of the two busiest requests, written as clients write them.
 
     >>> is_busy(b"GET", b"/v1/users/ann/recommendations?n=5"), is_busy(b"GET", b"/v1/events")
     (True, False)
@@ -147,6 +161,9 @@ def is_whole(data: bytes) -> bool:
     end = data.find(b"\r\n\r\n")
     head = data[: end + 2]
     lengths = _LENGTH.findall(head)
-    if end < 0 or len(lengths) > 1 or _NOT_PLAIN.search(head) is not None:
+    # Where a length is written otherwise, the parser is to say where the next request begins.
+    if end < 0 or len(lengths) > 1 or len(_LENGTHS.findall(head)) != len(lengths):
+        return False
+    if _NOT_PLAIN.search(head) is not None:
         return False
     return len(data) == end + 4 + (int(lengths[0]) if lengths else 0)

@@ -55,7 +55,7 @@ def pace_of(through: int, behind: int, settings: Train) -> Pace | None:
 def history_pace_of(through: int, settings: Train) -> Pace | None:
     """Likewise of a micro-batch that was imported."""
     share = max(min(settings.history_in_full / max(through, 1), 1.0), settings.least_evaluated)
-    if share == 1.0:
+    if share == 1.0 or settings.least_gradient == 1.0:
         return None
     return Pace(through=through, gradient=1.0, evaluated=round(share, 4), replay=True)
 

@@ -34,14 +34,15 @@ _FULL = 2 / 3
 class Index:
     """Rows by id, by open addressing: 8 bytes a row and 12 to 24 for its slot.
 
-    Looking up may go on in one thread while another one adds or removes: those hold the
-    interpreter's lock until they are done, and so does ``find``.
+    One thread adds, removes and looks up. Another one may ``find``, and may then miss an id that is
+    just being added.
     """
 
     def __init__(self) -> None:
         self._n = 0
         # By slot the rest of an id's hash and its row + 1, 0 where it is free; by row the first
-        # half of its hash. One tuple, so that who looks up gets both as they go together.
+        # half of its hash. They don't always grow together: a row may be behind the end of
+        # what who finds has got.
         self._arrays: tuple[Hashes, Hashes] = (np.zeros(8, np.uint64), np.zeros(0, np.uint64))
 
     def find(self, id: str) -> int:
@@ -80,9 +81,15 @@ class Index:
         return fresh
 
     def remove(self, rows: Ints) -> None:
-        """Takes rows away from the ids that have them."""
-        _remove(rows, *self._arrays)
-        self._n -= len(rows)
+        """Takes rows away from the ids that have them.
+
+        Raises:
+            KeyError: one of them has no id.
+        """
+        removed = _remove(rows, *self._arrays)
+        self._n -= removed
+        if removed < len(rows):
+            raise KeyError(int(rows[removed]))
 
 
 def _text(id: str) -> Bytes:
@@ -90,8 +97,12 @@ def _text(id: str) -> Bytes:
 
 
 def _placed(ids: Sequence[str | None]) -> tuple[Bytes, Longs, Longs]:
-    """UTF-8 bytes in which each id stands, from where, and its length; -1 where there is none."""
-    if isinstance(ids, Strings):
+    """UTF-8 bytes in which each id stands, from where, and its length; -1 where there is none.
+
+    Raises:
+        ValueError: there are fewer than their blocks say.
+    """
+    if isinstance(ids, Strings) and ids.parts:
         text = np.frombuffer(b"".join([part.array for part in ids.parts]), np.uint8)
         ends = np.cumsum([len(part.array) for part in ids.parts])
         ranges = np.array([(part.start, part.stop) for part in ids.parts]).reshape(-1, 2)
@@ -100,6 +111,8 @@ def _placed(ids: Sequence[str | None]) -> tuple[Bytes, Longs, Longs]:
             return text, starts, lengths
     text, offsets = pack_strings([id or "" for id in ids])
     lengths = np.diff(offsets)
+    if len(lengths) != len(ids):
+        raise ValueError(f"{len(ids)} ids are said to be there, and {len(lengths)} are")
     lengths[[place for place, id in enumerate(ids) if id is None]] = -1
     return text, offsets[:-1], lengths
 
@@ -223,7 +236,7 @@ def _row_of(first: np.uint64, second: np.uint64, slots: Hashes, firsts: Hashes) 
             return NEW
         if slot >> np.uint64(32) == second >> np.uint64(32):
             row = np.int64(slot & np.uint64(0xFFFFFFFF)) - 1
-            if firsts[row] == first:
+            if row < len(firsts) and firsts[row] == first:
                 return int(row)
         place = (place + np.uint64(1)) & mask
 
@@ -300,11 +313,15 @@ def _move(slots: Hashes, firsts: Hashes, wider: Hashes) -> None:
 
 
 @njit(cache=True)
-def _remove(rows: Ints, slots: Hashes, firsts: Hashes) -> None:
+def _remove(rows: Ints, slots: Hashes, firsts: Hashes) -> int:
+    """How many of the rows were there, before the first one that wasn't."""
     mask, one = np.uint64(len(slots) - 1), np.uint64(1)
-    for row in rows:
+    for n in range(len(rows)):
+        row = rows[n]
         hole = firsts[row] & mask
         while np.int64(slots[hole] & np.uint64(0xFFFFFFFF)) != row + 1:
+            if slots[hole] == 0:
+                return n
             hole = (hole + one) & mask
         # What stands behind the hole moves into it, where its own place isn't in between.
         place = (hole + one) & mask
@@ -315,3 +332,4 @@ def _remove(rows: Ints, slots: Hashes, firsts: Hashes) -> None:
                 hole = place
             place = (place + one) & mask
         slots[hole] = 0
+    return len(rows)

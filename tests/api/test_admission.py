@@ -11,6 +11,7 @@ from headwater.api._admission import (
     LESS,
     MOST,
     MUCH_LESS,
+    OF_EACH,
     WINDOW_SECONDS,
     Admission,
 )
@@ -29,8 +30,8 @@ class Served:
         """How many of n that come together are let in."""
         let_in = 0
         for _ in range(n):
-            if not self.admission.is_full:
-                self.admission.enter()
+            if not self.admission.is_full(True):
+                self.admission.enter(True)
                 let_in += 1
         return let_in
 
@@ -41,7 +42,7 @@ class Served:
             if k == let_in - 1:
                 self.now += 1.5 * WINDOW_SECONDS
             seconds = (1.1 if k < late else 0.9) * LATE * MAX_WAIT
-            self.admission.leave(seconds, self.now)
+            self.admission.leave(True, seconds, self.now)
         return let_in
 
 
@@ -54,13 +55,23 @@ def test_a_burst_is_let_in_up_to_a_limit() -> None:
 def test_an_answer_and_a_client_that_went_away_make_room() -> None:
     served = Served()
     served.come(MOST)
-    assert served.admission.is_full
-    served.admission.leave(0.0, served.now)
-    assert not served.admission.is_full
+    assert served.admission.is_full(True)
+    served.admission.leave(True, 0.0, served.now)
+    assert not served.admission.is_full(True)
     served.come(1)
-    assert served.admission.is_full
-    served.admission.lose()
-    assert not served.admission.is_full
+    assert served.admission.is_full(True)
+    served.admission.lose(True)
+    assert not served.admission.is_full(True)
+
+
+def test_some_of_each_kind_are_let_in_however_many_there_are_of_the_other() -> None:
+    served = Served()
+    served.come(MOST)
+    for _ in range(OF_EACH):
+        assert not served.admission.is_full(False)
+        served.admission.enter(False)
+    assert served.admission.is_full(False)
+    assert served.admission.in_work == MOST + OF_EACH
 
 
 def test_where_answers_are_late_fewer_are_let_in_but_always_some() -> None:
@@ -120,10 +131,13 @@ def test_when_the_pressure_is_gone_a_burst_is_soon_let_in() -> None:
 def test_events_may_take_as_long_as_they_are_many() -> None:
     served = Served()
     for _ in range(20):
-        assert served.come(1_000) == MOST
+        for _ in range(MOST):
+            assert not served.admission.is_full(False)
+            served.admission.enter(False)
+        assert served.admission.is_full(False)
         for _ in range(MOST):
             served.now += WINDOW_SECONDS
-            served.admission.leave(None, served.now)
+            served.admission.leave(False, 1_000.0, served.now)
 
 
 def test_nobody_asking_for_a_while_counts_as_in_time() -> None:

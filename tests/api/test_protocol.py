@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from headwater.api._admission import LEAST, MOST, Admission
+from headwater.api._admission import MOST, OF_EACH, Admission
 from headwater.api._metrics import ApiMetrics
 from headwater.api._protocol import Protocol, is_whole
 
@@ -72,8 +72,9 @@ class Served:
         return protocol, transport
 
     def fill(self) -> None:
-        while not self.service.admission.is_full:
-            self.service.admission.enter()
+        for is_list in (True, False):
+            while not self.service.admission.is_full(is_list):
+                self.service.admission.enter(is_list)
 
     def count(self, name: str, **labels: str) -> float:
         return self.service.metrics.registry.get_sample_value(name, labels) or 0.0
@@ -150,7 +151,7 @@ def test_a_request_is_in_work_until_its_answer() -> None:
         clients = [served.connect() for _ in range(MOST)]
         for protocol, _ in clients:
             protocol.data_received(LIST)
-        assert served.service.admission.is_full
+        assert served.service.admission.is_full(True)
         served.gate.set()
         await settled()
         assert all(statuses(transport) == [200] for _, transport in clients)
@@ -168,9 +169,70 @@ def test_a_client_that_goes_away_is_in_work_no_longer() -> None:
             protocol, _ = served.connect()
             protocol.data_received(LIST)
             protocol.connection_lost(None)
-        assert not served.service.admission.is_full
+        assert served.service.admission.in_work == 0
         served.gate.set()
         await settled()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("first", ["asks", "stops reading"])
+def test_a_client_that_does_not_read_its_answer_is_in_work_no_longer(first: str) -> None:
+    async def test() -> None:
+        served = Served()
+        protocol, transport = served.connect()
+        for step in sorted(("asks", "stops reading"), key=lambda step: step != first):
+            if step == "asks":
+                protocol.data_received(LIST)
+            else:
+                protocol.pause_writing()
+        assert served.service.admission.in_work == 0
+        served.gate.set()
+        await settled()
+        protocol.resume_writing()
+        await settled()
+        assert statuses(transport) == [200]
+        assert served.service.admission.in_work == 0
+        protocol.data_received(LIST)
+        await settled()
+        assert statuses(transport) == [200, 200]
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(("stands_still", "other"), [(EVENTS, LIST), (LIST, EVENTS)])
+def test_where_one_kind_stands_still_the_other_goes_on(stands_still: bytes, other: bytes) -> None:
+    async def test() -> None:
+        served = Served()
+        for _ in range(2 * MOST):
+            served.connect()[0].data_received(stands_still)
+        assert served.service.admission.in_work == MOST
+        served.asked.clear()
+        clients = [served.connect() for _ in range(OF_EACH + 1)]
+        for protocol, _ in clients:
+            protocol.data_received(other)
+        await settled()
+        assert [statuses(transport) for _, transport in clients] == [[]] * OF_EACH + [[503]]
+        served.gate.set()
+        await settled()
+        assert [statuses(transport) for _, transport in clients[:-1]] == [[200]] * OF_EACH
+        assert served.service.admission.in_work == 0
+
+    asyncio.run(test())
+
+
+def test_a_length_that_only_the_parser_understands_is_left_to_it() -> None:
+    async def test() -> None:
+        served = Served()
+        served.fill()
+        protocol, transport = served.connect()
+        served.gate.set()
+        long = EVENTS.replace(b"Length: 2", b"Length: 1000000000").removesuffix(b"[]")
+        protocol.data_received(long)
+        protocol.data_received(STATUS)  # what a proxy takes for the body
+        await settled()
+        assert served.asked == []
+        assert statuses(transport) == [503]
 
     asyncio.run(test())
 
@@ -181,7 +243,7 @@ def test_what_is_half_sent_and_what_waits_for_an_offset_is_not_in_work() -> None
         for _ in range(MOST):
             served.connect()[0].data_received(EVENTS[:-1])
             served.connect()[0].data_received(LIST.replace(b"n=5", b"min_offset=9"))
-        assert not served.service.admission.is_full
+        assert served.service.admission.in_work == 0
         served.gate.set()
         await settled()
 
@@ -218,6 +280,12 @@ def test_requests_that_are_sent_at_once_are_answered_in_their_order() -> None:
         (LIST.replace(b"Host", b"connection: Close\r\nHost"), False),
         (EVENTS.replace(b"Host", b"Expect: 100-continue\r\nHost"), False),
         (LIST.replace(b"1.1", b"1.0"), False),
+        (EVENTS.replace(b"Length: 2", b"Length: 1000000000"), False),
+        (EVENTS.replace(b"Length: 2", b"Length: 0000000002"), False),
+        (EVENTS.replace(b"Length: 2", b"Length: 2, 2"), False),
+        (EVENTS.replace(b"Length: 2", b"Length : 2"), False),
+        (LIST.replace(b"Host: h", b"Host: h\nTransfer-Encoding: chunked"), False),
+        (LIST.replace(b"Host: h", b"Host: h\r\n Content-Type: x"), False),
         (b"", False),
     ],
 )
@@ -225,7 +293,3 @@ def test_only_what_is_one_request_and_nothing_else_is_refused_unparsed(
     data: bytes, whole: bool
 ) -> None:
     assert is_whole(data) == whole
-
-
-def test_the_least_is_below_the_most() -> None:
-    assert 0 < LEAST < MOST

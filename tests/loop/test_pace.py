@@ -106,6 +106,8 @@ def test_of_a_long_history_all_is_learned_and_ever_less_predicted() -> None:
     assert added == all_of_it
     assert Learner(config, events, updates, None).digest() == learner.digest()
     # Who asks for samples, or for everything, gets that.
+    everything_predicted = settings.model_copy(update={"least_gradient": 1.0})
+    assert history_pace_of(10**9, everything_predicted) is None
     _, least = learned(LEAST, events)
     assert {pace.gradient for pace in paces(least)} == {0.2}
     _, full = learned(small(train={"batch_events": 20, "history_in_full": 100}), events)

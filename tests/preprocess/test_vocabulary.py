@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from headwater.log.chunks import Packed, Strings
 from headwater.packing import pack_strings
 from headwater.preprocess import Vocabulary
+from headwater.preprocess._index import Index
 from headwater.types import NO_ROW
 
 
@@ -132,3 +133,21 @@ def test_ids_that_are_no_text_are_told_apart():
     words = Vocabulary()
     assert words.rows(["\ud800", "\udfff", "\ud800", "?"]).tolist() == [0, 1, 0, 2]
     assert words.find("\udfff") == 1
+
+
+def test_no_strings_have_no_rows():
+    assert Vocabulary().rows(_stored([], [])).tolist() == []
+
+
+def test_fewer_strings_than_their_block_says_are_refused():
+    with pytest.raises(ValueError, match="3 ids are said to be there, and 2 are"):
+        Vocabulary().rows(_stored([["a", "b"]], [(0, 3)]))
+
+
+def test_a_row_that_is_not_in_use_is_not_taken_away():
+    index = Index()
+    for row, id in enumerate("abc"):
+        index.add(id, row)
+    with pytest.raises(KeyError, match="1"):
+        index.remove(np.array([1, 1], np.int32))
+    assert [index.find(id) for id in "abc"] == [0, NO_ROW, 2]
