@@ -51,7 +51,8 @@ def main(
             done[name] = measure(interactions, SPECS[name], partial(_told, bar, task))
         console.print(_table(name, done[name]))
         streams_now = reporting.merged("freshness", "streams", done, SPECS, folder)
-        results = {"limit": limit, "skipped": skipped, "streams": streams_now}
+        missing = [one for one in skipped if one not in streams_now]
+        results = {"limit": limit, "skipped": missing, "streams": streams_now}
         # Written after every stream, so that a run that is cut off has not run for nothing.
         reporting.write("freshness", results, folder)
         draw(folder / "freshness.png", streams_now)

@@ -29,10 +29,10 @@ def main(
 ) -> None:
     """Measures, and writes results/imbalance.json; exit status 1 where no stream is there.
 
-    Streams that aren't run keep the figures that the file has of them. Of fewer events or seeds it
+    Streams that aren't run keep the figures that the file has of them. Of other events or seeds it
     is a trial, and the file goes to .cache instead.
     """
-    folder = reporting.folder(limit < EVENTS or seeds < SEEDS)
+    folder = reporting.folder(limit != EVENTS or seeds != SEEDS)
     console = reporting.console()
     names = reporting.chosen(streams, SPECS)
     done: dict[str, dict[str, Any]] = {}
@@ -56,7 +56,8 @@ def main(
             done[name] = {"events": events, "settings": compared(runs)}
             console.print(_table(name, events, done[name]["settings"]))
             streams_now = reporting.merged("imbalance", "streams", done, SPECS, folder)
-            results = {"limit": limit, "seeds": seeds, "skipped": skipped, "streams": streams_now}
+            missing = [one for one in skipped if one not in streams_now]
+            results = {"limit": limit, "seeds": seeds, "skipped": missing, "streams": streams_now}
             reporting.write("imbalance", results, folder)
     print(_sentence(done, skipped))
     sys.exit(not done)

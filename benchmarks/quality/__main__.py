@@ -49,7 +49,8 @@ def main(
         console.print(_table(name, done[name]))
         console.print(_segments(name, done[name]))
         streams_now = reporting.merged("quality", "streams", done, SPECS, folder)
-        results = {"limit": limit, "skipped": skipped, "streams": streams_now}
+        missing = [one for one in skipped if one not in streams_now]
+        results = {"limit": limit, "skipped": missing, "streams": streams_now}
         # Written after every stream, so that a run that is cut off has not run for nothing.
         reporting.write("quality", results, folder)
         draw(folder / "quality.png", streams_now)

@@ -74,6 +74,17 @@ def test_some_of_each_kind_are_let_in_however_many_there_are_of_the_other() -> N
     assert served.admission.in_work == MOST + OF_EACH
 
 
+def test_under_pressure_lists_keep_some_places_and_events_none() -> None:
+    served = pressed()
+    for _ in range(LEAST):
+        served.admission.enter(False)
+    assert served.admission.is_full(False)
+    assert served.come(1_000) == OF_EACH
+    served = pressed()
+    assert served.come(1_000) == LEAST
+    assert served.admission.is_full(False)
+
+
 def test_where_answers_are_late_fewer_are_let_in_but_always_some() -> None:
     served = Served()
     served.window(1)
