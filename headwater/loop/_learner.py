@@ -15,7 +15,7 @@ from headwater.errors import GuardTripped, UpdateError
 from headwater.log import EventsLog, UpdatesLog
 from headwater.loop._fold import shape
 from headwater.loop._learning import BY, Learning
-from headwater.loop._pace import events_of, history_pace_of, pace_of
+from headwater.loop._pace import events_of, pace_of
 from headwater.loop._promotion import due, ended, shadowed
 from headwater.loop._unpublished import noted
 from headwater.types import Event, Held, Lineage, Pace, Promotion, Record, Rollback, Update
@@ -85,12 +85,8 @@ class Learner(Learning):
         records, behind = self._next()
         if records:
             unpublished = self._publishing.unpublished
-            through, settings = records[-1].offset, self.config.train
-            pace = (
-                history_pace_of(through, settings)
-                if self._is_history and settings.pace == "load"
-                else pace_of(through, behind, settings)
-            )
+            through, imported = records[-1].offset, self._is_history
+            pace = pace_of(through, behind, self.config.train, imported=imported)
             ends = [*unpublished.ends, records[-1].offset]
             paces = [*unpublished.paces, *([pace] if pace else [])]
             try:

@@ -37,8 +37,10 @@ def events_of(behind: int, settings: Train) -> int:
     return most if settings.pace == "least" else min(max(behind, settings.batch_events), most)
 
 
-def pace_of(through: int, behind: int, settings: Train) -> Pace | None:
+def pace_of(through: int, behind: int, settings: Train, *, imported: bool = False) -> Pace | None:
     """What the micro-batch that ends at ``through`` gets; ``None`` for everything."""
+    if imported and settings.pace == "load":
+        return _history_pace_of(through, settings)
     share = settings.batch_events / events_of(behind, settings)
     if share == 1.0:
         return None
@@ -52,8 +54,7 @@ def pace_of(through: int, behind: int, settings: Train) -> Pace | None:
     )
 
 
-def history_pace_of(through: int, settings: Train) -> Pace | None:
-    """Likewise of a micro-batch that was imported."""
+def _history_pace_of(through: int, settings: Train) -> Pace | None:
     share = max(min(settings.history_in_full / max(through, 1), 1.0), settings.least_evaluated)
     if share == 1.0 or settings.least_gradient == 1.0:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +12,12 @@ from headwater.log import EventsLog
 from headwater.types import DeadLetter, Event, Record
 
 
-class Suite:
+class Suite(ABC):
     """Tests of an events log, which ``open`` gives them."""
 
+    @abstractmethod
     def open(self, folder: Path) -> EventsLog:
         """An empty log, or, where the backend keeps it, the one that is in ``folder``."""
-        raise NotImplementedError
 
 
 def view(event_id: str, timestamp: float = 100.0, source: str = "") -> Event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,7 +53,7 @@ def checkerboard_items() -> list[Item]:
     ]
 
 
-class ExpertContract:
+class ExpertContract(ABC):
     """What the mixture, the snapshots and the replay rely on in every expert.
 
     A subclass says how its expert is made and how it ranks:
@@ -68,13 +69,13 @@ class ExpertContract:
     floor = 0.9
     """Share of the first five places that must be right on the checkerboard."""
 
+    @abstractmethod
     def create(self, config: Config) -> Any:
         """An expert that has learned nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rank(self, expert: Any, contexts: Contexts, withheld: Flags, k: int) -> Ints:
         """(B, k) the expert's own lists, best first, ``NO_ROW`` past the end of one."""
-        raise NotImplementedError
 
     def learn(self, expert: Any, batch: Batch, n_items: int) -> None:
         """Learns a batch in which item rows up to ``n_items`` are named."""
@@ -83,6 +84,7 @@ class ExpertContract:
 
     def describe(self, expert: Any, changes: CatalogueChanges, n_items: int) -> None:
         """Takes what the catalogue says of items, where the expert looks at it."""
+        return  # most don't
 
     def state(self, expert: Any) -> State:
         """Everything that the next step depends on."""

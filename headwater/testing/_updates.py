@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,12 @@ from headwater.log import StoredUpdate, UpdatesLog
 from headwater.testing._outcome import PATIENCE, raised
 
 
-class UpdatesLogContract:
+class UpdatesLogContract(ABC):
     """One open updates log: sequence, fencing, dropping, waiting."""
 
+    @abstractmethod
     def open(self, folder: Path) -> UpdatesLog:
         """An empty log, or, where the backend keeps it, the one that is in ``folder``."""
-        raise NotImplementedError
 
     def test_updates_come_back_as_they_were(self, tmp_path: Path) -> None:
         with contextlib.closing(self.open(tmp_path)) as log:

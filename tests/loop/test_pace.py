@@ -12,7 +12,7 @@ from headwater.config import Config
 from headwater.deploy import decode, encode
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner
-from headwater.loop._pace import events_of, history_pace_of, pace_of, sampled
+from headwater.loop._pace import events_of, pace_of, sampled
 from headwater.types import Event, Held, Item, Pace
 from tests.loop.streams import (
     all_updates,
@@ -84,8 +84,8 @@ def test_what_was_imported_is_learned_in_full_however_much_waits() -> None:
 
 def test_of_a_long_history_all_is_learned_and_ever_less_predicted() -> None:
     settings = Config().train
-    assert history_pace_of(settings.history_in_full, settings) is None
-    found = [history_pace_of(n, settings) for n in (12_000, 20_000, 10**9)]
+    assert pace_of(settings.history_in_full, 100, settings, imported=True) is None
+    found = [pace_of(n, 100, settings, imported=True) for n in (12_000, 20_000, 10**9)]
     assert [pace and (pace.gradient, pace.evaluated, pace.replay) for pace in found] == [
         (1.0, 0.8333, True),
         (1.0, 0.5, True),
@@ -107,7 +107,7 @@ def test_of_a_long_history_all_is_learned_and_ever_less_predicted() -> None:
     assert Learner(config, events, updates, None).digest() == learner.digest()
     # Who asks for samples, or for everything, gets that.
     everything_predicted = settings.model_copy(update={"least_gradient": 1.0})
-    assert history_pace_of(10**9, everything_predicted) is None
+    assert pace_of(10**9, 100, everything_predicted, imported=True) is None
     _, least = learned(LEAST, events)
     assert {pace.gradient for pace in paces(least)} == {0.2}
     _, full = learned(small(train={"batch_events": 20, "history_in_full": 100}), events)
