@@ -119,11 +119,11 @@ class _Named(Tower):
 
     named: Ints
 
-    def descend(self, rows: Ints, gradients: Floats, learning_rate: float) -> None:
+    def descend(self, rows: Ints, gradients: Floats, users: Floats, learning_rate: float) -> None:
         kept = np.isin(rows, self.named)
-        super().descend(rows[kept], gradients[kept], learning_rate)
+        super().descend(rows[kept], gradients[kept], users, learning_rate)
 
 
 class _Still(Tower):
-    def descend(self, rows: Ints, gradients: Floats, learning_rate: float) -> None:
+    def descend(self, rows: Ints, gradients: Floats, users: Floats, learning_rate: float) -> None:
         pass

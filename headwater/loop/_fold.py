@@ -28,7 +28,7 @@ from headwater.types import (
     State,
 )
 
-LAYOUT = 9
+LAYOUT = 10
 """What the arrays of a snapshot are; those of another layout can't be read."""
 
 _APART = 64

@@ -131,7 +131,7 @@ class Follower:
 
         Whatever isn't done by then, the next update waits for.
         """
-        return self.fold.model.sequence.tower.look_on(_LOOKED_AT)
+        return self.fold.model.sequence.tower.first_look.look_on(_LOOKED_AT)
 
     def _catch_up(self) -> None:
         try:
@@ -300,7 +300,7 @@ class Follower:
         if found:
             state, manifest = found
             self.fold.load(state, manifest.offset)
-            tower.look_again()
+            tower.first_look.look_again()
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self.trained_through = manifest.sequence, manifest.offset
             self.gradient_through = int(state["gradient_through"])

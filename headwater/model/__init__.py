@@ -203,7 +203,11 @@ class Model:
     ) -> tuple[dict[str, TableRows], dict[str, Ints], dict[str, Floats]]:
         """Rows, tombstones and dense weights that changed since the last call."""
         rows, cleared = self.sequence.tower.take_changes()
-        dense = {**self.sequence.dense.values(), **self.mixture.dense.values()}
+        dense = {
+            **self.sequence.dense.values(),
+            **self.sequence.tower.first_look.values(),
+            **self.mixture.dense.values(),
+        }
         return rows, cleared, dense
 
     def put(
@@ -213,6 +217,7 @@ class Model:
         dense: dict[str, Floats],
     ) -> None:
         """Takes over what an update carries."""
+        self.sequence.tower.first_look.put(dense)
         self.sequence.tower.put(tables, tombstones)
         self.sequence.dense.put(dense)
         self.mixture.dense.put(dense)

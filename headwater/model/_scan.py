@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numba import njit
 
+from headwater.model._keys import halve, holds, key_of, ordered, ordered_bits, score_of, take
 from headwater.types import NO_ROW, Contexts, Flags, Floats, Ints, Longs, State
 
 _PRODUCTS = 128 * 1_024
@@ -76,7 +77,7 @@ class Scan:
         kept = np.empty((batch, 2 * n), np.int64)
         filled = np.zeros(batch, np.int64)
         floors = np.full(batch, -np.inf, np.float32)
-        barred = _ordered(contexts.excluded_starts, contexts.excluded)
+        barred = ordered(contexts.excluded_starts, contexts.excluded)
         # No more than there are flags for: what came since isn't known yet to who asks.
         known = min(self.n_items, len(withheld))
         step = max(_PRODUCTS // batch, _CHUNK)
@@ -103,7 +104,7 @@ class Scan:
                 floors,
             )
         rows = np.full((batch, n), NO_ROW, np.int32)
-        _take(kept, filled, rows)
+        take(kept, filled, rows)
         return rows
 
     def near(self, item: int, there: Flags, n: int) -> Ints:
@@ -119,7 +120,7 @@ class Scan:
         kept, filled = np.empty((1, 2 * n), np.int64), np.zeros(1, np.int64)
         filled[0] = _keep_nearest(products, self._lengths, item, there, kept[0])
         rows = np.full((1, n), NO_ROW, np.int32)
-        _take(kept, filled, rows)
+        take(kept, filled, rows)
         return rows[0, : filled[0]]
 
     def state(self) -> State:
@@ -187,22 +188,13 @@ def _keep_nearest(products: Ints, lengths: Floats, item: int, there: Flags, kept
         if one[0] <= floor:
             continue
         if filled == len(kept):
-            floor = _halve(kept, filled)
+            floor = score_of(halve(kept, filled))
             filled = len(kept) // 2
             if one[0] <= floor:
                 continue
-        kept[filled] = _key(bits[0], row)
+        kept[filled] = key_of(ordered_bits(bits[0]), row)
         filled += 1
     return filled
-
-
-@njit(cache=True, nogil=True)
-def _ordered(starts: Longs, rows: Ints) -> Ints:
-    """The rows of each context in ascending order."""
-    found = rows.copy()
-    for b in range(len(starts) - 1):
-        found[starts[b] : starts[b + 1]].sort()
-    return found
 
 
 @njit(cache=True, nogil=True)
@@ -256,60 +248,13 @@ def _offer(
                 if (
                     one[0] > floor
                     and not withheld[row]
-                    and not _holds(barred, excluded_starts[b], excluded_starts[b + 1], row)
+                    and not holds(barred, excluded_starts[b], excluded_starts[b + 1], row)
                 ):
                     if filled[b] == kept.shape[1]:
-                        floor = _halve(kept[b], filled[b])
+                        floor = score_of(halve(kept[b], filled[b]))
                         filled[b] = kept.shape[1] // 2
                         if one[0] <= floor:
                             continue
-                    kept[b, filled[b]] = _key(bits[0], row)
+                    kept[b, filled[b]] = key_of(ordered_bits(bits[0]), row)
                     filled[b] += 1
         floors[b] = floor
-
-
-@njit(cache=True, nogil=True)
-def _key(bits: int, row: int) -> int:
-    """A number that is in the order of scores, and of equal ones higher for the lower row.
-
-    Args:
-        bits: of the score; those of numbers below 0 are in the opposite order.
-    """
-    ordered = np.int64(bits) if bits >= 0 else np.int64(bits ^ 0x7FFFFFFF)
-    return int((ordered << 32) | np.int64(0x7FFFFFFF - row))
-
-
-@njit(cache=True, nogil=True)
-def _halve(keys: Longs, filled: int) -> float:
-    """Leaves the better half of as many as there is room for; returns the least score of it."""
-    n = len(keys) // 2
-    keys[:n] = np.partition(keys[:filled], filled - n)[filled - n :]
-    ordered = np.int32(keys[:n].min() >> 32)
-    least = np.empty(1, np.float32)
-    least.view(np.int32)[0] = ordered if ordered >= 0 else ordered ^ np.int32(0x7FFFFFFF)
-    return float(least[0])
-
-
-@njit(cache=True, nogil=True)
-def _take(kept: Longs, filled: Longs, rows: Ints) -> None:
-    """The rows that are best of what was kept."""
-    n = rows.shape[1]
-    for b in range(len(rows)):
-        if filled[b] > n:
-            _halve(kept[b], filled[b])
-        for place in range(min(filled[b], n)):
-            rows[b, place] = 0x7FFFFFFF - (kept[b, place] & 0x7FFFFFFF)
-
-
-@njit(cache=True, nogil=True)
-def _holds(ordered: Ints, start: int, end: int, row: int) -> bool:
-    """Whether ``ordered[start:end]`` has the row."""
-    while start < end:
-        middle = (start + end) // 2
-        if ordered[middle] == row:
-            return True
-        if ordered[middle] < row:
-            start = middle + 1
-        else:
-            end = middle
-    return False

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from headwater.model._scan import Scan
+from headwater.model._first_look import FirstLook
 from headwater.model.content import Content
 from headwater.model.tables import Table
 from headwater.types import Flags, Floats, Ints, State, TableRows
@@ -21,30 +21,11 @@ from headwater.types import Flags, Floats, Ints, State, TableRows
 _ROW_SCALE = 0.05
 """Standard deviation of a new row."""
 
-_SWEPT = 16_384
-"""Items whose bytes follow a step that changed tokens: 1.2 ms, a twentieth of the step."""
-
-_STEPS = 2
-"""Steps that an update stands for: it is published at most ten times a second."""
-
-_TURNS = 8
-"""Updates after which all items of a small catalogue had their turn: at twenty updates a second
-what is more often than that would be most of what taking them over takes."""
-
-_AT_ONCE = 1_024
-"""Vectors that are added up before their bytes are taken: they are still in the cache then."""
-
 _NOTHING = np.zeros(0, np.int32)
 
 
 class Tower:
     """Rows of items and of tokens, and the vectors that they add up to.
-
-    With more than ``exact_items`` a first look at all of them is taken in bytes. Those of an item
-    follow each change of its own row at once. Where tokens change, and with them nearly every
-    item a little, those of the next few thousand follow, so that a step costs no more because the
-    catalogue grew; what is found is scored by the vectors as they are
-    (docs/decisions/0020-a-first-look-in-bytes.md).
 
     Args:
         dim: D; a row has D + 1 values.
@@ -54,10 +35,7 @@ class Tower:
     """
 
     def __init__(self, dim: int, content: Content, exact_items: int, seed: int) -> None:
-        self.exact_items = exact_items
-        self.scan = Scan(dim)
-        self._swept = np.zeros(1, np.int64)  # the first row whose turn it is
-        self._due = 0  # rows whose turn it is since the newest update
+        self.first_look = FirstLook("sequence.items", dim, exact_items, self.vectors_of)
         self.items = Table("sequence.items", dim + 1, _ROW_SCALE, seed)
         self.tokens = Table("sequence.tokens", dim + 1, _ROW_SCALE, seed + 1)
         self.content = content
@@ -75,10 +53,7 @@ class Tower:
             grown = np.ones(max(n_items, 2 * len(self._stale)), np.bool_)
             grown[: len(self._stale)] = self._stale
             self._stale = grown
-        known = self.scan.n_items
-        if n_items > max(self.exact_items, known):
-            self.scan.grow(n_items)
-            self._look_at(np.arange(known, n_items, dtype=np.int32))
+        self.first_look.grow(n_items)
 
     def describe(self, rows: Ints) -> None:
         """Items' tokens have changed: what nothing was learned of begins anew.
@@ -88,7 +63,7 @@ class Tower:
         self.tokens.grow(self.content.n_tokens)
         self.items.restart(rows, self.content.item_tokens[rows, 0] >= 0)
         self._stale[rows] = True
-        self._look_at(rows)
+        self.first_look.look_at(rows)
 
     def vectors(self) -> Floats:
         """(N, D + 1) of every item, not to be written to.
@@ -133,12 +108,13 @@ class Tower:
         _multiply(users, self.vectors_of(distinct), places, out)
         return out
 
-    def descend(self, rows: Ints, gradients: Floats, learning_rate: float) -> None:
+    def descend(self, rows: Ints, gradients: Floats, users: Floats, learning_rate: float) -> None:
         """One step down the gradients of items' vectors, for their rows and for their tokens'.
 
         Args:
             rows: (R,) distinct item rows.
             gradients: (R, D + 1).
+            users: (B, D) vectors of users that they are of.
         """
         self.items.descend(rows, gradients, learning_rate)
         self._stale[rows] = True
@@ -148,15 +124,14 @@ class Tower:
         if len(tokens):
             self.tokens.descend(tokens, sums, learning_rate)
             self._note(tokens)
-        self._look_at(rows)
-        if len(tokens):
-            self._sweep(_SWEPT)
+        self.first_look.look_at(rows)
+        self.first_look.follow_step(users, tokens=bool(len(tokens)))
 
     def forget(self, items: Ints) -> None:
         """Clears the rows of items that are gone."""
         self.items.clear(items)
         self._stale[items] = True
-        self._look_at(items)
+        self.first_look.look_at(items)
 
     def forget_tokens(self, tokens: Ints) -> None:
         """Clears the rows of tokens that no item has."""
@@ -171,11 +146,8 @@ class Tower:
         )
 
     def put(self, tables: dict[str, TableRows], tombstones: dict[str, Ints]) -> None:
-        """Takes over what an update carries.
-
-        The bytes whose turn it is then are for ``look_on``, or for the next update.
-        """
-        self.look_on(self._due)
+        """Takes over what an update carries."""
+        self.first_look.look_on()
         for table in (self.items, self.tokens):
             cleared = tombstones.get(table.name, _NOTHING)
             if len(cleared):
@@ -193,42 +165,22 @@ class Tower:
         for found in (tombstones, {name: table.rows for name, table in tables.items()}):
             rows, tokens = (found.get(table, _NOTHING) for table in names)
             self._stale[rows] = True
-            self._look_at(rows)
+            self.first_look.look_at(rows)
             self._note(tokens)
             retokened |= bool(len(tokens))
-        if retokened:
-            self._due = min(_STEPS * _SWEPT, -(-self.scan.n_items // _TURNS))
-
-    def look_on(self, n: int) -> bool:
-        """Looks at n of the items whose turn it is since an update; whether there are more.
-
-        It takes 70 ns an item, and whoever has to answer needn't wait for it.
-        """
-        n = min(n, self._due)
-        self._sweep(n)
-        self._due -= n
-        return self._due > 0
-
-    def look_again(self) -> None:
-        """All bytes are those of the vectors now: 70 ns an item.
-
-        For who only answers; a trainer has to find what it found before it was restarted.
-        """
-        self._look_at(np.arange(self.scan.n_items, dtype=np.int32))
+        self.first_look.follow_update(tokens=retokened)
 
     def state(self) -> State:
         return {
             **{f"rows.{name}": value for name, value in self.items.state().items()},
             **{f"tokens.{name}": value for name, value in self.tokens.state().items()},
-            **{f"scan.{name}": value for name, value in self.scan.state().items()},
-            "swept": self._swept,
+            **{f"first_look.{name}": value for name, value in self.first_look.state().items()},
         }
 
     def load(self, state: State) -> None:
         self.items.load({k[5:]: v for k, v in state.items() if k.startswith("rows.")})
         self.tokens.load({k[7:]: v for k, v in state.items() if k.startswith("tokens.")})
-        self.scan.load({k[5:]: v for k, v in state.items() if k.startswith("scan.")})
-        self._swept, self._due = state["swept"].copy(), 0
+        self.first_look.load({k[11:]: v for k, v in state.items() if k.startswith("first_look.")})
         self.grow(len(self.items))
         self._stale[:] = True
 
@@ -239,21 +191,6 @@ class Tower:
             grown[: len(self._changed)] = self._changed
             self._changed = grown
         self._changed[tokens] = True
-
-    def _look_at(self, rows: Ints) -> None:
-        """Their bytes are those of their vectors now."""
-        if self.scan.n_items:
-            for start in range(0, len(rows), _AT_ONCE):
-                part = rows[start : start + _AT_ONCE]
-                self.scan.put(part, self.vectors_of(part))
-
-    def _sweep(self, n: int) -> None:
-        """Looks at the next n items, all of them in turn."""
-        known = self.scan.n_items
-        if n := min(n, known):
-            rows = (int(self._swept[0]) + np.arange(n)) % known
-            self._swept[0] = (int(self._swept[0]) + n) % known
-            self._look_at(rows.astype(np.int32))
 
 
 @njit(cache=True, nogil=True)

@@ -40,7 +40,7 @@ from headwater.types import (
 _LENGTH_EDGES = np.array([12, 50, 200, 1000])
 """Histories up to each length are encoded together."""
 
-_DEPTH = 100
+_DEPTH = 150
 """Items scored exactly beyond those that are wanted, where a first look chose them. """
 
 
@@ -117,14 +117,14 @@ class SequenceExpert:
         """The best k items, best first: rows and scores (B, k).
 
         Of up to ``exact_items`` every one is scored; of more, those that seemed best at a first
-        look in bytes (``headwater.model._scan``). Where fewer may be proposed, the end of a list
-        is ``NO_ROW`` with a score of -inf.
+        look (``headwater.model._first_look``). Where fewer may be proposed, the end of a list is
+        ``NO_ROW`` with a score of -inf.
         """
         n = len(withheld)
         rows = np.full((len(users), k), NO_ROW, np.int32)
         found = np.full((len(users), k), -np.inf, np.float32)
-        if n > self.tower.exact_items:
-            seeming = self.tower.scan.best(users, contexts, withheld, _DEPTH + k)
+        if n > self.settings.exact_items:
+            seeming = self.tower.first_look.best(users, contexts, withheld, _DEPTH + k)
             _put_in_order(seeming, self.scores(users, seeming), rows, found)
             return rows, found
         scores = users @ self.tower.vectors()[:n].T
@@ -145,8 +145,8 @@ class SequenceExpert:
             there: (N,) rows that may be among them.
         """
         own = self.tower.vectors_of(np.array([item], np.int32))[0]
-        if len(there) > self.tower.exact_items:
-            rows = self.tower.scan.near(item, there, _DEPTH + k)
+        if len(there) > self.settings.exact_items:
+            rows = self.tower.first_look.near(item, there, _DEPTH + k)
             vectors = self.tower.vectors_of(rows)
         else:
             rows = np.flatnonzero(there).astype(np.int32)
@@ -283,7 +283,9 @@ class SequenceExpert:
 
         def descend() -> None:
             self.dense.descend(rate)
-            self.tower.descend(rows, gradients, self.settings.row_learning_rate * rate)
+            queries = users.detach().numpy()[wanted]
+            learned = self.settings.row_learning_rate * rate
+            self.tower.descend(rows, gradients, queries, learned)
 
         return Step(float(loss.detach()), descend)
 

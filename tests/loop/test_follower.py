@@ -14,7 +14,7 @@ from headwater.config import Config
 from headwater.deploy import decode, state_digest
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner, _follower
-from headwater.model import _tower
+from headwater.model import _first_look
 from headwater.model._scan import Scan
 from headwater.types import Entry, Event, Item, ItemRemoval, Recommendations, Request, State
 from tests.loop.streams import (
@@ -131,7 +131,7 @@ def test_from_a_snapshot_its_first_look_is_at_the_vectors_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trainer's bytes follow its tokens in turn, and lag behind after a long backlog."""
-    monkeypatch.setattr(_tower, "_SWEPT", 1)
+    monkeypatch.setattr(_first_look, "_SWEPT", 1)
     config = small(sequence={"exact_items": 10})
     entries = [Item(f"i{n}", categories=(f"c{n % 3}",)) for n in range(60)]
     events, updates = events_log([*entries, *views(200)]), MemoryUpdatesLog()
@@ -144,8 +144,39 @@ def test_from_a_snapshot_its_first_look_is_at_the_vectors_as_they_are(
     exact = Scan(tower.items.dim - 1)
     exact.grow(len(tower.items))
     exact.put(np.arange(len(tower.items), dtype=np.int32), tower.vectors())
-    assert_equal(tower.scan.state(), exact.state())
-    assert (learned.scan.state()["codes"] != exact.state()["codes"]).any()
+    assert_equal(tower.first_look.scan.state(), exact.state())
+    assert (learned.first_look.scan.state()["codes"] != exact.state()["codes"]).any()
+
+
+@pytest.mark.parametrize("at", [50, 170, 290])
+def test_it_looks_along_the_directions_that_the_trainer_found(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the log, and from a snapshot before, amid or behind the making of a sketch."""
+    monkeypatch.setattr(_first_look, "_EVERY", 8)
+    monkeypatch.setattr(_first_look, "_SWEPT", 10)
+    config = small(sequence={"exact_items": 10}, train={"batch_events": 5})
+    events, updates = events_log(views(at)), MemoryUpdatesLog()
+    learner = Learner(config, events, updates, tmp_path)
+    early = Follower(config, events, updates, None)
+    learn_all(learner)
+    learner.snapshot()
+    late = following(config, events, updates, tmp_path)
+    for start in range(at, 400, 50):
+        events.append(views(50, start=start), NOW)
+        learn_all(learner)
+        for follower in (early, late):
+            follower.catch_up()
+            while follower.look_on():
+                pass
+    found = learner.fold.model.sequence.tower.first_look
+    assert found.sketch
+    for follower in (early, late):
+        assert_same(follower, learner)
+        looks = follower.fold.model.sequence.tower.first_look
+        assert looks.sketch
+        newest = found.values().items()
+        assert all((looks.values()[name] == value).all() for name, value in newest)
 
 
 def test_the_order_of_folding_and_applying_does_not_matter() -> None:

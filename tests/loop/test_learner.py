@@ -15,6 +15,7 @@ from headwater.errors import Fenced, GuardTripped
 from headwater.log import StoredUpdate
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner, _publishing
+from headwater.model import _first_look
 from headwater.types import Batch, Event, Held, Item, ItemRemoval, Pace, Record, SettingChange
 from tests.loop.streams import (
     NOW,
@@ -83,12 +84,16 @@ class Plan:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_killed_anywhere_it_arrives_where_the_uninterrupted_one_does(
-    seed: int, tmp_path: Path
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_first_look, "_EVERY", 4)
+    monkeypatch.setattr(_first_look, "_SWEPT", 3)
     entries = [*views(150, seed), Item("i3", title="Three"), *views(250, seed, start=150)]
     entries.insert(220, ItemRemoval("i5"))
     events = events_log(entries)
-    config = small(seed, optimize={"every": 100})
+    # A small catalogue, and one of which bytes are looked at.
+    exact_items = 5 if seed % 2 else 1_000
+    config = small(seed, optimize={"every": 100}, sequence={"exact_items": exact_items})
     plan = Plan(seed, len(entries))
     kills = len(plan.killed)
 

@@ -8,13 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.config import Content as Settings
-from headwater.model import Content, _tower
+from headwater.model import Content, _first_look, _tower
+from headwater.model._first_look import FirstLook
 from headwater.model._scan import Scan
+from headwater.model._sketch import Sketch
 from headwater.model._tower import Tower
 from tests.model.arrays import copied
 
 DIM, ITEMS, WIDTH = 4, 12, 5
-NOBODY = np.zeros(0, np.int32)
+NOBODY = np.zeros((0, DIM), np.float32)
 
 
 def tower(items=ITEMS, seed=0, exact_items=1_000):
@@ -29,9 +31,9 @@ def describe(found, item, *tokens):
     found.describe(rows)
 
 
-def descend(found, *rows, seed=0):
+def descend(found, *rows, seed=0, users=NOBODY):
     gradients = np.random.default_rng(seed).normal(size=(len(rows), DIM + 1)).astype(np.float32)
-    found.descend(np.array(rows, np.int32), gradients, 0.1)
+    found.descend(np.array(rows, np.int32), gradients, users, 0.1)
     return gradients
 
 
@@ -146,7 +148,8 @@ def taken(found, step, n):
         case ("describe", item, tokens):
             describe(found, item, *tokens)
         case ("descend", items):
-            descend(found, *sorted(items), seed=n)
+            users = np.random.default_rng(n).normal(size=(5, DIM)).astype(np.float32)
+            descend(found, *sorted(items), seed=n, users=users)
         case ("forget", item):
             describe(found, item)
             found.forget(np.array([item], np.int32))
@@ -204,7 +207,8 @@ def test_a_put_costs_one_vector_and_a_step_those_that_share_a_token(monkeypatch)
 @given(STEPS)
 def test_bytes_are_those_of_the_vectors_once_all_had_their_turn(steps):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_tower, "_TURNS", 1)
+        patch.setattr(_first_look, "_TURNS", 1)
+        patch.setattr(_first_look, "_EVERY", 1)
         compare_bytes_with_vectors(steps)
 
 
@@ -219,8 +223,9 @@ def compare_bytes_with_vectors(steps):
             other.content.load(copied(learned.content.state()))
             other.load(copied(learned.state()))
             learned = other
+        served.first_look.put(learned.first_look.values())
         served.put(*learned.take_changes())
-    while served.look_on(3):
+    while served.first_look.look_on(3):
         pass
     for found in (learned, served):
         assert_bytes_are_those_of_the_vectors(found)
@@ -231,7 +236,11 @@ def assert_bytes_are_those_of_the_vectors(found):
     fresh.grow(len(found.items))
     fresh.put(np.arange(len(found.items), dtype=np.int32), found.vectors())
     for name, value in fresh.state().items():
-        np.testing.assert_array_equal(found.scan.state()[name], value)
+        np.testing.assert_array_equal(found.first_look.scan.state()[name], value)
+    if sketch := found.first_look.sketch:
+        drawn = Sketch(sketch.basis, sketch.units, len(found.items))
+        drawn.put(np.arange(len(found.items), dtype=np.int32), found.vectors())
+        np.testing.assert_array_equal(sketch.state()["codes"], drawn.state()["codes"])
 
 
 def watched(monkeypatch):
@@ -248,8 +257,8 @@ def watched(monkeypatch):
 
 
 def test_a_step_on_tokens_looks_again_at_as_many_items_in_a_large_catalogue(monkeypatch):
-    monkeypatch.setattr(_tower, "_SWEPT", 5)
-    monkeypatch.setattr(_tower, "_STEPS", 1)
+    monkeypatch.setattr(_first_look, "_SWEPT", 5)
+    monkeypatch.setattr(_first_look, "_STEPS", 1)
     found = tower(100, exact_items=4)
     for item in range(100):
         describe(found, item, item % 3)
@@ -260,8 +269,8 @@ def test_a_step_on_tokens_looks_again_at_as_many_items_in_a_large_catalogue(monk
 
 
 def test_an_update_makes_few_bytes_anew_and_the_others_when_there_is_time(monkeypatch):
-    monkeypatch.setattr(_tower, "_SWEPT", 20)
-    monkeypatch.setattr(_tower, "_TURNS", 2)
+    monkeypatch.setattr(_first_look, "_SWEPT", 20)
+    monkeypatch.setattr(_first_look, "_TURNS", 2)
     learned, served = tower(100, exact_items=4), tower(100, exact_items=4)
     for found in (learned, served):
         for item in range(100):
@@ -277,14 +286,14 @@ def test_an_update_makes_few_bytes_anew_and_the_others_when_there_is_time(monkey
     update(0)
     assert composed == [[7]]
     composed.clear()
-    assert served.look_on(30)
+    assert served.first_look.look_on(30)
     assert composed == [list(range(30))]
     update(1)
     assert composed == [list(range(30, 40)), [7]], "what was left comes before the next update"
     composed.clear()
-    assert not served.look_on(1_000)
+    assert not served.first_look.look_on(1_000)
     assert composed == [list(range(40, 80))]
-    assert not served.look_on(1_000)
+    assert not served.first_look.look_on(1_000)
     assert len(composed) == 1
 
 
@@ -294,31 +303,31 @@ def test_all_items_of_a_small_catalogue_have_their_turn_in_a_few_updates(monkeyp
         for item in range(100):
             describe(found, item, item % 3)
     looked = []
-    honest = Tower._sweep
+    honest = FirstLook._sweep
 
     def sweep(found, n):
-        if found is served:
+        if found is served.first_look:
             looked.append(n)
         honest(found, n)
 
-    monkeypatch.setattr(Tower, "_sweep", sweep)
-    for seed in range(_tower._TURNS):
+    monkeypatch.setattr(FirstLook, "_sweep", sweep)
+    for seed in range(_first_look._TURNS):
         assert sum(looked) < 100
         descend(learned, 7, seed=seed)
         served.put(*learned.take_changes())
-        served.look_on(1_000)
-    assert 100 <= sum(looked) < 100 + _tower._TURNS
+        served.first_look.look_on(1_000)
+    assert 100 <= sum(looked) < 100 + _first_look._TURNS
 
 
 def test_who_looks_again_has_the_bytes_of_every_vector_at_once(monkeypatch):
-    monkeypatch.setattr(_tower, "_SWEPT", 5)
+    monkeypatch.setattr(_first_look, "_SWEPT", 5)
     found = tower(100, exact_items=4)
     for item in range(100):
         describe(found, item, item % 3)
     descend(found, 7)
     with pytest.raises(AssertionError):
         assert_bytes_are_those_of_the_vectors(found)
-    found.look_again()
+    found.first_look.look_again()
     assert_bytes_are_those_of_the_vectors(found)
 
 
