@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 
 from headwater.config import Popularity as Settings
-from headwater.model._opinion import keep_best
+from headwater.model._leaders import Leaders, scores_of
 from headwater.types import NO_ROW, Batch, Doubles, Flags, Floats, Ints, Longs, State
 
 _RESCALE_AT = 60.0
@@ -30,9 +30,6 @@ _RESCALE_AT = 60.0
 _RESPONSIBILITY_RATE = 0.002
 """Step of the online EM, a memory of about 500 events, so that one burst doesn't swing the
 mixture. A first guess: no other value was tried."""
-
-_LEADERS = 1_024
-"""Items of the highest counts at each half-life that are kept in view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +59,7 @@ class Popularity:
         self._counted = np.zeros(2, np.int64)  # events of all items, items that have any
         self._first_times = np.zeros(0, np.float64)
         self._last_times = np.zeros(0, np.float64)
-        # Those among whom the most popular are; they follow from the counts.
-        self._pool = np.zeros(0, np.int32)
-        self._n_pool = 0
-        self._in_pool = np.zeros(0, np.bool_)
-        self._bounds: Doubles | None = None
+        self._leaders = Leaders(h)  # it follows from the counts
 
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``."""
@@ -77,9 +70,6 @@ class Popularity:
                 grown = np.zeros((size, *old.shape[1:]), old.dtype)
                 grown[: len(old)] = old
                 setattr(self, name, grown)
-            in_pool = np.zeros(size, np.bool_)
-            in_pool[: len(self._in_pool)] = self._in_pool
-            self._in_pool = in_pool
         self.n_items = max(self.n_items, n_items)
 
     @property
@@ -151,43 +141,22 @@ class Popularity:
 
     def scores(self) -> Doubles:
         """(N,) the served popularity of every item; sums to 1 once there are events."""
-        return self._scores(np.arange(self.n_items, dtype=np.int32))
+        return scores_of(np.arange(self.n_items, dtype=np.int32), self._counts, self._weights())
 
     def leaders(self, n: int | None = None) -> tuple[Ints, Doubles, bool]:
         """The rows that are first by ``scores()``, with those, and whether no other row has any.
 
+        They are exactly the first ones, of equal ones those of lower row, but how many isn't
+        known before: a few thousand. No more rows are looked at (``headwater.model._leaders``).
+
         Args:
             n: no more than so many, of which the last may be as good as the next one.
-
-        They are exactly the first ones, of equal ones those of lower row, but how many isn't
-        known before: a few thousand. No more rows are looked at (the threshold algorithm of
-        Fagin, Lotem and Naor, PODS 2001): those that lead at some half-life, and those that
-        events have named since. All others have at each half-life at most what the last of its
-        leaders had, so a higher score than of such counts can't be beaten by them.
         """
-        if self._bounds is None or self._n_pool > 4 * _LEADERS * len(self.half_lives):
-            self._lead()
-        assert self._bounds is not None
-        pool, floor = self._pool[: self._n_pool], float(self._bounds @ self._weights())
-        if n is not None and n < len(pool):
-            rows, scores = np.empty(n, np.int32), np.empty(n)
-            found = _lead(pool, self._counts, self._weights(), floor, rows, scores)
-            return rows[:found], scores[:found], False
-        scores = self._scores(pool)
-        leading = scores > floor
-        pool, scores = pool[leading], scores[leading]
-        order = np.lexsort((pool, -scores))
-        return pool[order], scores[order], not self._bounds.any()
+        return self._leaders.first(n, self.counts, self._weights())
 
     def _weights(self) -> Doubles:
         """(H,) what a count at each half-life is worth."""
         return self._mix / np.maximum(self._totals, 1e-300)
-
-    def _scores(self, rows: Ints) -> Doubles:
-        """(R,) of given rows; the same for a row whatever stands beside it, to the last bit."""
-        scores = np.empty(len(rows))
-        _score(rows, self._counts, self._weights(), scores)
-        return scores
 
     def learn(self, batch: Batch) -> None:
         """Counts the wanted events of a batch, in order."""
@@ -208,15 +177,9 @@ class Popularity:
             self._last_times,
         )
         if (self._landmarks != landmarks).any():
-            self._bounds = None  # they are counted in other units
-        if self._bounds is not None:
-            named = np.unique(batch.items[wanted])
-            new = named[~self._in_pool[named]]
-            if self._n_pool + len(new) > len(self._pool):
-                self._pool = np.concatenate([self._pool, new, np.zeros(_LEADERS, np.int32)])
-            self._pool[self._n_pool : self._n_pool + len(new)] = new
-            self._n_pool += len(new)
-            self._in_pool[new] = True
+            self._leaders.forget()
+        else:
+            self._leaders.note(np.unique(batch.items[wanted]))
 
     def forget(self, rows: Ints) -> None:
         """Clears items, as if no event had named them."""
@@ -244,47 +207,7 @@ class Popularity:
         for name, value in state.items():
             setattr(self, "_" + name, value.copy())
         self.n_items = len(self._events)
-        self._in_pool = np.zeros(self.n_items, np.bool_)
-        self._bounds = None
-
-    def _lead(self) -> None:
-        """Looks at all items for those that lead at some half-life."""
-        counts = self._counts[: self.n_items]
-        self._in_pool[:] = False
-        self._bounds = np.zeros(len(self.half_lives))
-        for h, of_items in enumerate(counts.T):
-            if len(of_items) > _LEADERS:
-                leaders = np.argpartition(-of_items, _LEADERS - 1)[:_LEADERS]
-                self._in_pool[leaders] = True
-                self._bounds[h] = of_items[leaders].min()
-            else:
-                self._in_pool[: len(of_items)] = True
-        self._pool = np.flatnonzero(self._in_pool).astype(np.int32)
-        self._n_pool = len(self._pool)
-
-
-@njit(cache=True, nogil=True)
-def _lead(
-    pool: Ints, counts: Doubles, weights: Doubles, floor: float, rows: Ints, scores: Doubles
-) -> int:
-    """Writes the best of the pool above a floor, best first; returns how many there are."""
-    filled = 0
-    for k in range(len(pool)):
-        total = 0.0
-        for h in range(len(weights)):
-            total += counts[pool[k], h] * weights[h]
-        if total > floor and len(rows):
-            filled = keep_best(rows, scores, filled, pool[k], total)
-    return filled
-
-
-@njit(cache=True, nogil=True)
-def _score(rows: Ints, counts: Doubles, weights: Doubles, scores: Doubles) -> None:
-    for k in range(len(rows)):
-        total = 0.0
-        for h in range(len(weights)):
-            total += counts[rows[k], h] * weights[h]
-        scores[k] = total
+        self._leaders.forget()
 
 
 @njit(cache=True, nogil=True)

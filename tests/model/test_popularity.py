@@ -6,7 +6,7 @@ import pytest
 from headwater.config import Config
 from headwater.config import Popularity as Settings
 from headwater.deploy import state_digest
-from headwater.model import Popularity, popularity
+from headwater.model import Popularity, _leaders
 from tests.model.arrays import batches, copied, stream
 
 HOURS = (0.01, 1.0, 500.0)
@@ -202,10 +202,11 @@ def after_each_batch(seed):
         yield expert
 
 
-@pytest.mark.parametrize("leaders", [5, 10_000])
+@pytest.mark.parametrize(("leaders", "front"), [(5, 1_000), (5, 6), (8, 12), (10_000, 6)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_leaders_are_exactly_the_first(monkeypatch, leaders, seed):
-    monkeypatch.setattr(popularity, "_LEADERS", leaders)
+def test_leaders_are_exactly_the_first(monkeypatch, leaders, front, seed):
+    monkeypatch.setattr(_leaders, "_LEADERS", leaders)
+    monkeypatch.setattr(_leaders, "_FRONT", front)
     known = []
     for n, expert in enumerate(after_each_batch(seed)):
         if n == 10:
@@ -223,19 +224,43 @@ def test_leaders_are_exactly_the_first(monkeypatch, leaders, seed):
     assert np.mean(known) == 1.0 if leaders == 10_000 else 0.1 < np.mean(known) < 1.0
 
 
+def drawn(monkeypatch, what):
+    """A list that grows whenever a circle is drawn anew."""
+    found = []
+    honest = getattr(_leaders._Circle, what)
+
+    def draw(circle, rows, n_items):
+        found.append(len(rows))
+        honest(circle, rows, n_items)
+
+    monkeypatch.setattr(_leaders._Circle, what, draw)
+    return found
+
+
 def test_leaders_are_found_without_looking_at_every_item_each_time(monkeypatch):
-    monkeypatch.setattr(popularity, "_LEADERS", 5)
-    looked = []
-    honest = Popularity._lead
-
-    def lead(expert):
-        looked.append(expert.n_items)
-        honest(expert)
-
-    monkeypatch.setattr(Popularity, "_lead", lead)
+    monkeypatch.setattr(_leaders, "_LEADERS", 5)
+    looked = drawn(monkeypatch, "draw")
     asked = [len(expert.leaders()[0]) for expert in after_each_batch(0)]
     assert len(looked) < len(asked)
     assert min(asked) > 0
+
+
+def test_a_few_are_found_without_looking_at_all_that_might_lead_each_time(monkeypatch):
+    monkeypatch.setattr(_leaders, "_LEADERS", 10)
+    monkeypatch.setattr(_leaders, "_FRONT", 12)
+    scored = []
+    honest = _leaders._lead
+
+    def lead(pool, *rest):
+        scored.append(len(pool))
+        return honest(pool, *rest)
+
+    monkeypatch.setattr(_leaders, "_lead", lead)
+    pools = []
+    for expert in after_each_batch(0):
+        expert.leaders(3)
+        pools.append(expert._leaders._pool.n)
+    assert sum(scored) < 0.7 * sum(pools)
 
 
 @pytest.mark.parametrize("seed", range(3))

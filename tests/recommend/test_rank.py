@@ -7,7 +7,7 @@ import pytest
 
 from headwater.deploy import state_digest
 from headwater.loop import Fold
-from headwater.model import EXPERTS, popularity
+from headwater.model import EXPERTS, _leaders
 from headwater.recommend._first import first
 from headwater.testing import checkerboard
 from headwater.types import NO_ROW, Item, Request
@@ -172,7 +172,7 @@ def test_what_is_withheld_is_not_popular(fold):
 @pytest.mark.parametrize("leaders", [3, 10_000])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.95, 1.0])
 def test_what_is_popular_is_the_first_of_all_that_may_be_shown(monkeypatch, leaders, share):
-    monkeypatch.setattr(popularity, "_LEADERS", leaders)
+    monkeypatch.setattr(_leaders, "_LEADERS", leaders)
     fold = learned()
     scores = fold.model.popularity.scores()
     withheld = np.random.default_rng(0).random(len(scores)) < share
