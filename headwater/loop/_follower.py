@@ -45,7 +45,7 @@ _AHEAD = 4
 """Updates of some megabytes that may wait to be applied; who falls behind that far reads the rest
 itself."""
 
-_LOOKED_AT = 2_048
+_LOOKED_AT = 1_024
 """Items whose bytes are made anew between two answers."""
 
 log = structlog.get_logger()
@@ -126,7 +126,7 @@ class Follower:
             self._prepared_through = newest
 
     def look_on(self) -> bool:
-        """Does a little of what no answer waits for, a seventh of a millisecond; whether there is
+        """Does a little of what no answer waits for, a fifth of a millisecond; whether there is
         more of it.
 
         Whatever isn't done by then, the next update waits for.

@@ -227,20 +227,24 @@ def compare_bytes_with_vectors(steps):
         served.put(*learned.take_changes())
     while served.first_look.look_on(3):
         pass
-    for found in (learned, served):
-        assert_bytes_are_those_of_the_vectors(found)
+    assert_bytes_are_those_of_the_vectors(learned, follows=False)
+    assert_bytes_are_those_of_the_vectors(served)
 
 
-def assert_bytes_are_those_of_the_vectors(found):
-    fresh = Scan(DIM)
-    fresh.grow(len(found.items))
-    fresh.put(np.arange(len(found.items), dtype=np.int32), found.vectors())
-    for name, value in fresh.state().items():
-        np.testing.assert_array_equal(found.first_look.scan.state()[name], value)
-    if sketch := found.first_look.sketch:
-        drawn = Sketch(sketch.basis, sketch.units, len(found.items))
-        drawn.put(np.arange(len(found.items), dtype=np.int32), found.vectors())
+def assert_bytes_are_those_of_the_vectors(found, follows=True):
+    """Of all columns, in who follows; along directions, in both."""
+    every = np.arange(len(found.items), dtype=np.int32)
+    sketch = found.first_look.sketch
+    if sketch:
+        drawn = Sketch(sketch.basis, sketch.units, len(every))
+        drawn.put(every, found.vectors())
         np.testing.assert_array_equal(sketch.state()["codes"], drawn.state()["codes"])
+    if follows or not sketch:
+        fresh = Scan(DIM)
+        fresh.grow(len(every))
+        fresh.put(every, found.vectors())
+        for name, value in fresh.state().items():
+            np.testing.assert_array_equal(found.first_look.scan.state()[name], value)
 
 
 def watched(monkeypatch):
@@ -305,10 +309,10 @@ def test_all_items_of_a_small_catalogue_have_their_turn_in_a_few_updates(monkeyp
     looked = []
     honest = FirstLook._sweep
 
-    def sweep(found, n):
+    def sweep(found, n, parts):
         if found is served.first_look:
             looked.append(n)
-        honest(found, n)
+        honest(found, n, parts)
 
     monkeypatch.setattr(FirstLook, "_sweep", sweep)
     for seed in range(_first_look._TURNS):
