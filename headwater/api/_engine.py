@@ -411,7 +411,7 @@ class Engine:
         outcomes = _recommend(
             follower, [(ask, ask.wanted) for ask in batch if isinstance(ask.wanted, Request)], now
         )
-        self._deliver(outcomes)
+        self._deliver(list(outcomes))
         for ask in batch:
             if not isinstance(ask.wanted, Request):
                 # Each by itself: what goes with an item takes as long as some lists.

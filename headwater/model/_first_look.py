@@ -33,8 +33,12 @@ _AT_ONCE = 1_024
 _EVERY = 16
 """Steps of a trainer after which it asks whether the directions still hold."""
 
+_FEWER = 8
+"""Directions that are worth another sketch: a model that has learned little needs more of them."""
+
 _SAMPLE = 2_048
-"""Items by which the units of a sketch are chosen."""
+"""Items by which the units of a sketch are chosen. Others may have larger values: they are as large
+as can be then, and still found (of items ten times as long as all of the sample 99 %)."""
 
 
 class FirstLook:
@@ -68,7 +72,8 @@ class FirstLook:
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``, and looks at the new ones."""
         known = self.scan.n_items
-        if n_items > max(self.exact_items, known):
+        # Whoever has bytes goes on with them, though by other settings all items may be scored now.
+        if n_items > known and (known or n_items > self.exact_items):
             self.scan.grow(n_items)
             for sketch in self._sketches():
                 sketch.grow(n_items)
@@ -149,7 +154,7 @@ class FirstLook:
     def put(self, values: dict[str, Floats]) -> None:
         """Takes over what was published; other names are ignored."""
         basis, units = (values.get(name) for name in self._names)
-        # One that is being made is made first: the newest directions come with every dense weights.
+        # One that is being made is made first: the newest directions come with all dense weights.
         if basis is None or units is None or self._next or not self.scan.n_items:
             return
         now = self.sketch
@@ -189,15 +194,15 @@ class FirstLook:
         n, now = self.scan.n_items, self.sketch
         rows = np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.int32)
         vectors, biases = np.split(self._vectors_of(rows), [-1], axis=1)
-        if (
+        basis = self.directions.find(self._sizes)
+        if basis is None or (
             now
             and self.directions.are_kept_by(now.basis)
+            and now.basis.shape[1] < basis.shape[1] + _FEWER
             and have_room(now.units, vectors @ now.basis, biases)
         ):
             return
-        basis = self.directions.find(self._sizes)
-        if basis is not None:
-            self._next = Sketch(basis, units_of(vectors @ basis, biases), n)
+        self._next = Sketch(basis, units_of(vectors @ basis, biases), n)
 
     def _sweep(self, n: int, parts: list[Scan | Sketch]) -> None:
         """Looks at the next n items, all of them in turn."""

@@ -30,7 +30,8 @@ _FRONT = 1_024
 """Items of the highest scores that are."""
 
 _ROUNDING = 1.0 + 1e-12
-"""What sums of a few products may differ by, and more."""
+"""What sums of a few products may differ by, and more: what is as good as the best of those that
+aren't looked at isn't known to be before them."""
 
 _GROWTH = 4
 """A circle is drawn anew once it has so many times as many."""
@@ -73,7 +74,7 @@ class Leaders:
         """
         if self._bounds is None or self._pool.n > _GROWTH * _LEADERS * self._n_counts:
             self._bounds = self._draw_pool(counts)
-        pool, floor = self._pool.rows, float(self._bounds @ weights)
+        pool, floor = self._pool.rows, _ROUNDING * float(self._bounds @ weights)
         if n is None or n >= len(pool):
             scores = scores_of(pool, counts, weights)
             leading = scores > floor
@@ -99,7 +100,7 @@ class Leaders:
         order = np.argpartition(-scores, _FRONT)
         self._front.draw(self._pool.rows[order[:_FRONT]], len(counts))
         self._beyond, self._drawn_with = float(scores[order[_FRONT]]), weights
-        yield self._front.rows, max(floor, self._beyond)
+        yield self._front.rows, max(floor, _ROUNDING * self._beyond)
 
     def _draw_pool(self, counts: Doubles) -> Doubles:
         """Looks at all items for those that lead at some h; returns what the last of these has."""

@@ -20,7 +20,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from headwater.types import Ints
+from headwater.types import Flags, Ints
 
 SIDE = 16
 """Items that stand together."""
@@ -35,17 +35,36 @@ _BYTE, _WORD = ir.IntType(8), ir.IntType(32)
 _BYTES, _WORDS = ir.VectorType(_BYTE, SIDE * QUAD), ir.VectorType(_WORD, SIDE)
 
 
+NOTHING = -(1 << 31)
+"""Stands for the product with an item that may not be shown: below all others."""
+
+
+def shown_of(withheld: Flags) -> np.ndarray:
+    """(K,) for each block of (N,) items, the bits of those that may be shown, lowest first; none
+    of those behind the last item.
+    """
+    n_blocks = -(-len(withheld) // SIDE)
+    shown = np.zeros(2 * n_blocks, np.uint8)
+    packed = np.packbits(withheld, bitorder="little")
+    shown[: len(packed)] = ~packed
+    words = shown.view(np.uint16)
+    if rest := len(withheld) % SIDE:
+        words[-1] &= np.uint16((1 << rest) - 1)
+    return words
+
+
 def quads(users: np.ndarray) -> Ints:
     """(B, G) each four of (B, 4 G) signed bytes as one number."""
     return users.view(np.int32)
 
 
 @njit(cache=True, nogil=True)
-def largest_of_blocks(codes: np.ndarray, users: Ints, found: Ints) -> None:
-    """The largest product of each user with each block of sixteen items.
+def largest_of_blocks(codes: np.ndarray, shown: np.ndarray, users: Ints, found: Ints) -> None:
+    """The largest product of each user with those of each block of sixteen items that may be shown.
 
     Args:
         codes: (K, G, 16, 4) bytes of K blocks.
+        shown: (K,) see ``shown_of``.
         users: (B, G) see ``quads``.
         found: (B, K) to be written.
     """
@@ -57,46 +76,58 @@ def largest_of_blocks(codes: np.ndarray, users: Ints, found: Ints) -> None:
         at = block * n_groups * SIDE * QUAD
         for user in range(0, together, _USERS):
             place = user * n_blocks + block
-            _store_largest_of_some(flat, at, asked, user * n_groups, n_groups, out, place, n_blocks)
+            start = user * n_groups
+            _store_largest_of_some(
+                flat, at, shown, block, asked, start, n_groups, out, place, n_blocks
+            )
         for user in range(together, n_users):
             place = user * n_blocks + block
-            _store_largest(flat, at, asked, user * n_groups, n_groups, out, place, n_blocks)
+            start = user * n_groups
+            _store_largest(flat, at, shown, block, asked, start, n_groups, out, place, n_blocks)
 
 
 @njit(cache=True, nogil=True)
-def products_of_block(codes: np.ndarray, block: int, users: Ints, user: int, found: Ints) -> None:
+def products_of_block(
+    codes: np.ndarray, shown: np.ndarray, block: int, users: Ints, user: int, found: Ints
+) -> None:
     """The products of a user with the sixteen items of a block.
 
     Args:
         codes: (K, G, 16, 4) bytes of K blocks.
+        shown: (K,) see ``shown_of``.
         users: (B, G) see ``quads``.
         found: (16,) to be written.
     """
     n_groups = users.shape[1]
     at = block * n_groups * SIDE * QUAD
-    _store_products(codes.ravel(), at, users.ravel(), user * n_groups, n_groups, found, 0, SIDE)
+    start = user * n_groups
+    _store_products(codes.ravel(), at, shown, block, users.ravel(), start, n_groups, found, 0, SIDE)
 
 
 def _storing(n_users: int, store: Callable[..., None]) -> Any:
     """An intrinsic that stores something of the products of so many users with sixteen items.
 
-    Its arguments: items' bytes and where the sixteen begin, users' quads and where the first one
-    begins, how many quads a user has, where to store, at which place, and how far apart.
+    Its arguments: items' bytes and where the sixteen begin, the bits of blocks and which block it
+    is, users' quads and where the first one begins, how many quads a user has, where to store, at
+    which place, and how far apart.
     """
 
     @intrinsic
     def stored(  # type: ignore[no-untyped-def]
-        typing, codes, at, users, user, n_groups, found, place, apart
+        typing, codes, at, shown, block, users, user, n_groups, found, place, apart
     ):
         size = types.intp
-        signature = types.void(codes, size, users, size, size, found, size, size)
+        signature = types.void(codes, size, shown, size, users, size, size, found, size, size)
 
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            codes, users, found = (
+            codes, shown, users, found = (
                 context.make_array(signature.args[n])(context, builder, arguments[n]).data
-                for n in (0, 2, 5)
+                for n in (0, 2, 4, 7)
             )
-            at, user, n_groups, place, apart = (arguments[n] for n in (1, 3, 4, 6, 7))
+            at, block, user, n_groups, place, apart = (arguments[n] for n in (1, 3, 5, 6, 8, 9))
+            bits = builder.load(builder.gep(shown, [block]))
+            may_be_shown = builder.bitcast(bits, ir.VectorType(ir.IntType(1), SIDE))
+            nothing = ir.Constant(_WORDS, [NOTHING] * SIDE)
             starts = [
                 builder.add(user, builder.mul(n_groups, ir.Constant(user.type, n)))
                 for n in range(n_users)
@@ -107,7 +138,8 @@ def _storing(n_users: int, store: Callable[..., None]) -> Any:
             sums = _add_up(builder, codes, at, users, starts, n_groups, multiply)
             for n, products in enumerate(sums):
                 into = builder.add(place, builder.mul(apart, ir.Constant(place.type, n)))
-                store(builder, products, builder.gep(found, [into]))
+                of_shown = builder.select(may_be_shown, products, nothing)
+                store(builder, of_shown, builder.gep(found, [into]))
             return context.get_dummy_value()
 
         return signature, generate

@@ -18,7 +18,15 @@ import numpy as np
 from numba import njit
 
 from headwater.model._keys import halve, holds, key_of, ordered, take
-from headwater.model._products import QUAD, SIDE, largest_of_blocks, products_of_block, quads
+from headwater.model._products import (
+    NOTHING,
+    QUAD,
+    SIDE,
+    largest_of_blocks,
+    products_of_block,
+    quads,
+    shown_of,
+)
 from headwater.types import NO_ROW, Contexts, Flags, Floats, Ints, Longs, State
 
 _MOST = 127
@@ -62,7 +70,7 @@ class Sketch:
         """Makes room for item rows up to ``n_items``."""
         blocks, known = -(-n_items // SIDE), len(self._codes)
         if blocks > known:
-            size = max(blocks, 2 * known)
+            size = max(blocks, known * 5 // 4)
             grown = np.full((size, *self._codes.shape[1:]), _ZERO, np.uint8)
             grown[:known] = self._codes
             self._codes = grown
@@ -72,8 +80,7 @@ class Sketch:
 
     def put(self, rows: Ints, vectors: Floats) -> None:
         """Takes the (R, D + 1) vectors of items, whose last column is the bias."""
-        along = vectors[:, :-1] @ self.basis
-        _encode_items(along, vectors[:, -1], rows, self.units, self._codes)
+        _encode_items(projected(vectors, self.basis), vectors[:, -1], rows, self.units, self._codes)
 
     def had_their_turn(self, n: int) -> None:
         """The next n items were put."""
@@ -89,17 +96,18 @@ class Sketch:
         """
         batch = len(users)
         bytes_of = np.zeros((batch, self._codes.shape[1] * QUAD), np.int8)
-        _encode_users(users[:, :-1] @ self.basis, self.units, bytes_of)
+        _encode_users(projected(users, self.basis), self.units, bytes_of)
         asked = quads(bytes_of)
         # No more than there are flags for: what came since isn't known yet to who asks.
         known = min(self.n_items, len(withheld))
         codes = self._codes[: -(-known // SIDE)]
         largest = np.empty((batch, len(codes)), np.int32)
-        largest_of_blocks(codes, asked, largest)
+        shown = shown_of(withheld[:known])
+        largest_of_blocks(codes, shown, asked, largest)
         rows = np.full((batch, n), NO_ROW, np.int32)
         barred = ordered(contexts.excluded_starts, contexts.excluded)
         starts = contexts.excluded_starts
-        _choose(codes, asked, largest, withheld[:known], starts, barred, rows)
+        _choose(codes, shown, asked, largest, starts, barred, rows)
         return rows
 
     def state(self) -> State:
@@ -136,6 +144,14 @@ def have_room(units: Floats, along: Floats, biases: Floats) -> bool:
     """Whether these items are within what the units have room for."""
     room = _MOST * units
     return bool(np.abs(along).max() <= room[0] and np.abs(biases).max() <= room[1])
+
+
+def projected(vectors: Floats, basis: Floats) -> Floats:
+    """(R, k) of (R, D + 1) vectors, whose last column is the bias, along (D, k) directions."""
+    if len(vectors) == 1:  # of one alone BLAS adds up in another order than of several
+        vectors = np.repeat(vectors, 2, axis=0)
+        return (vectors[:, :-1] @ basis)[:1]
+    return vectors[:, :-1] @ basis
 
 
 @njit(cache=True, nogil=True)
@@ -182,9 +198,9 @@ def _encode_users(along: Floats, units: Floats, codes: np.ndarray) -> None:
 @njit(cache=True, nogil=True)
 def _choose(
     codes: np.ndarray,
+    shown: np.ndarray,
     users: Ints,
     largest: Ints,
-    withheld: Flags,
     excluded_starts: Longs,
     barred: Ints,
     rows: Ints,
@@ -193,19 +209,18 @@ def _choose(
 
     Args:
         codes: (K, G, 16, 4)
+        shown: (K,)
         users: (B, G)
         largest: (B, K) products of blocks.
-        withheld: (N,)
     """
-    known, n = len(withheld), rows.shape[1]
-    # Those behind the last item are barred like those that are withheld.
-    n_barred = np.count_nonzero(withheld) + SIDE * len(codes) - known
+    n = rows.shape[1]
     products, most = np.empty(SIDE, np.int32), np.empty(-(-len(codes) // _BLOCKS), np.int32)
     kept, filled = np.empty((1, 2 * n), np.int64), np.zeros(1, np.int64)
     for b in range(len(rows)):
         start, end = excluded_starts[b], excluded_starts[b + 1]
         _largest_of_some(largest[b], most)
-        floor = _below(largest[b], most, n + n_barred + end - start)
+        # Of the items that these are products of, at most the excluded ones are of no use.
+        floor = _below(largest[b], most, n + end - start)
         filled[0] = 0
         for some in range(len(most)):
             if most[some] < (floor >> 32):
@@ -213,11 +228,11 @@ def _choose(
             for block in range(some, len(codes), len(most)):
                 if largest[b, block] < (floor >> 32):
                     continue
-                products_of_block(codes, block, users, b, products)
+                products_of_block(codes, shown, block, users, b, products)
                 for side in range(SIDE):
                     row = SIDE * block + side
                     key = key_of(products[side], row)
-                    if key <= floor or row >= known or withheld[row]:
+                    if key <= floor or products[side] == NOTHING:
                         continue
                     if holds(barred, start, end, row):
                         continue
@@ -246,8 +261,7 @@ def _largest_of_some(largest: Ints, most: Ints) -> None:
 
 @njit(cache=True, nogil=True)
 def _below(largest: Ints, most: Ints, enough: int) -> int:
-    """A key that is below those of so many items at least; the least there is where it can't be
-    told.
+    """A key that is below those of so many items at least, or the least there is.
 
     Args:
         largest: (K,) products of blocks.
@@ -256,5 +270,7 @@ def _below(largest: Ints, most: Ints, enough: int) -> int:
     for of_parts in (most, largest):
         if enough <= len(of_parts):
             place = len(of_parts) - enough
-            return int((np.int64(np.partition(of_parts, place)[place]) << 32) - 1)
+            least = np.partition(of_parts, place)[place]
+            if least != NOTHING:
+                return int((np.int64(least) << 32) - 1)
     return int(np.iinfo(np.int64).min)

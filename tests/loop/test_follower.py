@@ -148,11 +148,11 @@ def test_from_a_snapshot_its_first_look_is_at_the_vectors_as_they_are(
     assert (learned.first_look.scan.state()["codes"] != exact.state()["codes"]).any()
 
 
-@pytest.mark.parametrize("at", [50, 170, 290])
+@pytest.mark.parametrize("at", [30, 50, 170, 290])
 def test_it_looks_along_the_directions_that_the_trainer_found(
     at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the log, and from a snapshot before, amid or behind the making of a sketch."""
+    """From the log, and from a snapshot without a sketch, amid its making, and with one."""
     monkeypatch.setattr(_first_look, "_EVERY", 8)
     monkeypatch.setattr(_first_look, "_SWEPT", 10)
     config = small(sequence={"exact_items": 10}, train={"batch_events": 5})

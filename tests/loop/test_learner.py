@@ -86,8 +86,8 @@ class Plan:
 def test_killed_anywhere_it_arrives_where_the_uninterrupted_one_does(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_first_look, "_EVERY", 4)
-    monkeypatch.setattr(_first_look, "_SWEPT", 3)
+    monkeypatch.setattr(_first_look, "_EVERY", 2)
+    monkeypatch.setattr(_first_look, "_SWEPT", 20)
     entries = [*views(150, seed), Item("i3", title="Three"), *views(250, seed, start=150)]
     entries.insert(220, ItemRemoval("i5"))
     events = events_log(entries)
@@ -111,6 +111,7 @@ def test_killed_anywhere_it_arrives_where_the_uninterrupted_one_does(
         assert learner.sequence == updates.end()
         lives += 1
     assert lives == kills + 1 > 1
+    assert bool(learner.fold.model.sequence.tower.first_look.sketch) == (exact_items == 5)
     assert learner.epoch == 1
     assert learner.digest() == undisturbed.digest()
     assert updates.end() == undisturbed_updates.end()

@@ -122,6 +122,18 @@ def test_directions_that_hold_are_kept():
     assert catalogue.look.sketch is first
 
 
+def test_a_sketch_of_more_directions_than_are_filled_makes_place_for_one_of_fewer():
+    catalogue = Catalogue()
+    for step in range(6):
+        catalogue.step(space(k=20), step)
+    assert catalogue.look.sketch
+    assert catalogue.look.sketch.basis.shape == (DIM, 21)
+    for step in range(300):
+        catalogue.step(space(k=20)[:5], step)
+    assert catalogue.look.sketch.basis.shape == (DIM, 5)
+    assert found_of_the_best(catalogue, users(space(k=20)[:5], 5, 1)) == 1.0
+
+
 def test_items_that_outgrow_the_units_have_a_new_sketch():
     catalogue = Catalogue()
     for step in range(4):

@@ -7,6 +7,7 @@ from headwater.config import Config
 from headwater.config import Popularity as Settings
 from headwater.deploy import state_digest
 from headwater.model import Popularity, _leaders
+from headwater.model._leaders import Leaders
 from tests.model.arrays import batches, copied, stream
 
 HOURS = (0.01, 1.0, 500.0)
@@ -222,6 +223,32 @@ def test_leaders_are_exactly_the_first(monkeypatch, leaders, front, seed):
             assert some[1].tolist() == scores[:few].tolist()
         known.append((scores > 0).sum() / len(order))
     assert np.mean(known) == 1.0 if leaders == 10_000 else 0.1 < np.mean(known) < 1.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_items_that_are_as_good_the_lower_rows_lead_whenever_that_was_asked(monkeypatch, seed):
+    """By weights under which sums of the same counts may differ in their last bit."""
+    monkeypatch.setattr(_leaders, "_LEADERS", 20)
+    monkeypatch.setattr(_leaders, "_FRONT", 25)
+    rng = np.random.default_rng(seed)
+    counts = np.full((400, 4), 1.0 / 3.0)
+    early = Leaders(4)
+    for _ in range(40):
+        weights = rng.random(4)
+        named = np.unique(rng.integers(400, size=30)).astype(np.int32)
+        early.first(10, counts, weights)
+        early.note(named)
+        late = Leaders(4)
+        for found, scores, _ in (early.first(10, counts, weights), late.first(10, counts, weights)):
+            assert len(found) == len(scores) == 0, "of equal ones it isn't known which are first"
+        counts[named] *= 1.0 + 0.5 * rng.random((len(named), 1))
+        early.note(named)
+        order = np.lexsort((np.arange(400), -(counts @ weights)))
+        found, scores, _ = early.first(10, counts, weights)
+        assert found.tolist() == order[: len(found)].tolist()
+        assert len(found) == 10
+        counts[:] = 1.0 / 3.0
+        early.forget()
 
 
 def drawn(monkeypatch, what):

@@ -335,6 +335,17 @@ def test_who_looks_again_has_the_bytes_of_every_vector_at_once(monkeypatch):
     assert_bytes_are_those_of_the_vectors(found)
 
 
+def test_bytes_grow_with_the_catalogue_though_fewer_would_be_looked_at_by_other_settings():
+    found, other = tower(20, exact_items=4), tower(0, exact_items=1_000)
+    other.load(copied(found.state()))
+    other.grow(300)
+    for item in (19, 25, 299):
+        describe(other, item, item % 3)
+        descend(other, item)
+    other.first_look.look_again()
+    assert_bytes_are_those_of_the_vectors(other)
+
+
 def test_products_are_those_with_each_vector():
     found = tower()
     describe(found, 3, 1, 4)
