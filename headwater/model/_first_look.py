@@ -125,19 +125,23 @@ class FirstLook:
         Args:
             tokens: whether it changed some.
         """
-        if tokens or self._next:
+        if tokens:
             self._due = min(_STEPS * _SWEPT, -(-self.scan.n_items // _TURNS))
 
     def look_on(self, n: int | None = None) -> bool:
-        """Looks at n of the items whose turn it is since an update, or at all of these; whether
+        """Looks at n of the items whose turn it is, or at all that have it since an update; whether
         there are more.
 
-        It takes 200 ns an item, and whoever has to answer needn't wait for it.
+        Where a sketch is being made, all items have their turn, and no update waits for them. It
+        takes 200 ns an item, and whoever has to answer needn't wait for it.
         """
-        n = self._due if n is None else min(n, self._due)
+        if n is None:
+            n = self._due
+        elif not self._next:
+            n = min(n, self._due)
         self._sweep(n, self._all())
-        self._due -= n
-        return self._due > 0
+        self._due = max(self._due - n, 0)
+        return self._due > 0 or self._next is not None
 
     def look_again(self) -> None:
         """All bytes are those of the vectors now: 200 ns an item.

@@ -181,6 +181,21 @@ def test_who_follows_has_the_same_sketch_after_as_many_turns():
     assert served.look.sketch is sketch
 
 
+def test_a_sketch_is_made_while_there_is_time_and_no_update_waits_for_it():
+    learned, served = Catalogue(), Catalogue()
+    for step in range(4):
+        learned.step(space(), step)
+    served.look.put(learned.look.values())
+    served.look.follow_update(tokens=True)
+    assert served.look.look_on(), "what an update waits for are its own turns"
+    assert served.look.sketch is None
+    slices = 0
+    while served.look.look_on(50):
+        slices += 1
+    assert slices == 2 * N // 3 // 50 - 1
+    assert served.look.sketch
+
+
 def test_who_follows_makes_one_sketch_after_the_other():
     served, values = Catalogue(), []
     for seed in (0, 7):
