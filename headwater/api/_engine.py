@@ -411,13 +411,13 @@ class Engine:
         outcomes = _recommend(
             follower, [(ask, ask.wanted) for ask in batch if isinstance(ask.wanted, Request)], now
         )
-        self._deliver(list(outcomes))
+        self._deliver(outcomes)
         for ask in batch:
             if not isinstance(ask.wanted, Request):
                 # Each by itself: what goes with an item takes as long as some lists.
-                worked = (ask, _worked(follower, ask.wanted, ask.doing, now))
-                self._deliver([worked])
-                outcomes.append(worked)
+                worked = [(ask, _worked(follower, ask.wanted, ask.doing, now))]
+                self._deliver(worked)
+                outcomes = [*outcomes, *worked]
         self._feed_back(outcomes, now)
         if time.monotonic() - self._followed_at >= FOLLOWED_SECONDS:
             self._follow(follower.offset)

@@ -58,7 +58,7 @@ class FirstLook:
     def __init__(
         self, name: str, dim: int, exact_items: int, vectors_of: Callable[[Ints], Floats]
     ) -> None:
-        self.exact_items = exact_items
+        self._exact_items = exact_items
         self.scan = Scan(dim)
         self.sketch: Sketch | None = None
         self.directions = Directions(dim)
@@ -73,7 +73,7 @@ class FirstLook:
         """Makes room for item rows up to ``n_items``, and looks at the new ones."""
         known = self.scan.n_items
         # Whoever has bytes goes on with them, though by other settings all items may be scored now.
-        if n_items > known and (known or n_items > self.exact_items):
+        if n_items > known and (known or n_items > self._exact_items):
             self.scan.grow(n_items)
             for sketch in self._sketches():
                 sketch.grow(n_items)

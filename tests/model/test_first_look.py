@@ -33,6 +33,15 @@ class Catalogue:
         return self.look.best(who, asked([[]] * len(who)), np.zeros(len(self.vectors), bool), n)
 
 
+def sketched():
+    """A catalogue of a trainer that has made a sketch along ``space()``."""
+    catalogue = Catalogue()
+    for step in range(4):
+        catalogue.step(space(), step)
+    assert catalogue.look.sketch
+    return catalogue
+
+
 def space(seed=0, k=9):
     """(k, DIM) orthonormal rows."""
     square = np.random.default_rng(seed).normal(size=(DIM, DIM))
@@ -80,9 +89,7 @@ def test_all_columns_are_looked_at_until_there_is_a_sketch():
 
 
 def test_a_sketch_is_looked_at_while_the_next_one_is_made():
-    catalogue = Catalogue()
-    for step in range(4):
-        catalogue.step(space(), step)
+    catalogue = sketched()
     first = catalogue.look.sketch
     for step in range(40):
         if catalogue.look.sketch is not first:
@@ -97,9 +104,7 @@ def test_a_sketch_is_looked_at_while_the_next_one_is_made():
 
 
 def test_what_changes_meanwhile_is_found_by_both():
-    catalogue = Catalogue()
-    for step in range(4):
-        catalogue.step(space(), step)
+    catalogue = sketched()
     first = catalogue.look.sketch
     catalogue.step(space(7), 0)
     catalogue.step(space(7), 1)
@@ -113,9 +118,7 @@ def test_what_changes_meanwhile_is_found_by_both():
 
 
 def test_directions_that_hold_are_kept():
-    catalogue = Catalogue()
-    for step in range(4):
-        catalogue.step(space(), step)
+    catalogue = sketched()
     first = catalogue.look.sketch
     for step in range(20):
         catalogue.step(space(), step)
@@ -135,9 +138,7 @@ def test_a_sketch_of_more_directions_than_are_filled_makes_place_for_one_of_fewe
 
 
 def test_items_that_outgrow_the_units_have_a_new_sketch():
-    catalogue = Catalogue()
-    for step in range(4):
-        catalogue.step(space(), step)
+    catalogue = sketched()
     first = catalogue.look.sketch
     assert first
     catalogue.vectors[:, :-1] *= 3
