@@ -251,6 +251,17 @@ def test_of_items_that_are_as_good_the_lower_rows_lead_whenever_that_was_asked(m
         early.forget()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_who_led_is_not_who_leads_once_other_counts_weigh_more(monkeypatch, seed):
+    monkeypatch.setattr(_leaders, "_LEADERS", 30)
+    monkeypatch.setattr(_leaders, "_FRONT", 10)
+    counts = np.random.default_rng(seed).random((200, 2))
+    leaders = Leaders(2)
+    for weights in ([1.0, 0.01], [1.0, 0.02], [0.01, 1.0], [0.5, 0.5], [1.0, 0.01]):
+        found, _, _ = leaders.first(2, counts, np.array(weights))
+        assert found.tolist() == np.argsort(-(counts @ weights))[:2].tolist()
+
+
 def drawn(monkeypatch, what):
     """A list that grows whenever a circle is drawn anew."""
     found = []
