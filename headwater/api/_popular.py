@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from secrets import token_hex
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import msgspec
 
@@ -39,4 +39,4 @@ class PopularList:
             self._state, self._n = state, n
             return self._list
         self.hits += 1
-        return msgspec.structs.replace(kept, recommendation_id=uuid4().hex, items=kept.items[:n])
+        return msgspec.structs.replace(kept, recommendation_id=token_hex(16), items=kept.items[:n])

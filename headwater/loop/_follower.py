@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain, pairwise
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 import numpy as np
@@ -423,7 +423,7 @@ class Follower:
 
     def _answer(self, items: list[RecommendedItem]) -> Recommendations:
         return Recommendations(
-            recommendation_id=uuid4().hex,
+            recommendation_id=token_hex(16),
             version=self.version,
             sequence=self.sequence,
             trained_through=self.trained_through,

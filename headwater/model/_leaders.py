@@ -98,7 +98,9 @@ class Leaders:
             yield self._front.rows, max(floor, _ROUNDING * growth * self._beyond)
         scores = scores_of(self._pool.rows, counts, weights)
         order = np.argpartition(-scores, _FRONT)
-        self._front.draw(self._pool.rows[order[:_FRONT]], len(counts))
+        # In their order, which they nearly keep: then hardly one is moved when they are sorted.
+        leading = order[:_FRONT][np.argsort(-scores[order[:_FRONT]])]
+        self._front.draw(self._pool.rows[leading], len(counts))
         self._beyond, self._drawn_with = float(scores[order[_FRONT]]), weights
         yield self._front.rows, max(floor, _ROUNDING * self._beyond)
 

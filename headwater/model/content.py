@@ -373,6 +373,7 @@ def _best(
 ) -> None:
     n_items = len(withheld)
     used = np.zeros(min(window, history_items.shape[1]) * tokens.shape[1], np.int32)
+    firsts = np.empty(postings.shape[1], np.int32)
     for b in range(len(history_items)):
         n_used = _profile(history_items[b], window, weights, tokens, profile, used)
         barred = excluded[excluded_starts[b] : excluded_starts[b + 1]]
@@ -380,19 +381,26 @@ def _best(
         filled = 0
         n_touched = 0
         for u in range(n_used):
+            start = n_touched
             for p in range(postings.shape[1]):
                 item = postings[used[u], p]
                 if item < 0:
                     break
-                if item >= n_items or seen[item]:
+                if item < n_items and not seen[item]:
+                    seen[item] = True
+                    touched[n_touched] = item
+                    n_touched += 1
+            # Asked for beforehand they come from memory together, not each when it is its turn.
+            for t in range(start, n_touched):
+                firsts[t - start] = tokens[touched[t], 0]
+            for t in range(start, n_touched):
+                item = touched[t]
+                if firsts[t - start] < 0 or withheld[item]:
                     continue
-                seen[item] = True
-                touched[n_touched] = item
-                n_touched += 1
                 total, norm = _product(item, weights, tokens, profile)
                 # Spares most of them the root; a little lower, for it is rounded otherwise.
                 floor = scores[b, -1] * 0.999
-                if withheld[item] or total * total <= floor * floor * norm:
+                if total * total <= floor * floor * norm:
                     continue
                 score = np.float32(total / np.sqrt(norm))
                 if score > 0:

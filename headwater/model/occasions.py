@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from headwater.types import NO_ROW, Batch, Contexts, Doubles, Flags, Floats, Ints, State
+from headwater.types import NO_ROW, Batch, Contexts, Doubles, Flags, Floats, Ints, Longs, State
 
 LIFTS = ("length_lift", "pause_lift")
 """What ``Occasions.lifts`` says of an item, in this order."""
@@ -62,8 +62,7 @@ class Occasions:
             wanted,
             batch.items,
             batch.weights,
-            batch.contexts.times,
-            _occasions(batch.contexts),
+            *_known(batch.contexts),
             self._counts,
             self._totals,
             self._clock,
@@ -74,7 +73,7 @@ class Occasions:
         out = np.zeros((*rows.shape, len(LIFTS)), np.float32)
         landmark, newest = self._clock.tolist()
         prior = _PRIOR * 2.0 ** ((newest - landmark) / _HALF_LIFE)
-        _lift(rows, _occasions(contexts), self._counts, self._totals, prior, out)
+        _lift(rows, *_known(contexts), self._counts, self._totals, prior, out)
         return out
 
     def forget(self, rows: Ints) -> None:
@@ -96,13 +95,24 @@ class Occasions:
         self.n_items = len(self._counts)
 
 
-def _occasions(contexts: Contexts) -> Ints:
-    """(B, 2) columns of the counts: bucket of the history's length, and of the pause."""
-    lengths = np.minimum(1.5 * np.log2(contexts.history_lengths + 1.0), _BUCKETS - 1)
-    pauses = np.log1p(np.maximum(contexts.times - contexts.history_times[:, -1], 0.0))
-    pauses = np.minimum(pauses, _BUCKETS - 2)
-    pauses[contexts.history_items[:, -1] == NO_ROW] = _BUCKETS - 1
-    return np.stack([lengths, _BUCKETS + np.floor(pauses)], axis=1).astype(np.int32)
+def _known(contexts: Contexts) -> tuple[Doubles, Longs, Ints, Doubles]:
+    """(B,) of each: times, lengths of the histories, their newest items and the times of these."""
+    return (
+        contexts.times,
+        contexts.history_lengths,
+        contexts.history_items[:, -1],
+        contexts.history_times[:, -1],
+    )
+
+
+@njit(cache=True, nogil=True)
+def _occasion(time: float, length: int, newest: int, newest_time: float) -> tuple[int, int]:
+    """Columns of the counts: bucket of a history's length, and of the pause behind it."""
+    of_length = int(min(1.5 * np.log2(length + 1.0), _BUCKETS - 1.0))
+    if newest < 0:
+        return of_length, 2 * _BUCKETS - 1
+    pause = min(np.log1p(max(time - newest_time, 0.0)), _BUCKETS - 2.0)
+    return of_length, _BUCKETS + int(pause)
 
 
 @njit(cache=True, nogil=True)
@@ -111,7 +121,9 @@ def _count(
     items: Ints,
     weights: Floats,
     times: Doubles,
-    occasions: Ints,
+    lengths: Longs,
+    newest: Ints,
+    newest_times: Doubles,
     counts: Floats,
     totals: Doubles,
     clock: Doubles,
@@ -130,7 +142,7 @@ def _count(
             clock[0] = times[b]
             age = 0.0
         grown = weights[b] * 2.0**age
-        for occasion in occasions[b]:
+        for occasion in _occasion(times[b], lengths[b], newest[b], newest_times[b]):
             counts[items[b], occasion] += grown
             totals[occasion] += grown
 
@@ -138,7 +150,10 @@ def _count(
 @njit(cache=True, nogil=True)
 def _lift(
     rows: Ints,
-    occasions: Ints,
+    times: Doubles,
+    lengths: Longs,
+    newest: Ints,
+    newest_times: Doubles,
     counts: Floats,
     totals: Doubles,
     prior: float,
@@ -148,6 +163,7 @@ def _lift(
     if total <= 0:
         return
     for b in range(len(rows)):
+        occasions = _occasion(times[b], lengths[b], newest[b], newest_times[b])
         for c in range(rows.shape[1]):
             row = rows[b, c]
             if row < 0:
@@ -155,7 +171,7 @@ def _lift(
             # An event is counted once by length and once by pause.
             of_item = counts[row, :_BUCKETS].sum() / total
             for k in range(len(LIFTS)):
-                occasion = occasions[b, k]
+                occasion = occasions[k]
                 usual = of_item * totals[occasion]
                 lift = (counts[row, occasion] + prior) / (usual + prior)
                 out[b, c, k] = np.log(np.float32(lift))

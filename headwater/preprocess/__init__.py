@@ -22,7 +22,7 @@ from headwater.preprocess._admission import Admission
 from headwater.preprocess._catalogue import Catalogue, Profiles
 from headwater.preprocess._cleaning import Cleaning
 from headwater.preprocess._columns import columns
-from headwater.preprocess._histories import Histories, Steps
+from headwater.preprocess._histories import Histories
 from headwater.preprocess._order import Groups, Moves, interleaved
 from headwater.preprocess._parts import joined, taken
 from headwater.preprocess._tokens import CATEGORY, tokens_of
@@ -237,7 +237,7 @@ class Preprocessor:
     def contexts(self, requests: Sequence[Request], now: float) -> Contexts:
         """What is known of each request; reads only, so an unknown user stays unknown."""
         users = self.users.find_rows([request.user_id for request in requests])
-        contexts = self._read(users, now)
+        contexts = self.histories.read(users, now)
         n = len(requests)
         if not any(request.session_items or request.exclude for request in requests):
             return contexts
@@ -261,7 +261,7 @@ class Preprocessor:
 
     def active(self, n: int, now: float) -> Contexts:
         """The n users with the newest events, newest first, as they are at ``now``."""
-        return self._read(self.histories.newest(n), now)
+        return self.histories.read(self.histories.newest(n), now)
 
     def item(self, item_id: str) -> Item | None:
         """The item as the catalogue has it."""
@@ -384,22 +384,6 @@ class Preprocessor:
         self.items.release(items)
         self.users.release(users)
         return Gone(items, users)
-
-    def _read(self, users: np.ndarray, now: float) -> Contexts:
-        n = len(users)
-        return self.histories.walk(
-            Steps(
-                reads=np.ones(n, np.bool_),
-                users=users,
-                items=np.full(n, NO_ROW, np.int32),
-                types=np.zeros(n, np.uint8),
-                times=np.full(n, now),
-                sessions=np.zeros(n, np.int64),
-                cleaned=np.zeros(n, np.bool_),
-                consumes=np.zeros(n, np.bool_),
-                clears=np.zeros(n, np.bool_),
-            )
-        )
 
     def _count(self, items: np.ndarray, n_items: int) -> np.ndarray:
         """Counts the items of a batch in order; returns each one's count before its event."""

@@ -100,18 +100,8 @@ class Histories:
             size = max(self._used + pushes, len(self._nodes) * 5 // 4, 1024)
             self._links = _grown(self._links, size)
             self._nodes = _grown(self._nodes, size)
-        excluded_limit = self._excluded_limit(steps)
-        contexts = Contexts(
-            users=steps.users[steps.reads],
-            times=steps.times[steps.reads],
-            history_items=np.full((reads, self.length), NO_ROW, np.int32),
-            history_types=np.zeros((reads, self.length), np.uint8),
-            history_times=np.zeros((reads, self.length), np.float64),
-            history_cleaned=np.zeros((reads, self.length), np.bool_),
-            history_lengths=np.zeros(reads, np.int64),
-            session_lengths=np.zeros(reads, np.int32),
-            excluded_starts=np.zeros(reads + 1, np.int64),
-            excluded=np.zeros(excluded_limit, np.int32),
+        contexts = self._empty(
+            steps.users[steps.reads], steps.times[steps.reads], self._excluded_limit(steps)
         )
         self._used = _walk(
             steps.reads,
@@ -147,6 +137,35 @@ class Histories:
             contexts.excluded,
         )
         contexts.excluded = contexts.excluded[: contexts.excluded_starts[-1]]
+        return contexts
+
+    def read(self, users: Ints, now: float) -> Contexts:
+        """The contexts of users (``NO_ROW`` among them) as they are, for requests at ``now``."""
+        limit = int(self._consumed_counts[users[users != NO_ROW]].sum())
+        contexts = self._empty(users, np.full(len(users), now), limit)
+        _read(
+            users,
+            now,
+            self.session_gap,
+            self._items,
+            self._types,
+            self._gaps,
+            self._counts,
+            self._last_times,
+            self._session_counts,
+            self._heads,
+            self._consumed_counts,
+            self._links,
+            self._nodes,
+            contexts.history_items,
+            contexts.history_types,
+            contexts.history_times,
+            contexts.history_cleaned,
+            contexts.history_lengths,
+            contexts.session_lengths,
+            contexts.excluded_starts,
+            contexts.excluded,
+        )
         return contexts
 
     def newest(self, n: int) -> Ints:
@@ -185,6 +204,22 @@ class Histories:
                 self._used,
                 items,
             )
+
+    def _empty(self, users: Ints, times: Doubles, excluded: int) -> Contexts:
+        """Contexts to be filled, with room for so many exclusions."""
+        n = len(users)
+        return Contexts(
+            users=users,
+            times=times,
+            history_items=np.full((n, self.length), NO_ROW, np.int32),
+            history_types=np.zeros((n, self.length), np.uint8),
+            history_times=np.zeros((n, self.length), np.float64),
+            history_cleaned=np.zeros((n, self.length), np.bool_),
+            history_lengths=np.zeros(n, np.int64),
+            session_lengths=np.zeros(n, np.int32),
+            excluded_starts=np.zeros(n + 1, np.int64),
+            excluded=np.zeros(excluded, np.int32),
+        )
 
     def _excluded_limit(self, steps: Steps) -> int:
         """An upper bound of the exclusions that the reads will list."""
@@ -229,6 +264,93 @@ def _grown(array: _Array, size: int) -> _Array:
     grown = np.zeros((size, *array.shape[1:]), array.dtype)
     grown[: len(array)] = array
     return grown  # type: ignore[return-value]
+
+
+@njit(cache=True, nogil=True)
+def _read_window(
+    count: int,
+    time: float,
+    items: Ints,
+    types: Bytes,
+    gaps: Floats,
+    out_items: Ints,
+    out_types: Bytes,
+    out_times: Doubles,
+    out_cleaned: Flags,
+) -> None:
+    """Unrolls a user's ring, the newest event of which was at ``time``, into rows of contexts."""
+    length = len(items)
+    column = length - 1
+    place = count % length
+    for _ in range(min(count, length)):
+        place = (place if place > 0 else length) - 1
+        gap = gaps[place]
+        if items[place] >= 0:
+            out_items[column] = items[place]
+            out_types[column] = types[place]
+            out_times[column] = time
+            out_cleaned[column] = np.signbit(gap)
+            column -= 1
+        time -= abs(gap)
+
+
+@njit(cache=True, nogil=True)
+def _read_chain(node: int, n: int, links: Ints, nodes: Ints, filled: int, excluded: Ints) -> int:
+    """Lists the newest n used-up items behind the ``filled`` ones; returns how many these are."""
+    for _ in range(n):
+        excluded[filled] = nodes[node]
+        filled += 1
+        node = links[node]
+    return filled
+
+
+@njit(cache=True, nogil=True)
+def _read(
+    users: Ints,
+    now: float,
+    session_gap: float,
+    ring_items: Ints,
+    ring_types: Bytes,
+    ring_gaps: Floats,
+    counts: Ints,
+    last_times: Doubles,
+    session_counts: Ints,
+    heads: Ints,
+    consumed_counts: Ints,
+    links: Ints,
+    nodes: Ints,
+    out_items: Ints,
+    out_types: Bytes,
+    out_times: Doubles,
+    out_cleaned: Flags,
+    out_lengths: Longs,
+    out_session_lengths: Ints,
+    out_starts: Longs,
+    out_excluded: Ints,
+) -> None:
+    filled = 0
+    for row in range(len(users)):
+        user = users[row]
+        if user >= 0:
+            count = counts[user]
+            _read_window(
+                count,
+                last_times[user],
+                ring_items[user],
+                ring_types[user],
+                ring_gaps[user],
+                out_items[row],
+                out_types[row],
+                out_times[row],
+                out_cleaned[row],
+            )
+            out_lengths[row] = count
+            is_new = count == 0 or now - last_times[user] > session_gap
+            out_session_lengths[row] = 0 if is_new else session_counts[user]
+            filled = _read_chain(
+                heads[user], consumed_counts[user], links, nodes, filled, out_excluded
+            )
+        out_starts[row + 1] = filled
 
 
 @njit(cache=True, nogil=True)
@@ -296,25 +418,22 @@ def _walk(
             or (sessions[step] != 0 and sessions[step] != session_hashes[user])
         )
         if reads[step]:
-            column = length - 1
-            place, time = count % length, last_times[user]
-            for _ in range(min(count, length)):
-                place = (place if place > 0 else length) - 1
-                gap = ring_gaps[user, place]
-                if ring_items[user, place] >= 0:
-                    out_items[row, column] = ring_items[user, place]
-                    out_types[row, column] = ring_types[user, place]
-                    out_times[row, column] = time
-                    out_cleaned[row, column] = np.signbit(gap)
-                    column -= 1
-                time -= abs(gap)
+            _read_window(
+                count,
+                last_times[user],
+                ring_items[user],
+                ring_types[user],
+                ring_gaps[user],
+                out_items[row],
+                out_types[row],
+                out_times[row],
+                out_cleaned[row],
+            )
             out_lengths[row] = count
             out_session_lengths[row] = 0 if fresh else session_counts[user]
-            node = heads[user]
-            for _ in range(consumed_counts[user]):
-                out_excluded[filled] = nodes[node]
-                filled += 1
-                node = links[node]
+            filled = _read_chain(
+                heads[user], consumed_counts[user], links, nodes, filled, out_excluded
+            )
             row += 1
             out_starts[row] = filled
         else:

@@ -10,6 +10,9 @@ from headwater.packing import pack_strings, unpack_strings
 from headwater.preprocess._index import NEW, Index
 from headwater.types import NO_ROW, Flags, Ints, State
 
+_FEW = 4
+"""Ids that are sooner looked up one by one than written into one array for all."""
+
 
 class Vocabulary:
     """Row numbers in order of first sighting, so that every fold of one log agrees on them.
@@ -83,6 +86,9 @@ class Vocabulary:
 
     def find_rows(self, ids: Sequence[str | None]) -> Ints:
         """(n,) the row of each id, ``NO_ROW`` when it has none or there is none. Adds nothing."""
+        if len(ids) <= _FEW:
+            few = [NO_ROW if id is None else self.find(id) for id in ids]
+            return np.array(few, np.int32)
         found, _ = self._index.look_up(ids)
         return np.maximum(found, NO_ROW)
 

@@ -64,6 +64,17 @@ def test_a_released_row_is_the_next_new_ids_the_lowest_first(steps):
         words = again
 
 
+@pytest.mark.parametrize("n", [1, 4, 5, 40])
+def test_few_ids_are_found_as_many_are(n: int):
+    words = Vocabulary()
+    words.rows([f"{k}" for k in range(0, 60, 2)])
+    asked = [None if k % 3 == 2 else f"{k}" for k in range(n)]
+    assert words.find_rows(asked).tolist() == [
+        NO_ROW if id is None else words.find(id) for id in asked
+    ]
+    assert len(words) == 30, "nothing is added"
+
+
 def test_thousands_of_ids_come_and_go_as_in_a_dictionary():
     draw = random.Random(0)
     words = Vocabulary()
