@@ -27,7 +27,8 @@ from headwater.api import (
     _versions,
 )
 from headwater.api._direct import direct
-from headwater.api._engine import Engine, Follows
+from headwater.api._engine import Engine
+from headwater.api._follows import Follows
 from headwater.api._metrics import StateCollector
 from headwater.api._openapi import pages
 from headwater.api._service import Service

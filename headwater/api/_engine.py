@@ -12,38 +12,22 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import median
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import structlog
 
+from headwater.api._asks import Ask, Asks, Work
+from headwater.api._follows import Counted, Directory, Follows, Standing
 from headwater.api._popular import PopularList
 from headwater.api._problems import Failed, Unavailable
 from headwater.errors import Dropped, Unfit
 from headwater.feedback import Feedback
 from headwater.log import EventsLog, UpdatesLog
-from headwater.types import (
-    Explanation,
-    Item,
-    Recommendations,
-    Request,
-    SimilarItems,
-    SimilarUsers,
-    User,
-)
+from headwater.types import Explanation, Recommendations, Request, SimilarItems, SimilarUsers
 
 T = TypeVar("T")
 
-ALWAYS = 8
-"""Requests that may wait whatever they take: the one that finds out that it is fast again."""
-MEASURED = 15
-"""Newest rounds by which it is known what a request takes: those of half of ``ALWAYS`` or more, as
-one of few takes longer than one of many. Of two rounds that answer ``ALWAYS``, one is such."""
-BATCH = 64
-"""Requests answered together at most; bounds how long the last of them waits for the first."""
 TOGETHER_SECONDS = 0.02
 """From one fold of events that were taken in here to the next, while nobody asks: a fold of one
 event takes nearly as long as one of many, and whoever asks has them folded."""
@@ -59,104 +43,7 @@ WATCH_SECONDS = 0.2
 """Longest that a watching thread sleeps without looking whether it should stop."""
 
 
-class Directory(Protocol):
-    """What was set of items and users, as a ``headwater.preprocess.Preprocessor`` has it."""
-
-    def item(self, item_id: str) -> Item | None: ...
-
-    def dimensions(self) -> dict[str, int]: ...
-
-    def user(self, user_id: str) -> User | None: ...
-
-    def listed_items(self, after: int, n: int) -> tuple[list[Item], int | None]: ...
-
-    def listed_users(self, after: int, n: int) -> tuple[list[User], int | None]: ...
-
-
-class Counted(Protocol):
-    """How often a cache had what was asked for, and how often not; may be read from any thread."""
-
-    hits: int
-    misses: int
-
-
-class Follows(Protocol):
-    """What the API asks of a ``headwater.loop.Follower``."""
-
-    @property
-    def offset(self) -> int: ...
-
-    @property
-    def directory(self) -> Directory: ...
-
-    @property
-    def caches(self) -> Mapping[str, Counted]: ...
-
-    epoch: int
-    version: int
-    sequence: int
-    trained_through: int
-    gradient_through: int
-    report: dict[str, Any]
-
-    def prepare(self) -> None: ...
-
-    def catch_up(self) -> None: ...
-
-    def look_on(self) -> bool: ...
-
-    def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]: ...
-
-    def popular(self, n: int, now: float) -> Recommendations: ...
-
-    def explain(self, user_id: str, n: int, now: float) -> Explanation: ...
-
-    def similar_items(
-        self, item_id: str, n: int, exclude: frozenset[str]
-    ) -> SimilarItems | None: ...
-
-    def similar_users(self, user_id: str, n: int) -> SimilarUsers: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where the follower stood after a fold; safe to read from any thread."""
-
-    offset: int = 0
-    epoch: int = 0
-    version: int = 0
-    sequence: int = 0
-    trained_through: int = 0
-    gradient_through: int = 0
-    report: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, follower: Follows) -> Standing:
-        return cls(
-            offset=follower.offset,
-            epoch=follower.epoch,
-            version=follower.version,
-            sequence=follower.sequence,
-            trained_through=follower.trained_through,
-            gradient_through=follower.gradient_through,
-            report=follower.report,
-        )
-
-
-_Work = Callable[[Follows, float], Any]
-"""Answers by itself, at a time in seconds since 1970."""
-
-
-@dataclass(slots=True, eq=False)
-class _Ask:
-    wanted: Request | _Work
-    """Requests that wait are answered together."""
-    doing: str
-    min_offset: int
-    answer: asyncio.Future[Any]
-
-
-_Outcome = tuple[_Ask, Any]
+_Outcome = tuple[Ask, Any]
 """What an ask is answered: the answer, or the exception in its place."""
 
 
@@ -166,8 +53,7 @@ class Engine:
     Args:
         follower: makes the follower; called on the model thread, where the
             follower then lives.
-        max_queue: requests that may wait; one more is shed.
-        max_wait: seconds; a request that would wait longer is shed, if ``ALWAYS`` others wait.
+        max_queue, max_wait: see ``Asks``.
         wait_seconds: longest that ``min_offset`` makes a request wait.
         died: called, on the model thread, with the error by which that thread ends.
     """
@@ -185,7 +71,6 @@ class Engine:
         died: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         self.standing = Standing()
-        self.ready = False
         self.folds = False
         """Whether the state follows the logs: not before it is ready, nor after an error."""
         self.caches: dict[str, Counted] = {}
@@ -194,23 +79,14 @@ class Engine:
         self._events = events
         self._updates = updates
         self._feedback = feedback
-        self._max_queue = max_queue
-        self._max_wait = max_wait
-        self._measured: deque[float] = deque(maxlen=MEASURED)
-        self._seconds_each = 0.0  # that the model thread takes for a request
         self._wait_seconds = wait_seconds
         self._died = died
         self._log = structlog.get_logger()
-        self._condition = threading.Condition()
-        self._fresh: list[_Ask] = []  # guarded by the condition, as the next two are
-        self._woken = True
-        self._closing = False
-        self._parked: list[_Ask] = []  # the model thread's own
-        self._hurry = threading.Event()  # whether any are
+        self._asks = Asks(max_queue, max_wait)
+        self._hurry = threading.Event()  # whether any waits for an offset
         self._followed = 0  # offset through which feedback was, and when
         self._followed_at = 0.0
-        self._woken_at = 0.0  # the event loop's own, as the next one is
-        self._open = 0  # asks without an answer yet
+        self._woken_at = 0.0  # the event loop's own
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._made: Follows | None = None  # the model thread's, but for what it lets others do
@@ -234,12 +110,15 @@ class Engine:
 
     async def stop(self) -> None:
         """Ends the threads after the batch in work; requests that still wait are refused."""
-        with self._condition:
-            self._closing = True
-            self._condition.notify_all()
+        self._asks.close()
         self._hurry.set()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the log was folded, and the model thread runs."""
+        return self._asks.is_open
 
     @property
     def alive(self) -> bool:
@@ -252,7 +131,7 @@ class Engine:
         if now - self._woken_at >= TOGETHER_SECONDS:
             self._woken_at = now
             # Behind the acknowledgement, which would have to share the interpreter with the fold.
-            asyncio.get_running_loop().call_soon(self._wake)
+            asyncio.get_running_loop().call_soon(self._asks.wake)
 
     async def recommend(self, request: Request, min_offset: int = 0) -> Recommendations:
         """The answer to ``request`` by a state that holds ``min_offset``.
@@ -267,7 +146,7 @@ class Engine:
     async def popular(self, n: int) -> Recommendations:
         """What is popular now; raises like ``recommend``."""
         found: Recommendations = await self._ask(
-            lambda follower, now: self._popular.of(follower, n, now), "ranking by popularity"
+            lambda follower, _: self._popular.of(follower, n), "ranking by popularity"
         )
         return found
 
@@ -305,19 +184,13 @@ class Engine:
         )
         return found
 
-    async def _ask(self, wanted: Request | _Work, doing: str, min_offset: int = 0) -> Any:
-        self._refuse_if_late()
+    async def _ask(self, wanted: Request | Work, doing: str, min_offset: int = 0) -> Any:
+        self._asks.refuse_if_late()
         answer = asyncio.get_running_loop().create_future()
         behind = min_offset > self.standing.offset
-        self._open += 1
+        self._asks.n_open += 1
         try:
-            with self._condition:
-                if not self.ready:
-                    raise Unavailable(
-                        "not-ready", "the log isn't folded yet; /readyz says when it is"
-                    )
-                self._fresh.append(_Ask(wanted, doing, min_offset, answer))
-                self._condition.notify_all()
+            self._asks.put(Ask(wanted, doing, min_offset, answer))
             if not behind:
                 return await answer
             async with asyncio.timeout(self._wait_seconds):
@@ -329,15 +202,7 @@ class Engine:
                 f"the state holds offset {self.standing.offset}; try again",
             ) from None
         finally:
-            self._open -= 1
-
-    def _refuse_if_late(self) -> None:
-        """Sheds a request now that would be answered late: then those that wait aren't."""
-        # Those that wait for an offset cost nothing until it is there.
-        ahead = self._open - len(self._parked)
-        seconds = ahead * self._seconds_each
-        if self._open >= self._max_queue or (ahead >= ALWAYS and seconds > self._max_wait):
-            raise Unavailable("queue-full", f"{self._open} requests wait already; try again later")
+            self._asks.n_open -= 1
 
     # --- the model thread ------------------------------------------------------------------------
 
@@ -348,46 +213,31 @@ class Engine:
             start = self._events.end()
             self._follow(start)
             retry = False
-            while self._wait(self._pause(follower, retry)):
+            while self._asks.wait(self._pause(follower, retry)):
                 retry = not self._round(follower)
                 # A little behind every round, and all of it where nobody waits.
-                while not retry and follower.look_on() and not self._is_called:
+                while not retry and follower.look_on() and not self._asks.are_due:
                     pass
-                self.ready = self.ready or (not retry and follower.offset >= start)
+                if not retry and follower.offset >= start:
+                    self._asks.open()
                 self.folds = self.ready and not retry
         except Exception as error:
             if not isinstance(error, (Unfit, Dropped)):  # those need no traceback
                 self._log.exception("the model thread died")
             self._died(error)
         finally:
-            with self._condition:
-                self.ready = False
-                left = self._parked + self._fresh
-                self._fresh = []
             self._deliver(
-                [(ask, Unavailable("stopping", "the server is stopping")) for ask in left]
+                [
+                    (ask, Unavailable("stopping", "the server is stopping"))
+                    for ask in self._asks.empty()
+                ]
             )
-
-    @property
-    def _is_called(self) -> bool:
-        """Whether there is something to do."""
-        return self._closing or self._woken or bool(self._fresh)
-
-    def _wait(self, timeout: float | None) -> bool:
-        """Sleeps until there is something to do; False when it is time to stop."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._is_called, timeout)
-            return not self._closing
 
     def _round(self, follower: Follows) -> bool:
         """Folds what is new and answers what waits for it; False when folding failed."""
         # The requests are taken before the fold: one that arrives meanwhile may know of an event
         # that this fold doesn't see.
-        with self._condition:
-            asks = self._parked + self._fresh
-            self._fresh = []
-            self._woken = False
-        self._parked = []
+        asks = self._asks.take()
         started = time.perf_counter()
         try:
             follower.catch_up()
@@ -396,16 +246,10 @@ class Engine:
             self._deliver([(ask, _failed("catching up with the logs", error)) for ask in asks])
             return False
         self.standing = Standing.of(follower)
-        waiting = [ask for ask in asks if not ask.answer.done()]
-        able = [ask for ask in waiting if ask.min_offset <= follower.offset]
-        batch, later = able[:BATCH], able[BATCH:]
-        behind = [ask for ask in waiting if ask.min_offset > follower.offset]
-        self._parked = later + behind
-        if later:
-            self._wake()
-        if behind:
+        batch, is_behind = self._asks.batch(asks, follower.offset)
+        if is_behind:
             self._hurry.set()
-        elif self._hurry.is_set() and not self._closing:
+        elif self._hurry.is_set() and not self._asks.closing:
             self._hurry.clear()
         now = time.time()
         outcomes = _recommend(
@@ -421,9 +265,7 @@ class Engine:
         self._feed_back(outcomes, now)
         if time.monotonic() - self._followed_at >= FOLLOWED_SECONDS:
             self._follow(follower.offset)
-        if 2 * len(batch) >= ALWAYS:
-            self._measured.append((time.perf_counter() - started) / len(batch))
-            self._seconds_each = median(self._measured)
+        self._asks.took(time.perf_counter() - started, len(batch))
         return True
 
     def _pause(self, follower: Follows, retry: bool) -> float | None:
@@ -461,7 +303,7 @@ class Engine:
 
     def _watch(self, log: EventsLog | UpdatesLog) -> None:
         seen = 0
-        while not self._closing:
+        while not self._asks.closing:
             try:
                 if log.wait(seen, WATCH_SECONDS):
                     end = log.end()
@@ -469,20 +311,15 @@ class Engine:
                         self._made.prepare()
                     seen = end  # not before: what couldn't be prepared is tried again
                     if log is self._updates or end > self.standing.offset:
-                        self._wake()
+                        self._asks.wake()
                     if log is self._events:
                         self._hurry.wait(ELSEWHERE_SECONDS)
             except Exception:
                 self._log.exception("watching a log failed")
                 time.sleep(RETRY_SECONDS)
 
-    def _wake(self) -> None:
-        with self._condition:
-            self._woken = True
-            self._condition.notify_all()
 
-
-def _recommend(follower: Follows, asks: list[tuple[_Ask, Request]], now: float) -> list[_Outcome]:
+def _recommend(follower: Follows, asks: list[tuple[Ask, Request]], now: float) -> list[_Outcome]:
     if not asks:
         return []
     try:
@@ -496,7 +333,7 @@ def _recommend(follower: Follows, asks: list[tuple[_Ask, Request]], now: float) 
     return [outcome for one in asks for outcome in _recommend(follower, [one], now)]
 
 
-def _worked(follower: Follows, work: _Work, doing: str, now: float) -> Any:
+def _worked(follower: Follows, work: Work, doing: str, now: float) -> Any:
     try:
         return work(follower, now)
     except Exception as error:

@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from headwater.api._backlog import seconds_behind
-from headwater.api._engine import Standing
+from headwater.api._follows import Standing
 from headwater.types import Metrics
 
 if TYPE_CHECKING:

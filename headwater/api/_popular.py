@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from secrets import token_hex
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from headwater.api._follows import Follows
 from headwater.types import Recommendations
-
-if TYPE_CHECKING:
-    from headwater.api._engine import Follows
 
 
 class PopularList:
@@ -29,13 +26,13 @@ class PopularList:
         self._n = 0
         self._list: Recommendations | None = None
 
-    def of(self, follower: Follows, n: int, now: float) -> Recommendations:
+    def of(self, follower: Follows, n: int) -> Recommendations:
         """The first n, under an id of their own."""
         state = (follower.offset, follower.epoch, follower.version, follower.sequence)
         kept = self._list
         if kept is None or state != self._state or n > self._n:
             self.misses += 1
-            self._list = follower.popular(n, now)
+            self._list = follower.popular(n)
             self._state, self._n = state, n
             return self._list
         self.hits += 1

@@ -228,7 +228,7 @@ class Follower:
             ],
         )
 
-    def popular(self, n: int, now: float) -> Recommendations:
+    def popular(self, n: int) -> Recommendations:
         """The most popular items of the moment."""
         rows, scores = self.fold.recommender.popular(n, self.fold.withheld_now())
         return self._answer(

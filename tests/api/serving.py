@@ -108,7 +108,7 @@ class CountingFollower:
             for request in requests
         ]
 
-    def popular(self, n: int, now: float) -> Recommendations:
+    def popular(self, n: int) -> Recommendations:
         return self._answer(n, frozenset())
 
     def explain(self, user_id: str, n: int, now: float) -> Explanation:

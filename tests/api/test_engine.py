@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from headwater.api import _engine
-from headwater.api._engine import ALWAYS, BATCH, MEASURED, Engine
+from headwater.api._asks import ALWAYS, BATCH, MEASURED
+from headwater.api._engine import Engine
 from headwater.api._problems import Failed, Unavailable
 from headwater.config import Config
 from headwater.errors import LogError
@@ -340,7 +341,7 @@ def test_what_would_wait_too_long_is_shed_at_once_and_a_handful_never(
         """How many of n requests, all of which come before one is answered, are shed."""
         gate.clear()
         first = asyncio.create_task(running.engine.recommend(Request(n=1)))
-        while not running.engine._open or running.engine._fresh:
+        while not running.engine._asks.n_open or running.engine._asks._fresh:
             await asyncio.sleep(0.001)
         asked = [asyncio.create_task(running.engine.recommend(Request(n=1))) for _ in range(n - 1)]
         await asyncio.sleep(0)

@@ -26,7 +26,7 @@ def follower() -> CountingFollower:
 
 def test_one_state_ranks_once() -> None:
     made, kept = follower(), PopularList()
-    lists = [kept.of(made, 2, 1.0) for _ in range(3)]
+    lists = [kept.of(made, 2) for _ in range(3)]
     assert made.answered == 1
     assert (kept.hits, kept.misses) == (2, 1)
     assert len({one.recommendation_id for one in lists}) == 3
@@ -35,24 +35,24 @@ def test_one_state_ranks_once() -> None:
 
 def test_a_shorter_list_is_its_beginning_and_a_longer_one_is_new() -> None:
     made, kept = follower(), PopularList()
-    longest = kept.of(made, 3, 1.0)
-    assert kept.of(made, 1, 1.0).items == longest.items[:1] == made.popular(1, 1.0).items
+    longest = kept.of(made, 3)
+    assert kept.of(made, 1).items == longest.items[:1] == made.popular(1).items
     assert kept.misses == 1
-    assert kept.of(made, 9, 1.0).items == longest.items
+    assert kept.of(made, 9).items == longest.items
     assert kept.misses == 2
-    assert kept.of(made, 5, 1.0).items == longest.items
+    assert kept.of(made, 5).items == longest.items
     assert kept.misses == 2
 
 
 def test_every_change_of_the_state_makes_a_new_one() -> None:
     made, kept = follower(), PopularList()
-    kept.of(made, 3, 1.0)
+    kept.of(made, 3)
     made.events.append([view("a", 1), view("a", 2)], 2.0)
     made.catch_up()
-    assert kept.of(made, 3, 1.0).items[0].item_id == "a"
+    assert kept.of(made, 3).items[0].item_id == "a"
     for change in ("sequence", "version", "epoch"):
         setattr(made, change, getattr(made, change) + 1)
-        answer = kept.of(made, 3, 1.0)
+        answer = kept.of(made, 3)
         assert (answer.version, answer.sequence) == (made.version, made.sequence)
     assert (kept.hits, kept.misses) == (0, 5)
 

@@ -252,7 +252,7 @@ def test_a_slow_model_sheds_load_and_recovers() -> None:
     with served.client() as client, ThreadPoolExecutor() as pool:
         waiting = [pool.submit(client.get, path) for _ in range(2)]
         busy.wait(10)
-        until(lambda: served.engine._open == 2)
+        until(lambda: served.engine._asks.n_open == 2)
         response = client.get(path)
         is_problem(response, 503)
         assert response.json()["type"] == "urn:headwater:queue-full"

@@ -199,14 +199,14 @@ def test_a_removed_item_leaves_the_lists_and_its_row_is_cleared() -> None:
     learner = Learner(small(), events, updates, None)
     learn_all(learner)
     follower = following(small(), events, updates)
-    [popular, *_] = items_of(follower.popular(5, NOW))
+    [popular, *_] = items_of(follower.popular(5))
     row = follower.fold.preprocess.items.find(popular)
     learned = follower.fold.model.sequence.tower.items.values[row].copy()
     everywhere = for_users(follower, *USERS, n=60)
     assert any(popular in listed for listed in everywhere)
     events.append([ItemRemoval(popular)], NOW)
     follower.catch_up()
-    assert popular not in items_of(follower.popular(60, NOW))
+    assert popular not in items_of(follower.popular(60))
     assert not any(popular in listed for listed in for_users(follower, *USERS, n=60))
     learn_all(learner)
     assert decode(all_updates(updates)[-1].payload).tombstones["sequence.items"].tolist() == [row]
@@ -498,7 +498,7 @@ def test_answering_changes_nothing() -> None:
     ]
     for _ in range(3):
         answers = follower.recommend(requests, NOW + 100.0)
-        follower.popular(10, NOW + 100.0)
+        follower.popular(10)
     assert all(answer.items for answer in answers)
     assert everything(follower) == before
     assert (len(follower.fold.preprocess.users), len(follower.fold.preprocess.items)) == (
@@ -539,7 +539,7 @@ def test_before_the_first_event_there_is_nothing_to_recommend() -> None:
     answers = follower.recommend(
         [Request(n=5), Request(n=5, user_id="u"), Request(n=5, session_items=("a",))], NOW
     )
-    assert [answer.items for answer in [*answers, follower.popular(5, NOW)]] == [[]] * 4
+    assert [answer.items for answer in [*answers, follower.popular(5)]] == [[]] * 4
     log.append([Item("a"), Item("b", title="B")], NOW)
     follower.catch_up()
     [answer] = follower.recommend([Request(n=5, user_id="u")], NOW)
@@ -563,7 +563,7 @@ def test_an_unknown_user_gets_what_is_popular() -> None:
     assert answer.items[0].item_id == "hit"
     assert len(answer.items) == 3
     assert answer.items[0].reasons[0].expert == "popularity"
-    assert items_of(follower.popular(3, NOW))[0] == "hit"
+    assert items_of(follower.popular(3))[0] == "hit"
 
 
 def test_a_list_is_as_long_as_there_are_items() -> None:
@@ -576,7 +576,7 @@ def test_a_list_is_as_long_as_there_are_items() -> None:
     assert [item.score for item in answer.items] == sorted(
         (item.score for item in answer.items), reverse=True
     )
-    assert set(items_of(follower.popular(50, NOW))) == known
+    assert set(items_of(follower.popular(50))) == known
 
 
 def test_longer_lists_than_the_experts_usually_propose_are_filled() -> None:
@@ -619,7 +619,7 @@ def test_an_unavailable_item_is_not_in_a_list_until_it_is_back() -> None:
         follower.catch_up()
         [listed] = for_users(follower, "u1", n=9)
         assert ("i1" in listed) is available
-        assert ("i1" in items_of(follower.popular(9, NOW))) is available
+        assert ("i1" in items_of(follower.popular(9))) is available
 
 
 def test_an_answer_says_which_state_gave_it(tmp_path: Path) -> None:
@@ -631,7 +631,7 @@ def test_an_answer_says_which_state_gave_it(tmp_path: Path) -> None:
         learner.publish()
         follower.catch_up()
         [answer] = follower.recommend([Request(n=3, user_id="u1")], NOW)
-        popular = follower.popular(3, NOW)
+        popular = follower.popular(3)
         for given in (answer, popular):
             assert (given.version, given.sequence) == (1, learner.sequence)
             assert given.trained_through == end

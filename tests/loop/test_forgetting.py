@@ -431,7 +431,7 @@ def test_an_expired_item_is_in_no_list_and_an_expired_user_is_unknown() -> None:
     known = {id for id in preprocess.items if id}
     old_user, recent = follower.recommend([Request(40, "u1"), Request(40, "u98")], NOW)
     assert preprocess.users.find("u1") == NO_ROW != preprocess.users.find("u98")
-    for answer in (old_user, recent, follower.popular(40, NOW)):
+    for answer in (old_user, recent, follower.popular(40)):
         assert answer.items
         assert {item.item_id for item in answer.items} <= known
     assert follower.explain("u1", 5, NOW).history == []
