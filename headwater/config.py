@@ -238,7 +238,7 @@ class Sequence(_Section):
     """Row-wise Adagrad's, for the rows of items and of their tokens."""
     negatives: int = Field(default=1024, ge=1)
     """Uniform negatives of one step, shared by its examples, beside the in-batch ones."""
-    exact_items: int = Field(default=20_000, ge=1)
+    exact_items: int = Field(default=10_000, ge=1)
     """Items up to which every one is scored for every request. Of more, the best of a first look
     in bytes are."""
     hard_negatives: int = Field(default=0, ge=0)
