@@ -314,6 +314,8 @@ class Engine:
                         self._asks.wake()
                     if log is self._events:
                         self._hurry.wait(ELSEWHERE_SECONDS)
+                elif log is self._updates and self._made is not None and self._made.rest():
+                    self._asks.wake()
             except Exception:
                 self._log.exception("watching a log failed")
                 time.sleep(RETRY_SECONDS)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from mmap import ACCESS_COPY, ACCESS_READ, mmap
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -54,8 +55,10 @@ class Manifest(msgspec.Struct, frozen=True):
 
     ``offset`` is the last event that the state has learned from, ``sequence``
     the last update that it holds. ``digest`` is of the state alone, as
-    ``state_digest`` gives it; ``write`` fills it in. One that is ``interim`` only shortens what
-    is read of the updates log: no version is returned to by it, and it goes once two are newer.
+    ``state_digest`` gives it; ``write`` fills it in. ``report`` is the newest that went with an
+    update: who starts from here may find none behind it. One that is ``interim`` only shortens
+    what is read of the updates log: no version is returned to by it, and it goes once two are
+    newer.
     """
 
     epoch: int
@@ -68,6 +71,7 @@ class Manifest(msgspec.Struct, frozen=True):
     digest: str = ""
     format: int = FORMAT
     interim: bool = False
+    report: dict[str, Any] = {}
 
 
 class _Form(msgspec.Struct):

@@ -58,6 +58,10 @@ class CanaryFollower(Follower):
         more = super().look_on()
         return (self._beside is not None and self._beside.look_on()) or more
 
+    def rest(self) -> bool:
+        more = super().rest()
+        return (self._beside is not None and self._beside.rest()) or more
+
     def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]:
         answers: dict[int, Recommendations] = {}
         places = [k for k, one in enumerate(requests) if self._is_in_canary(one.user_id)]
@@ -137,6 +141,9 @@ class _Beside:
             except Exception:
                 self._fail("following it failed")
         return False
+
+    def rest(self) -> bool:
+        return (follower := self._follower) is not None and follower.rest()
 
     def recommend(self, requests: Sequence[Request], now: float) -> list[Recommendations]:
         """Answers to all of them, or to none where it fails."""

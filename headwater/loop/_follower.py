@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain, pairwise
@@ -48,6 +49,10 @@ itself."""
 _LOOKED_AT = 1_024
 """Items whose bytes are made anew between two answers."""
 
+_REST_SECONDS = 2.0
+"""Without an update, after which all bytes are made anew: each update has an eighth of them, and
+the last one of a stream that falls silent would leave the others as they were."""
+
 log = structlog.get_logger()
 
 
@@ -76,6 +81,7 @@ class Follower:
         self.caches = {"user_vectors": self._vectors}
         self._ready: dict[int, tuple[StoredUpdate, Update]] = {}  # by the sequence before each
         self._prepared_through: int | None = None  # sequence, once another thread prepares
+        self._applied_at = 0.0  # when the newest update was taken over
         self._start(self._newest())
 
     @property
@@ -132,6 +138,14 @@ class Follower:
         Whatever isn't done by then, the next update waits for.
         """
         return self.fold.model.sequence.tower.first_look.look_on(_LOOKED_AT)
+
+    def rest(self) -> bool:
+        """Has ``look_on`` do all that is left, where no update has come for a while; whether there
+        is any. For the thread that prepares.
+        """
+        if time.monotonic() - self._applied_at < _REST_SECONDS:
+            return False
+        return self.fold.model.sequence.tower.first_look.rest()
 
     def _catch_up(self) -> None:
         try:
@@ -304,6 +318,7 @@ class Follower:
             self.epoch, self.version = manifest.epoch, manifest.version
             self.sequence, self.trained_through = manifest.sequence, manifest.offset
             self.gradient_through = int(state["gradient_through"])
+            self.report = self.report or manifest.report
         else:
             self.fold.pass_over(self._events.rollbacks(0))
         if self.offset < self._events.start():
@@ -357,6 +372,7 @@ class Follower:
         self._vectors.clear()
         self.sequence, self.trained_through = update.sequence, update.trained_through
         self.gradient_through = update.gradient_through
+        self._applied_at = time.monotonic()
         if stored.report:
             with suppress(msgspec.DecodeError):
                 self.report = msgspec.json.decode(stored.report)

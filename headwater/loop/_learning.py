@@ -271,6 +271,7 @@ class Learning:
             created_at=time.time(),
             lineage=self.lineage,
             interim=interim,
+            report=self._reports.newest(),
         )
         return self._keeping.begin(self.state(), manifest, self.stages.evaluator)
 
@@ -341,6 +342,7 @@ class Learning:
             state, origin = found
             self.stages.load(state, origin.offset)
             self.epoch, sequence = origin.epoch, origin.sequence
+            self._reports.restart(origin.report)
         self._publishing.restart(sequence)
         self._keeping.restart(origin)
         if self.trained_through < self._events.start():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from typing import Any
 
 import msgspec
 
@@ -33,6 +34,7 @@ class Reports:
         self._bytes = 0
         self._speed = _Speed()
         self._written_at = 0.0
+        self._newest = b""
 
     def add(self, turn: Turn, pace: Pace | None) -> None:
         """Notes what a micro-batch came to."""
@@ -70,7 +72,7 @@ class Reports:
             return b""
         self._written_at = time.monotonic()
         known = stages.fold.preprocess
-        return msgspec.json.encode(
+        self._newest = msgspec.json.encode(
             {
                 "trained_through": stages.fold.offset,
                 "gradient_through": stages.gradient_through,
@@ -98,6 +100,15 @@ class Reports:
                 ],
             }
         )
+        return self._newest
+
+    def restart(self, report: dict[str, Any]) -> None:
+        """Goes on from a snapshot's report, unless this process has made one."""
+        self._newest = self._newest or msgspec.json.encode(report)
+
+    def newest(self) -> dict[str, Any]:
+        """The newest report; empty before there is one."""
+        return msgspec.json.decode(self._newest or b"{}", type=dict[str, Any])
 
 
 def _all(evaluator: Evaluator) -> list[Metrics]:

@@ -68,6 +68,7 @@ class FirstLook:
         self._vectors_of = vectors_of
         self._swept = np.zeros(1, np.int64)  # the first row whose turn it is
         self._due = 0  # rows whose turn it is since the newest update
+        self._left = 0  # those that had none since an update changed tokens
 
     def grow(self, n_items: int) -> None:
         """Makes room for item rows up to ``n_items``, and looks at the new ones."""
@@ -126,17 +127,22 @@ class FirstLook:
             tokens: whether it changed some.
         """
         if tokens:
-            self._due = min(_STEPS * _SWEPT, -(-self.scan.n_items // _TURNS))
+            self._due, self._left = self._turns(), self.scan.n_items
+
+    def rest(self) -> bool:
+        """No update will come soon: it is the turn of all that had none; whether there are any."""
+        self._due = self._left
+        return self._left > 0
 
     def look_on(self, n: int | None = None) -> bool:
-        """Looks at n of the items whose turn it is, or at all that have it since an update; whether
+        """Looks at n of the items whose turn it is, or at as many as an update waits for; whether
         there are more.
 
         Where a sketch is being made, all items have their turn, and no update waits for them. It
         takes 200 ns an item, and whoever has to answer needn't wait for it.
         """
         if n is None:
-            n = self._due
+            n = min(self._due, self._turns())
         elif not self._next:
             n = min(n, self._due)
         self._sweep(n, self._all())
@@ -185,7 +191,7 @@ class FirstLook:
         self.sketch, self._next = (
             Sketch.of(found) if (found := part(name)) else None for name in ("sketch", "next")
         )
-        self._swept, self._due = state["swept"].copy(), 0
+        self._swept, self._due, self._left = state["swept"].copy(), 0, 0
 
     def _sketches(self) -> list[Sketch]:
         return [sketch for sketch in (self.sketch, self._next) if sketch]
@@ -216,8 +222,13 @@ class FirstLook:
             self._swept[0] = (int(self._swept[0]) + n) % known
             self._put_in_turn(rows.astype(np.int32), parts)
 
+    def _turns(self) -> int:
+        """Items that have their turn with an update."""
+        return min(_STEPS * _SWEPT, -(-self.scan.n_items // _TURNS))
+
     def _put_in_turn(self, rows: Ints, parts: list[Scan | Sketch]) -> None:
         self._put(rows, parts)
+        self._left = max(self._left - len(rows), 0)
         if self._next:
             self._next.had_their_turn(len(rows))
             if not self._next.left:

@@ -69,6 +69,7 @@ class CountingFollower:
     answered: int = 0
     prepared: int = 0
     due: int = 0
+    left: int = 0
     directory: Preprocessor = field(default_factory=lambda: Preprocessor(Config()))
 
     def prepare(self) -> None:
@@ -107,6 +108,10 @@ class CountingFollower:
             self._answer(request.n, request.exclude.union(request.session_items))
             for request in requests
         ]
+
+    def rest(self) -> bool:
+        self.due, self.left = self.left, 0
+        return self.due > 0
 
     def popular(self, n: int) -> Recommendations:
         return self._answer(n, frozenset())

@@ -277,6 +277,17 @@ def test_an_idle_engine_sleeps() -> None:
     run(test())
 
 
+def test_where_no_update_comes_the_rest_is_done() -> None:
+    async def test() -> None:
+        async with Running() as running:
+            running.follower.left = 5
+            async with asyncio.timeout(5):
+                while running.follower.left or running.follower.due:
+                    await asyncio.sleep(0.001)
+
+    run(test())
+
+
 def test_min_offset_waits_for_the_offset() -> None:
     async def test() -> None:
         async with Running() as running:

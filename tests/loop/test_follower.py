@@ -463,6 +463,42 @@ def until(updates: MemoryUpdatesLog, sequence: int) -> MemoryUpdatesLog:
     return short
 
 
+def test_who_starts_from_a_snapshot_has_its_report(tmp_path: Path) -> None:
+    events, updates = events_log(views(200)), MemoryUpdatesLog()
+    learner = Learner(small(), events, updates, tmp_path)
+    learn_all(learner)
+    learner.snapshot()
+    report = following(small(), events, updates, tmp_path).report
+    assert report["trained_through"] > 0
+    assert report["metrics"]
+    # Nothing was learned by the one that writes the next snapshot.
+    Learner(small(), events, updates, tmp_path).snapshot()
+    assert following(small(), events, updates, tmp_path).report == report
+
+
+def test_a_follower_with_time_has_the_bytes_of_one_that_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_follower, "_REST_SECONDS", 0.0)
+    config = small(sequence={"exact_items": 10})
+    items = [Item(f"i{n}", categories=(f"c{n % 3}",)) for n in range(40)]
+    events, updates = events_log([*items, *views(200)]), MemoryUpdatesLog()
+    learner = Learner(config, events, updates, tmp_path)
+    served = Follower(config, events, updates, None)
+    learn_all(learner)
+    served.catch_up()
+    learner.snapshot()
+    served.catch_up()
+    while served.rest():
+        served.look_on()
+    started = following(config, events, updates, tmp_path)
+    mine, others = (
+        follower.fold.model.sequence.tower.first_look.state() for follower in (served, started)
+    )
+    for name in ("scan.codes", "scan.scales", "scan.biases"):
+        assert (mine[name] == others[name]).all()
+
+
 def test_a_damaged_report_is_no_reason_to_stop() -> None:
     log, whole = events_log(ENTRIES), MemoryUpdatesLog()
     learner = Learner(small(), log, whole, None)

@@ -182,6 +182,24 @@ def test_who_follows_has_the_same_sketch_after_as_many_turns():
     assert served.look.sketch is sketch
 
 
+def test_where_no_update_comes_it_is_the_turn_of_all_items():
+    served = sketched()
+    served.vectors[:] = Catalogue(seed=1).vectors
+    served.look.follow_update(tokens=True)
+    while served.look.look_on(50):
+        pass
+    assert served.look.rest(), "a third had its turn"
+    served.look.look_on()
+    assert served.look.rest(), "an update doesn't wait for the others"
+    while served.look.look_on(50):
+        pass
+    assert not served.look.rest()
+    looked_again = copied(served.look.state())
+    served.look.look_again()
+    for name, value in served.look.state().items():
+        np.testing.assert_array_equal(looked_again[name], value)
+
+
 def test_a_sketch_is_made_while_there_is_time_and_no_update_waits_for_it():
     learned, served = Catalogue(), Catalogue()
     for step in range(4):
