@@ -239,6 +239,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def wanted(self) -> Flags:
+        """(B,) which events say that their user wanted their item: those that are counted."""
+        wanted: Flags = (self.items != NO_ROW) & (self.polarities > 0) & (self.weights > 0)
+        return wanted
+
 
 @dataclass(slots=True)
 class CatalogueChanges:

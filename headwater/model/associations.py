@@ -105,9 +105,8 @@ class Associations:
 
     def learn(self, batch: Batch) -> None:
         """Adds the associations of the wanted events of a batch, in order."""
-        wanted = (batch.items != NO_ROW) & (batch.polarities > 0) & (batch.weights > 0)
         _add(
-            np.flatnonzero(wanted),
+            np.flatnonzero(batch.wanted),
             batch.items,
             batch.weights,
             batch.contexts.times,

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 
 from headwater.model._opinion import Scratch, SparseOpinion
-from headwater.types import NO_ROW, Batch, Contexts, Floats, Ints, Longs, State
+from headwater.types import Batch, Contexts, Floats, Ints, Longs, State
 
 _RETURNS, _EVENTS, _HISTORIES = 1.0, 10.0, 100.0
 """Returns, events of an item and histories of a length that everything is given before it has its
@@ -49,9 +49,8 @@ class Habits:
 
     def learn(self, batch: Batch) -> None:
         """Counts the wanted events of a batch, and which of them are returns."""
-        wanted = (batch.items != NO_ROW) & (batch.polarities > 0) & (batch.weights > 0)
         _learn(
-            np.flatnonzero(wanted),
+            np.flatnonzero(batch.wanted),
             batch.items,
             batch.contexts.history_items,
             self._counts,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from headwater.types import NO_ROW, Batch, Contexts, Doubles, Flags, Floats, Ints, Longs, State
+from headwater.types import Batch, Contexts, Doubles, Flags, Floats, Ints, Longs, State
 
 LIFTS = ("length_lift", "pause_lift")
 """What ``Occasions.lifts`` says of an item, in this order."""
@@ -57,9 +57,8 @@ class Occasions:
 
     def learn(self, batch: Batch) -> None:
         """Counts the wanted events of a batch, in order."""
-        wanted = (batch.items != NO_ROW) & (batch.polarities > 0) & (batch.weights > 0)
         _count(
-            wanted,
+            batch.wanted,
             batch.items,
             batch.weights,
             *_known(batch.contexts),

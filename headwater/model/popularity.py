@@ -160,7 +160,7 @@ class Popularity:
 
     def learn(self, batch: Batch) -> None:
         """Counts the wanted events of a batch, in order."""
-        wanted = (batch.items != NO_ROW) & (batch.polarities > 0) & (batch.weights > 0)
+        wanted = batch.wanted
         landmarks = self._landmarks.copy()
         _count(
             batch.items[wanted],

@@ -74,8 +74,7 @@ class Precedents:
 
     def learn(self, batch: Batch) -> None:
         """Appends the wanted events of a batch, in order."""
-        wanted = (batch.items != NO_ROW) & (batch.polarities > 0) & (batch.weights > 0)
-        wanted &= batch.contexts.users != NO_ROW
+        wanted = batch.wanted & (batch.contexts.users != NO_ROW)
         users = batch.contexts.users[wanted]
         self._room_for(int(users.max(initial=-1)) + 1, int(wanted.sum()))
         _append(
