@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
-from headwater.config import Config
+from headwater.config import DAY, Config
 from headwater.evaluate._outcomes import TOP
 from headwater.intervals import normal, wilson
 from headwater.types import NO_ROW, Batch, Doubles, Flags, Floats, Ints, Metric, Metrics, State
 
-DAY = 86_400.0
 SHARES = ("positive_share", "skip_share")
 """Means of noughts and ones, by Wilson's interval."""
 MEANS = ("rating_mean", "dwell_mean", "survey_mean", "diversity@10")

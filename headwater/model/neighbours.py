@@ -7,10 +7,9 @@ slowly with distance, and from which part of the items' popularity is taken back
 
 from __future__ import annotations
 
+from headwater.config import DAY
 from headwater.config import Neighbours as Settings
 from headwater.model.associations import Associations
-
-_DAY = 86_400.0
 
 
 class Neighbours(Associations):
@@ -22,7 +21,7 @@ class Neighbours(Associations):
         super().__init__(
             settings.width,
             settings.window,
-            settings.half_life_days * _DAY,
+            settings.half_life_days * DAY,
             both_ways=True,
             distance_power=0.5,
             popularity_power=0.25,

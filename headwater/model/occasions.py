@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from headwater.config import DAY
 from headwater.types import Batch, Contexts, Doubles, Flags, Floats, Ints, Longs, State
 
 LIFTS = ("length_lift", "pause_lift")
@@ -26,7 +27,7 @@ _BUCKETS = 16
 """Of lengths: 1.5 for each doubling. Of pauses: one for each factor of e, the last one is that of
 no event before."""
 
-_HALF_LIFE = 60 * 86_400.0
+_HALF_LIFE = 60 * DAY
 """Of the counts, in seconds of stream time. On ml-100k 5,000 events did as well as none."""
 
 _RESCALE_AT = 30.0

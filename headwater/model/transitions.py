@@ -6,10 +6,9 @@ directed associations with weight 1 / d over the last few events.
 
 from __future__ import annotations
 
+from headwater.config import DAY
 from headwater.config import Transitions as Settings
 from headwater.model.associations import Associations
-
-_DAY = 86_400.0
 
 
 class Transitions(Associations):
@@ -21,7 +20,7 @@ class Transitions(Associations):
         super().__init__(
             settings.width,
             settings.window,
-            settings.half_life_days * _DAY,
+            settings.half_life_days * DAY,
             both_ways=False,
             distance_power=1.0,
             popularity_power=0.0,
