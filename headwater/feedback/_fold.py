@@ -94,7 +94,7 @@ def fold(
             if entries["state"][ripe % n] == WAITING:
                 entries["state"][ripe % n] = IGNORED
             ripe += 1
-        if items[b] == NO_ROW:
+        if items[b] == NO_ROW or user == NO_ROW:
             continue
         if wanted[b]:
             mine = _of_user(entries, newest[user], user, added)

@@ -25,10 +25,9 @@ START = 3600.0 * 1000
 class Stream:
     """The fold of entries at minutes, and what it has said so far."""
 
-    def __init__(self, **feedback: Any) -> None:
-        self.config = Config.model_validate(
-            {"preprocess": {"history_length": LENGTH}, "feedback": feedback}
-        )
+    def __init__(self, admit_users_after: int = 1, **feedback: Any) -> None:
+        preprocess = {"history_length": LENGTH, "admit_users_after": admit_users_after}
+        self.config = Config.model_validate({"preprocess": preprocess, "feedback": feedback})
         self.preprocess = Preprocessor(self.config)
         self.impressions = Impressions(self.config, self.preprocess.type_names)
         self.offset = 0
@@ -118,6 +117,14 @@ def test_a_user_without_a_history_teaches_nothing() -> None:
     stream = Stream()
     stream.see((1, shown("a")), (500, TICK))
     assert stream.take() == []
+
+
+def test_users_that_are_not_admitted_yet_are_passed_over() -> None:
+    stream = Stream(admit_users_after=3)
+    stream.see((1, shown("a")), (2, event("click", "b", "v")), (3, event("click", "c", "w")))
+    assert stream.take() == []
+    stream.see(*((4, event("view", "old")) for _ in range(3)), (5, shown("a")), (500, TICK))
+    assert stream.take() == [("a", -0.1)]
 
 
 def test_what_the_user_has_just_acted_on_is_not_taken_up() -> None:
