@@ -63,7 +63,7 @@ def _insert(
     start, (end, newest) = table.start(connection), table.newest(connection)
     # What isn't in the log may be gone, up to this time.
     horizon = _time(connection, start + 1) + MAX_AHEAD if start else float("-inf")
-    ids.catch_up(end)
+    ids.catch_up(start, end)
     known = ids.find(
         [id for one in submissions for part in one.parts for id in part.ids if id is not None]
     )

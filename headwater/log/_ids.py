@@ -37,8 +37,13 @@ class Ids:
         self._runs: list[Keys] = []  # those of them that are left, by range
         self._sweep_end = 0
 
-    def catch_up(self, end: int) -> None:
-        """Takes in what others have appended, through the offset ``end``."""
+    def catch_up(self, start: int, end: int) -> None:
+        """Takes in what others have appended.
+
+        Args:
+            start: offset through which entries were dropped.
+            end: of the newest entry.
+        """
         if self._index is None:
             # Only now does it say what is in the index: from here on others' ids are held here.
             self._index = Index(self._connection)
@@ -55,7 +60,7 @@ class Ids:
             ]
             self.add(found, pieces[-1].block.first + pieces[-1].stop - 1)
             if self._seen < end:
-                self.sweep(HELD)
+                self.sweep(HELD, start)
 
     def find(self, wanted: Sequence[bytes]) -> dict[bytes, int]:
         """Those that are there, or were until they were dropped, with their offsets."""
@@ -71,7 +76,7 @@ class Ids:
         self._held.update(entries)
         self._seen = end
 
-    def sweep(self, n: int, start: int = 0) -> None:
+    def sweep(self, n: int, start: int) -> None:
         """Moves ``n`` ids or more into the index, where there are too many in memory.
 
         Args:

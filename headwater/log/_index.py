@@ -56,16 +56,16 @@ class Index:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
-        rows = connection.execute("SELECT count(*) FROM ids").get
-        self._filters = [_Filter(2 * PAGE * int(rows))]
+        n = connection.execute("SELECT sum(n) FROM runs").get
+        self._filters = [_Filter(int(n or 0))]
         for (stored,) in connection.execute("SELECT ids FROM ids"):
-            self._note(np.frombuffer(stored, _ID))
+            self._filters[0].add(np.frombuffer(stored, _ID))
 
     def find(self, wanted: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
         """Those that are there, with their offsets."""
         keys = np.frombuffer(b"".join(wanted), "<i8").reshape(-1, 2)
         maybe = np.zeros(len(wanted), np.bool_)
-        for one in filter(len, self._filters):
+        for one in self._filters:
             maybe |= one.may_hold(keys)
         runs: dict[int, list[int]] = defaultdict(list)
         for place in np.flatnonzero(maybe).tolist():
@@ -86,7 +86,7 @@ class Index:
             start: what has an offset up to this needn't be found any more.
         """
         range = int(run["key"][0]) & _RANGE
-        self._note(run)
+        self._note(run, start)
         merged = [run]
         for number, n in self._runs(range):
             if n > sum(map(len, merged)):
@@ -132,10 +132,12 @@ class Index:
             place = page.find(id, place + 1)
         return None if place < 0 else int(np.frombuffer(page, _ID)["offset"][place // _ID.itemsize])
 
-    def _note(self, run: Keys) -> None:
-        if self._filters[-1].is_full:
-            self._filters.append(_Filter(2 * self._filters[-1].capacity))
-        self._filters[-1].add(np.stack([run["key"], run["rest"]], axis=1))
+    def _note(self, run: Keys, start: int) -> None:
+        self._filters = [one for one in self._filters if one.newest > start]
+        if not self._filters or self._filters[-1].is_full:
+            # For half of what is kept, so that soon all that an old one holds is dropped.
+            self._filters.append(_Filter((int(run["offset"].max()) - start) // 2))
+        self._filters[-1].add(run)
 
 
 def by_range(ids: Mapping[bytes, int]) -> list[Keys]:
@@ -165,29 +167,31 @@ def delete(connection: apsw.Connection, number: int) -> None:
 
 
 class _Filter:
-    """A Bloom filter: 10 to 20 bits for each id, of which it takes fewer than 1 % for others."""
+    """A Bloom filter: 10 to 20 bits for each id, of which it takes fewer than 1 % for others.
+
+    What it holds can't be taken out; ``newest`` is the largest of the offsets of that.
+    """
 
     _LEAST = 1 << 18
     _PROBES = np.arange(6, dtype=np.uint64)
 
     def __init__(self, capacity: int) -> None:
         n_bits = 1 << (10 * max(capacity, self._LEAST) - 1).bit_length()
-        self.capacity = n_bits // 10
+        self.newest = 0
+        self._capacity = n_bits // 10
         self._mask = np.uint64(n_bits - 1)
         self._bytes = np.zeros(n_bits // 8, np.uint8)
         self._n = 0
 
-    def __len__(self) -> int:
-        return self._n
-
     @property
     def is_full(self) -> bool:
-        return self._n >= self.capacity
+        return self._n >= self._capacity
 
-    def add(self, keys: Keys) -> None:
-        bits = self._bits(keys)
+    def add(self, run: Keys) -> None:
+        bits = self._bits(np.stack([run["key"], run["rest"]], axis=1))
         np.bitwise_or.at(self._bytes, bits >> np.uint64(3), self._flags(bits))
-        self._n += len(keys)
+        self._n += len(run)
+        self.newest = max(self.newest, int(run["offset"].max()))
 
     def may_hold(self, keys: Keys) -> Flags:
         bits = self._bits(keys)

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.errors import LogError
-from headwater.log import _append, _database, _ids, sqlite
+from headwater.log import _append, _database, _ids, _index, sqlite
 from headwater.log._append import Submission, commit
 from headwater.log._blocks import MOST, parts
 from headwater.log._database import connect
 from headwater.log._entries import MAX_NESTING
 from headwater.log._ids import Ids
+from headwater.log._removal import drop
 from headwater.log.erasing import scrub
 from headwater.log.memory import MemoryEventsLog
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
@@ -301,6 +302,32 @@ class TestIds:
                 "SELECT count(*) FROM ids WHERE run NOT IN (SELECT number FROM runs)"
             ).get
             assert rows == 0
+
+    def test_filters_grow_with_what_is_kept_and_not_with_what_was_dropped(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_index._Filter, "_LEAST", 16)
+        connection = self._written(tmp_path / "events.db")
+        ids, kept = Ids(connection), 500
+
+        def add(reader: Ids, n: int) -> list[Appended]:
+            """Ten events of the n-th thousand seconds."""
+            events = [Event(f"{n}-{k}", "view", "u", 1000.0 * n) for k in range(10)]
+            ((answer,), _) = commit(
+                connection, reader, [Submission(parts(events, 1e6), (), Future())]
+            )
+            return answer
+
+        for n in range(400):
+            assert add(ids, n) == [Appended(10 * n + k, False) for k in range(1, 11)]
+            while drop(connection, 10 * (n + 1) - kept):
+                pass
+            for reader in (ids, Ids(connection)) if n % 20 == 19 else ():
+                answers = add(reader, n - 19)
+                assert answers == [Appended(10 * (n - 19) + k, True) for k in range(1, 11)]
+                bits = sum(8 * len(one._bytes) for one in reader._index._filters)
+                assert bits <= 40 * min(10 * (n + 1), kept)
+        connection.close()
 
     def _written(self, path: Path) -> apsw.Connection:
         SqliteEventsLog(path).close()
