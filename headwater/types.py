@@ -534,7 +534,7 @@ class Lineage(msgspec.Struct, frozen=True):
 class Version(msgspec.Struct, frozen=True):
     """A kept state of the model: what it has learned, where it is, whether it is live.
 
-    ``kept`` ones were live and can be returned to, ``dropped`` ones made place for newer ones.
+    ``kept`` ones were live and can be returned to, the snapshots of ``dropped`` ones are gone.
     ``version`` is what answers call it: states that are learned by the same settings share it.
     ``metrics`` are of the newest predictions then.
     """

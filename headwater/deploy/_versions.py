@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -44,6 +45,17 @@ class Versions:
             os.fsync(file.fileno())
         sync_folder(self.path.parent)
 
+    def replace(self, versions: Sequence[Version]) -> None:
+        """Puts these lines in the place of all, durably; a crash leaves the ones or the others."""
+        part = self.path.with_name(f"{self.path.name}.part")
+        with part.open("wb") as file:
+            for version in versions:
+                file.write(msgspec.json.encode(version, order="deterministic") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.path)
+        sync_folder(self.path.parent)
+
     def history(self) -> list[Version]:
         """Every line, oldest first; a torn last line isn't one.
 
@@ -70,14 +82,14 @@ class Versions:
         return live[-1] if live else None
 
     def listed(self) -> list[Version]:
-        """Every version in its newest state; one that was live before is kept or dropped."""
+        """Every version in its newest state; one that was live before is kept.
+
+        Without its snapshot it can't be returned to, and is dropped; also the one that is live,
+        of which a backup may hold an interim snapshot alone.
+        """
         live = self.live()
         return [
-            version
-            if version.state != "live" or version == live
-            else msgspec.structs.replace(
-                version, state="kept" if self._is_there(version) else "dropped"
-            )
+            msgspec.structs.replace(version, state=self._state(version, live))
             for version in sorted(self._newest(), key=lambda version: version.number)
         ]
 
@@ -97,8 +109,12 @@ class Versions:
             newest[version.number] = version
         return list(newest.values())
 
-    def _is_there(self, version: Version) -> bool:
-        return (self.path.parent / version.snapshot).is_file()
+    def _state(self, version: Version, live: Version | None) -> str:
+        if version.state != "live":
+            return version.state
+        if not (self.path.parent / version.snapshot).is_file():
+            return "dropped"
+        return "live" if version == live else "kept"
 
     def _whole_length(self) -> int:
         data = self.path.read_bytes() if self.path.exists() else b""

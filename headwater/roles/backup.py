@@ -1,8 +1,9 @@
 """``headwater backup`` and ``headwater restore``: a data folder as one consistent copy.
 
-The order makes it consistent: first the newest snapshot, then the updates after it,
-the events last. So the events, which are the truth, are never behind what was learned
-from them, and a restored trainer arrives at the state that the updates log recorded.
+The order makes it consistent: first the newest snapshot, then the updates after it and the
+history of versions up to it, the events last. So the events, which are the truth, are never
+behind what was learned from them, and a restored trainer arrives at the state that the
+updates log recorded.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from headwater import __version__
-from headwater.deploy import Snapshots
+from headwater.deploy import VERSIONS, Snapshots, Versions
 from headwater.errors import HeadwaterError, SnapshotError
 from headwater.log.copying import check, copy, sync
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
@@ -94,7 +95,9 @@ def restore(source: Path, data: Path) -> Backup:
                     check(part / name)
         if made.snapshot is not None:
             (part / _SNAPSHOTS).mkdir()
-            _transfer(source / _SNAPSHOTS / made.snapshot, part / _SNAPSHOTS / made.snapshot)
+            for name in (made.snapshot, VERSIONS):
+                if (source / _SNAPSHOTS / name).is_file():
+                    _transfer(source / _SNAPSHOTS / name, part / _SNAPSHOTS / name)
         with closing(SqliteEventsLog(part / _EVENTS)) as events:
             if events.end() != made.offset:
                 raise HeadwaterError(
@@ -110,8 +113,8 @@ def restore(source: Path, data: Path) -> Backup:
 
 
 def _logs(data: Path, part: Path) -> tuple[str | None, int]:
-    """Copies the newest snapshot, the updates after it and then the events; the snapshot's name,
-    and the newest sequence.
+    """Copies the newest snapshot, the updates after it, the versions up to it and then the events;
+    the snapshot's name, and the newest sequence.
     """
     for _ in range(_ATTEMPTS):
         shutil.rmtree(part / _SNAPSHOTS, ignore_errors=True)
@@ -125,6 +128,8 @@ def _logs(data: Path, part: Path) -> tuple[str | None, int]:
                 if following != [sequence + 1] and updates.end() > sequence:
                     continue
                 sequence = max(updates.end(), sequence)
+        if name is not None:
+            _versions(data / _SNAPSHOTS, part / _SNAPSHOTS, name)
         copy(data / _EVENTS, part / _EVENTS)
         with closing(SqliteEventsLog(part / _EVENTS)) as events:
             if events.start() <= offset:
@@ -149,6 +154,13 @@ def _snapshot(source: Path, destination: Path) -> tuple[str | None, int, int]:
         sync(copied)
         return path.name, manifest.sequence, manifest.offset
     return None, 0, 0
+
+
+def _versions(source: Path, destination: Path, snapshot: str) -> None:
+    """Copies the history of versions up to a snapshot: what came since isn't in the backup."""
+    lines = [line for line in Versions(source / VERSIONS).history() if line.snapshot <= snapshot]
+    if lines:
+        Versions(destination / VERSIONS).replace(lines)
 
 
 def _transfer(source: Path, destination: Path) -> None:

@@ -46,6 +46,24 @@ def test_the_newest_state_of_a_number_counts(versions, lines, live):
     assert (found and found.number) == live
 
 
+def test_one_without_its_snapshot_is_dropped_also_where_it_is_live(versions):
+    for number in (1, 2, 3):
+        versions.add(version(number))
+    versions.path.with_name("snapshot-2").touch()
+    assert [one.state for one in versions.listed()] == ["dropped", "kept", "dropped"]
+    versions.path.with_name("snapshot-3").touch()
+    assert [one.state for one in versions.listed()] == ["dropped", "kept", "live"]
+    assert versions.live() == version(3)
+
+
+def test_lines_are_replaced_as_one(versions):
+    for number in (1, 2, 3):
+        versions.add(version(number))
+    versions.replace([version(2), version(1)])
+    assert versions.history() == [version(2), version(1)]
+    assert [path.name for path in versions.path.parent.iterdir()] == ["versions.jsonl"]
+
+
 def test_a_line_torn_by_a_crash_is_no_line_and_is_cut_off_by_the_next(versions):
     versions.add(version(1))
     whole = versions.path.read_bytes()

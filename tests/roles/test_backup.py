@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from headwater.cli import app
 from headwater.config import Config
+from headwater.deploy import VERSIONS, Versions
 from headwater.errors import HeadwaterError, LogError
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.loop import Learner
@@ -99,6 +101,29 @@ def test_a_backup_of_a_running_system_restores_to_one_of_its_states(tmp_path: Pa
             assert learner.trained_through == made.offset
             first = events.read(events.start(), 1)[0].entry
             assert events.append([first], NOW)[0].duplicate
+
+
+def test_versions_come_along_up_to_the_snapshot(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with logs(data) as (events, updates):
+        learner = Learner(CONFIG, events, updates, data / "snapshots")
+        for start in (0, 40):
+            events.append(views(40, start=start), NOW)
+            learner.step()
+            learner.snapshot()
+        versions = Versions(data / "snapshots" / VERSIONS)
+        lines = versions.history()
+        made = copies.backup(data, tmp_path / "copy")
+        assert [line.snapshot for line in lines][-1] == made.snapshot
+        # As one that is made while a backup copies the snapshot before it.
+        later = "snapshot-e0001-s000000999999.safetensors"
+        versions.add(msgspec.structs.replace(lines[-1], number=9, snapshot=later))
+        copies.backup(data, tmp_path / "again")
+    for copy in ("copy", "again"):
+        copies.restore(tmp_path / copy, tmp_path / f"from {copy}")
+        restored = Versions(tmp_path / f"from {copy}" / "snapshots" / VERSIONS)
+        assert restored.history() == lines
+        assert [version.state for version in restored.listed()] == ["dropped", "live"]
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
