@@ -108,7 +108,10 @@ class ServedLog:
             self._connection = connect(self._name, "NORMAL")
             if path is None:
                 build(self._connection, _SERVED)
-            users = self._connection.execute("SELECT DISTINCT user_id FROM lists")
+            # Nobody's lists aren't in the index, and without it the whole table is read.
+            users = self._connection.execute(
+                "SELECT DISTINCT user_id FROM lists WHERE user_id IS NOT NULL"
+            )
             self._may_know = bytearray(_BUCKETS)
             for (user_id,) in users:
                 self._may_know[hash(user_id) % _BUCKETS] = 1
