@@ -147,6 +147,8 @@ class Arena:
             trial = self._ended(challenger, trial) or self._shadowed(challenger, trial)
         except Exception as error:
             log.exception("challenger failed", number=number)
+            # As recorded meanwhile, with what was compared.
+            trial = self._challengers.get(number)[1]
             trial = _end(trial, "retired", f"{type(error).__name__}: {error}")
         # Before it counts as ended: after a crash in between, it is ended again.
         self._challengers.end_canary()

@@ -214,6 +214,23 @@ def test_a_challenger_that_cannot_run_is_retired_with_the_reason_and_the_next_on
     assert system.trial(second).why.startswith("shown not to be better by 90.0%")
 
 
+def test_a_challenger_that_fails_keeps_what_was_compared(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = make()
+    number = system.add({"mixture.candidates": 20})
+    monkeypatch.setattr(role, "LOOK_SECONDS", 0.0)
+    fold = Fold.batch
+    monkeypatch.setattr(
+        Fold, "batch", lambda self, records: 1 / (records[0].offset < 1_000) and fold(self, records)
+    )
+    system.arena().run()
+    trial = system.trial(number)
+    assert (trial.state, trial.why) == ("retired", "ZeroDivisionError: division by zero")
+    assert trial.lift.n == trial.sums.n > 0
+    assert trial.compared_through > 500
+
+
 def test_a_canary_lasts_from_when_the_challenger_keeps_up_until_its_trial_ends(make: Any) -> None:
     system = make(events=100_000)
     number = system.add({"mixture.candidates": 19}, canary=0.25)
