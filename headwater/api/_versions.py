@@ -1,4 +1,4 @@
-"""Routes of the kept versions: what there is, returning to one, going on after a pause."""
+"""Routes of the versions: what there is, returning to one, going on after a pause."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Resumed(msgspec.Struct, frozen=True):
 
 
 class VersionsAnswer(msgspec.Struct, frozen=True):
-    """Every kept version in order of its number, and every order that was given, the newest
-    last.
+    """The newest versions in order of their numbers, dropped and rolled back ones too, and every
+    order that was given, the newest last.
     """
 
     versions: list[Version]
@@ -75,7 +75,7 @@ class Ordered(msgspec.Struct, frozen=True):
 @get(
     "/v1/versions",
     tags=["operations"],
-    summary="List the versions that are kept, and the orders that were given",
+    summary="List the newest versions, and the orders that were given",
     responses=answers(401, 403, 503),
 )
 async def list_versions(service: ServiceDependency) -> VersionsAnswer:

@@ -68,7 +68,7 @@ def versions(
     data: DataOption = DEFAULT_DATA,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the versions of the model that were kept, and the rollbacks; a server needn't run."""
+    """List the newest versions of the model, and the rollbacks; a server needn't run."""
     from headwater.roles import versions as kept
 
     found = kept.listed(data)

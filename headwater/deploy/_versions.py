@@ -14,11 +14,15 @@ from headwater.types import Version
 VERSIONS = "versions.jsonl"
 """The file's name, in the folder of the snapshots."""
 
+_MOST = 1_000
+"""Lines, some 0.5 MB, which every reader decodes. Once there are more, half as many versions stay:
+three weeks of a snapshot an hour."""
+
 _DECODER = msgspec.json.Decoder(Version)
 
 
 class Versions:
-    """An append-only file of ``Version`` lines; the newest line of a number tells its state.
+    """A file to which ``Version`` lines are appended; the newest line of a number tells its state.
 
     Reading never writes. One writer at a time: the trainer that holds the lease.
     """
@@ -29,6 +33,8 @@ class Versions:
     def add(self, version: Version) -> None:
         """Appends a line, durably; a torn line that a crash left at the end is cut off first.
 
+        Where there are too many, the newest versions stay, and of the others those that are needed.
+
         Raises:
             SnapshotError: the version holds a number that isn't finite.
         """
@@ -37,13 +43,15 @@ class Versions:
             _DECODER.decode(line)
         except msgspec.ValidationError as error:
             raise SnapshotError(f"version {version.number} can't be recorded: {error}") from None
-        whole = self._whole_length()
+        whole = len(self._whole())
         with self.path.open("ab") as file:
             file.truncate(whole)
             file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
         sync_folder(self.path.parent)
+        if len(self.history()) > _MOST:
+            self._forget_oldest()
 
     def replace(self, versions: Sequence[Version]) -> None:
         """Puts these lines in the place of all, durably; a crash leaves the ones or the others."""
@@ -62,11 +70,8 @@ class Versions:
         Raises:
             SnapshotError: a line before the end is damaged.
         """
-        if not self.path.exists():
-            return []
         versions = []
-        lines = self.path.read_bytes()[: self._whole_length()].splitlines()
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(self._whole().splitlines(), start=1):
             try:
                 versions.append(_DECODER.decode(line))
             except msgspec.DecodeError as error:
@@ -102,6 +107,17 @@ class Versions:
             if version.state != "rolled_back" and version.offset >= first:
                 self.add(msgspec.structs.replace(version, state="rolled_back"))
 
+    def _forget_oldest(self) -> None:
+        versions = self._newest()
+        needed = [
+            self.live(),
+            # From the highest numbers the next ones are counted.
+            max(versions, key=lambda version: version.number),
+            max(versions, key=lambda version: version.version),
+        ]
+        old, new = versions[: -_MOST // 2], versions[-_MOST // 2 :]
+        self.replace([*(v for v in old if v in needed or self._is_there(v)), *new])
+
     def _newest(self) -> list[Version]:
         newest: dict[int, Version] = {}
         for version in self.history():
@@ -112,13 +128,16 @@ class Versions:
     def _state(self, version: Version, live: Version | None) -> str:
         if version.state != "live":
             return version.state
-        if not (self.path.parent / version.snapshot).is_file():
+        if not self._is_there(version):
             return "dropped"
         return "live" if version == live else "kept"
 
-    def _whole_length(self) -> int:
+    def _is_there(self, version: Version) -> bool:
+        return (self.path.parent / version.snapshot).is_file()
+
+    def _whole(self) -> bytes:
         data = self.path.read_bytes() if self.path.exists() else b""
-        return data.rfind(b"\n") + 1
+        return data[: data.rfind(b"\n") + 1]
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from headwater.deploy import Versions
+from headwater.deploy import Versions, _versions
 from headwater.errors import SnapshotError
 from headwater.types import Metric, Version
 
@@ -62,6 +63,27 @@ def test_lines_are_replaced_as_one(versions):
     versions.replace([version(2), version(1)])
     assert versions.history() == [version(2), version(1)]
     assert [path.name for path in versions.path.parent.iterdir()] == ["versions.jsonl"]
+
+
+def test_of_too_many_the_newest_stay_and_what_is_needed(versions, monkeypatch):
+    monkeypatch.setattr(_versions, "_MOST", 10)
+    promoted = msgspec.structs.replace(version(3), version=7)
+    for line in (version(1), version(2), promoted):
+        versions.add(line)
+    versions.path.with_name("snapshot-1").touch()
+    for number in range(4, 100):
+        versions.add(version(number, "candidate"))
+        lines = versions.history()
+        assert len(lines) <= 10
+        assert {1, 3, *range(max(4, number - 4), number + 1)} <= {one.number for one in lines}
+        assert versions.live() == promoted
+        assert versions.next_number() == number + 1
+        assert max(one.version for one in lines) == 7
+    versions.roll_back(first=0)
+    assert len(versions.history()) <= 10
+    assert {one.state for one in versions.listed()} == {"rolled_back"}
+    assert versions.next_number() == 100
+    assert max(one.version for one in versions.history()) == 7
 
 
 def test_a_line_torn_by_a_crash_is_no_line_and_is_cut_off_by_the_next(versions):
