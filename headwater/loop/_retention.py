@@ -67,7 +67,8 @@ class Retention:
         newest = self._time(end)
         if self._settings.keep_days is not None:
             wanted = max(wanted, self._before(newest - self._settings.keep_days * DAY))
-        self._through = min(wanted, snapshots[0].offset, self._before(newest - _ALWAYS_KEPT))
+        through = min(wanted, snapshots[0].offset, self._before(newest - _ALWAYS_KEPT))
+        self._through = through if through > start else 0
 
     def step(self) -> None:
         """Drops some of what is to go, twice as many entries as a micro-batch may bring."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from headwater.config import Config
 from headwater.deploy import Snapshots
@@ -119,6 +120,20 @@ def test_nothing_goes_before_there_are_all_the_snapshots(tmp_path: Path):
     learn(learner)
     settled(learner)
     assert events.start() == oldest(tmp_path) == 300
+
+
+@pytest.mark.parametrize("log", [{"keep_megabytes": 1e3}, {"keep_days": 1.0}])
+def test_where_nothing_is_to_go_nothing_is_said_to_be_gone(log: dict[str, Any], tmp_path: Path):
+    events = events_log(views(650))
+    learned(config(), events, tmp_path)
+    events.drop(50)
+    retention = Retention(config(**log), events)
+    with capture_logs() as logs:
+        for _ in range(3):
+            retention.aim(Snapshots(tmp_path, 9).prune(), 0.0)
+            retention.step()
+    assert logs == []
+    assert events.start() == 50
 
 
 def test_a_snapshot_is_due_by_time_where_events_are_few(tmp_path: Path):
