@@ -105,19 +105,21 @@ class Feedback:
     def observe(self, entries: Entries) -> None:
         """Attributes every positive event of an item to a list that showed it, if one did.
 
-        One that names a list counts for that list or for none; another for the newest one that
-        its user was shown within the window before. Folding the same entries again changes nothing.
+        One that names a list counts for that list or for none; another, which wasn't imported, for
+        the newest one that its user was shown within the window before. Folding the same entries
+        again changes nothing.
         """
         if not len(entries):
             return
         read = chunk(entries)
         positive = [name in self._positive for name in read.type_names]
         pairs, acts = [], []
-        for user, item, named, kind, offset, now in zip(
+        for user, item, named, kind, imported, offset, now in zip(
             read.users,
             read.items,
             read.recommendations,
             read.types.tolist(),
+            read.imported.tolist(),
             read.offsets[read.places].tolist(),
             read.times[read.places].tolist(),
             strict=True,
@@ -126,7 +128,7 @@ class Feedback:
                 continue
             if named is not None:
                 pairs.append((named, item, offset))
-            else:
+            elif not imported:
                 acts.append((user, item, now - self._window, now))
         through = int(read.offsets[-1])
         self._served.attribute(pairs, through, acts)

@@ -197,8 +197,16 @@ def by(feedback: Feedback, served: ServedLog) -> list[tuple[int, int, int, int]]
     return [(row.served, row.clicked, row.by_id, row.by_window) for row in rows]
 
 
-def act(offset: int, item_id: str, at: float, user_id: str = "u", type: str = "view") -> Record:
-    return Record(offset, at, at, Event(str(offset), type, user_id, at, item_id=item_id))
+def act(
+    offset: int,
+    item_id: str,
+    at: float,
+    user_id: str = "u",
+    type: str = "view",
+    imported: bool = False,
+) -> Record:
+    event = Event(str(offset), type, user_id, at, item_id=item_id, imported=imported)
+    return Record(offset, at, at, event)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +220,7 @@ def act(offset: int, item_id: str, at: float, user_id: str = "u", type: str = "v
         (act(1, "b", 11.0, user_id="another"), 0),
         (act(1, "b", 11.0, type="dislike"), 0),
         (act(1, "b", 11.0, type="impression"), 0),
+        (act(1, "b", 11.0, imported=True), 0),
     ],
 )
 def test_an_event_that_names_no_list_counts_for_one_shown_to_its_user_within_the_window(
