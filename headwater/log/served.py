@@ -8,17 +8,19 @@ click's list showed above the item that was clicked.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import apsw
 import msgspec
 
 from headwater.errors import LogError
-from headwater.log._database import Schema, abandon, build, connect, create, explained
+from headwater.log._database import Readers, Schema, abandon, build, connect, create, explained
 from headwater.log._joining import BY_ID, BY_WINDOW, Act, Click, Joining, Searched, Written, decode
 from headwater.types import ServedList
 
@@ -116,8 +118,10 @@ class ServedLog:
             for (user_id,) in users:
                 self._may_know[hash(user_id) % _BUCKETS] = 1
         self._joining = Joining(self._connection, keep)
-        # One connection for the writer and for queries: an in-memory database has no second one.
+        # One connection for the writer and for short queries.
         self._using = threading.Lock()
+        # For what takes long; an in-memory database has no second connection.
+        self._readers = None if path is None else Readers(path)
         self._waiting: deque[Written] = deque()
         self._changed = threading.Condition()
         self._taken = 0
@@ -182,8 +186,8 @@ class ServedLog:
             since: seconds since 1970.
             until: likewise; a list of that very moment isn't counted.
         """
-        with self._using, explained(self._name, "read"):
-            rows: list[Any] = self._connection.execute(
+        with self._reading() as connection:
+            rows: list[Any] = connection.execute(
                 "SELECT version, count(*), sum(clicked = ?), sum(clicked = ?) FROM lists"
                 " WHERE user_id IS NOT NULL AND served_at >= ? AND served_at < ?"
                 " GROUP BY version ORDER BY version",
@@ -241,6 +245,18 @@ class ServedLog:
         self._thread.join()
         with self._using:
             abandon(self._connection)
+        if self._readers is not None:
+            self._readers.close()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[apsw.Connection]:
+        """A connection for a long query; in a file it holds up neither the writer nor ``find``."""
+        if self._readers is not None:
+            with self._readers.connection() as connection:
+                yield connection
+            return
+        with self._using, explained(self._name, "read"):
+            yield self._connection
 
     def _enqueue(self, entries: Sequence[Written]) -> None:
         with self._changed:

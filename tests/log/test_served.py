@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
@@ -104,6 +105,28 @@ def test_old_lists_make_place_and_stay_counted(log: ServedLog) -> None:
     assert log.clicks() == [VersionClicks(1, 25, 25)]
     early = log._connection.execute("SELECT count(*) FROM early_clicks").get
     assert early <= 10
+
+
+def test_what_is_counted_of_users_is_what_was_shown_to_them_in_time(log: ServedLog) -> None:
+    nobody = msgspec.structs.replace(shown("r4"), user_id=None)
+    late = msgspec.structs.replace(shown("r5"), served_at=2000.0)
+    log.served([shown("r1"), shown("r2", version=2), shown("r3", version=2), nobody, late])
+    log.attribute([("r2", "a", 1)], 2, acts=[("u1", "c", 1000.0, 1001.0)])
+    log.flush()
+    assert log.clicks_of_users(1000.5, 2000.0) == [
+        VersionClicks(1, 1, 0),
+        VersionClicks(2, 2, 1, 1),
+    ]
+    assert log.clicks_of_users(0.0, 1000.5) == []
+
+
+def test_counting_what_users_clicked_waits_for_nobody_and_nobody_for_it(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool, contextlib.closing(ServedLog(tmp_path / "s.db")) as log:
+        log.served([shown("r1")])
+        log.flush()
+        with log._using:
+            counted = pool.submit(log.clicks_of_users, 0.0, 2000.0).result(20)
+        assert counted == [VersionClicks(1, 1, 0)]
 
 
 def test_everything_is_there_after_opening_again(tmp_path: Path) -> None:
