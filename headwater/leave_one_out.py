@@ -1,7 +1,7 @@
 """``headwater evaluate --protocol leave-one-out``: the offline protocol, through the same loop.
 
-Of each user with at least three events the newest is the test, the one before it the
-validation, and the rest is learned as ``headwater import --backfill`` learns a
+Of each user with at least three wanted events the newest of those is the test, the one before
+it the validation, and the rest is learned as ``headwater import --backfill`` learns a
 history. The test item is ranked by the recommender that serves, among all items that
 the user may still be shown.
 
@@ -54,13 +54,13 @@ def leave_one_out(interactions: Interactions, config: Config, progress: Progress
         ``all``, ``experts``, ``segments``.
 
     Raises:
-        UnreadableFile: no user has three events.
+        UnreadableFile: no user has three wanted events.
     """
     started = time.perf_counter()
     roles = parts(interactions, config)
     if TEST not in roles:
         raise UnreadableFile(
-            f"{interactions.path} has no user with three events, so that none can be left out"
+            f"{interactions.path} has no user with three wanted events, so none can be left out"
         )
     kept = np.flatnonzero(roles != LEFT_OUT)
     interactions, roles = _taken(interactions, kept), roles[kept]
@@ -95,11 +95,11 @@ def leave_one_out(interactions: Interactions, config: Config, progress: Progress
 def parts(interactions: Interactions, config: Config) -> Bytes:
     """(N,) what each event is for: ``TRAINING``, ``VALIDATION``, ``TEST`` or ``LEFT_OUT``.
 
-    Events that can be no target, such as dislikes, are for training, or left out where they come
-    after the user's validation event.
+    Events that can be no target, such as dislikes and impressions, are for training, or left out
+    where they come after the user's validation event.
     """
     kinds = config.event_types
-    wanted_types = [name in kinds and kinds[name].polarity >= 0 for name in interactions.type_names]
+    wanted_types = [name in kinds and kinds[name].polarity > 0 for name in interactions.type_names]
     targets = np.flatnonzero(np.array(wanted_types)[interactions.type_codes])
     users = interactions.user_codes
     order = targets[np.argsort(users[targets], kind="stable")]

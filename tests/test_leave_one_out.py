@@ -68,8 +68,11 @@ def test_the_last_event_of_a_user_is_the_test_and_the_one_before_it_the_validati
     ]
 
 
-def test_a_dislike_is_no_target_and_is_left_out_where_it_comes_late(tmp_path: Path) -> None:
-    kinds = ["view", "dislike", "view", "view", "dislike", "view", "dislike"]
+@pytest.mark.parametrize("other", ["dislike", "impression", "search", "adjust", "survey"])
+def test_what_says_not_wanted_is_no_target_and_is_left_out_where_it_comes_late(
+    other: str, tmp_path: Path
+) -> None:
+    kinds = ["view", other, "view", "view", other, "view", other]
     rows = [("a", k, 10 + k, kind) for k, kind in enumerate(kinds)]
     found = leave_one_out.parts(read(file(tmp_path, rows, "event")), quick())
     assert found.tolist() == [TRAINING, TRAINING, TRAINING, VALIDATION, LEFT_OUT, TEST, LEFT_OUT]
@@ -77,7 +80,7 @@ def test_a_dislike_is_no_target_and_is_left_out_where_it_comes_late(tmp_path: Pa
 
 def test_users_with_two_events_are_not_asked(tmp_path: Path) -> None:
     rows = [("a", 1, 10), ("a", 2, 11), ("b", 1, 12)]
-    with pytest.raises(UnreadableFile, match="no user with three events"):
+    with pytest.raises(UnreadableFile, match="no user with three wanted events"):
         leave_one_out.leave_one_out(read(file(tmp_path, rows)), quick(), silent)
 
 
