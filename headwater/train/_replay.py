@@ -116,8 +116,13 @@ class Replay:
         }
 
     def load(self, state: State) -> None:
-        n = len(state["uses"])
-        self._added = int(state["added"])
-        self._uses[:n] = state["uses"]
+        """Takes the newest examples over; the capacity may have been another one."""
+        n, added = len(state["uses"]), int(state["added"])
+        kept = min(n, self.capacity)
+        self._added = added if n >= self.capacity else n
+        newest = np.arange(-kept, 0)
+        places = (self._added + newest) % max(self.capacity, 1)
+        saved = (added + newest) % max(n, 1)
+        self._uses[places] = state["uses"][saved]
         for name, column in self._columns.items():
-            column[:n] = state[f"column.{name}"]
+            column[places] = state[f"column.{name}"][saved]

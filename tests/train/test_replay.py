@@ -132,6 +132,27 @@ def test_a_loaded_state_goes_on_as_the_one_that_was_saved(added):
     assert kept(one) == kept(other)
 
 
+@pytest.mark.parametrize("capacity", [0, 1, 4, 9, 10, 11, 30])
+@pytest.mark.parametrize("added", [0, 4, 10, 27])
+def test_a_buffer_of_another_size_takes_the_newest_over_and_their_uses(added, capacity):
+    one, other = replay(), replay(capacity)
+    for n in range(added):
+        add(one, n)
+    for _ in range(one.cap):
+        drawn = one.sample(5, seeded())
+    spent = set(one.take(drawn)["ids"].tolist())
+    other.load(copied(one.state()))
+    newest = kept(one)[max(len(one) - capacity, 0) :]
+    assert kept(other) == newest
+    assert set(other.take(np.flatnonzero(other.spent()))["ids"]) == spent & set(newest)
+    everything = list(range(added))[-len(one) :]
+    for n in range(100, 140):
+        add(other, n)
+        everything.append(n)
+        room = min(len(newest) + n - 99, capacity)
+        assert kept(other) == everything[len(everything) - room :]
+
+
 def test_a_state_holds_what_is_there_and_no_more():
     found = replay(capacity=1000)
     add(found, 1, 2, 3)
