@@ -142,7 +142,14 @@ class Precedents:
         }
 
     def load(self, state: State) -> None:
-        self._keep(len(state["item"]), *(state[name] for name in ("item", "user", "chains")))
+        """Takes the newest events over; the ring may have been of another size."""
+        counted, known = int(state["counted"][0]), len(state["item"])
+        # Room that was made since is that of events that are lost: chains end there.
+        size = min(counted, self.settings.events)
+        numbers = np.arange(counted - min(size, known), counted)
+        self._keep(size)
+        for name in ("item", "user", "chains"):
+            getattr(self, "_" + name)[numbers % size] = state[name][numbers % known]
         for name in ("counted", "newest_of_item", "events_of_item", "newest_of_user"):
             setattr(self, "_" + name, state[name].copy())
         n = self.n_items = len(self._newest_of_item)

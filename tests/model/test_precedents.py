@@ -10,7 +10,7 @@ import pytest
 from headwater.config import Precedents as Settings
 from headwater.model import Precedents
 from headwater.types import NO_ROW
-from tests.model.arrays import batches, contexts, small, stream
+from tests.model.arrays import batches, contexts, copied, small, stream
 
 A, B, C, R = 0.75, 0.8, 0.7, 0.25
 
@@ -83,6 +83,28 @@ def test_scores_are_those_of_the_formula(name, cuts):
         expected, _ = plain(rows, settings, users[b], history)
         values = [expected[int(item)] for item in items]
         np.testing.assert_allclose(found[b], values, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(100, 100), (150, 100), (100, 150), (100, 1000), (1000, 100)]
+)
+def test_a_ring_of_another_size_takes_the_newest_events_over_and_goes_on(before, after):
+    rows = events(260)
+    (first, second), items = batches(small(), stream(rows), (200,))
+    saved, expert = Precedents(Settings(events=before)), Precedents(Settings(events=after))
+    saved.grow(len(items))
+    saved.learn(first)
+    expert.load(copied(saved.state()))
+    assert len(expert.state()["item"]) <= after
+    asked = contexts([[items.index(str(i)) for i in (0, 1, 2)]])
+    every = np.arange(len(items), dtype=np.int32)[None]
+    for seen, known in ((rows[:200], min(before, 200)), (rows, min(before, 200) + 60)):
+        if seen is rows:
+            expert.learn(second)
+        settings = Settings(events=min(after, known))
+        expected, _ = plain(seen, settings, user_rows(rows)[0], [0, 1, 2])
+        values = [expected[int(item)] for item in items]
+        np.testing.assert_allclose(expert.weigh(asked).scores(every)[0], values, rtol=1e-4)
 
 
 def user_rows(rows):
