@@ -28,8 +28,8 @@ from headwater.types import (
     State,
 )
 
-LAYOUT = 10
-"""What the arrays of a snapshot are; those of another layout can't be read."""
+LAYOUT = 11
+"""What the arrays and the shape of a snapshot are; those of another layout can't be read."""
 
 _APART = 64
 """Arrays of rows in doubt that are kept before they are made one."""
@@ -52,10 +52,13 @@ def shape(config: Config) -> Shape:
         "preprocess.history_length": config.preprocess.history_length,
         "preprocess.cleaning.remembered": config.preprocess.cleaning.remembered,
         "transitions.width": config.transitions.width,
+        "transitions.half_life_days": config.transitions.half_life_days,
         "neighbours.width": config.neighbours.width,
+        "neighbours.half_life_days": config.neighbours.half_life_days,
         "content.tokens": config.content.tokens,
         "content.postings": config.content.postings,
-        "popularity.half_lives": len(config.popularity.half_lives_hours),
+        # Decayed counts are in units of their half-life: under another one they mean nothing.
+        "popularity.half_lives_hours": str(list(config.popularity.half_lives_hours)),
         "mixture.hidden": config.mixture.hidden,
         "mixture.members": config.mixture.members,
         "mixture.features": len(Features(config)),

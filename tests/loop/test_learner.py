@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,10 +13,12 @@ import pytest
 
 from headwater.config import Config
 from headwater.deploy import PAUSED, Manifest, Snapshots, Versions, decode
-from headwater.errors import Fenced, GuardTripped
+from headwater.deploy._snapshots import LAYOUT
+from headwater.errors import Fenced, GuardTripped, Unfit
 from headwater.log import StoredUpdate
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Follower, Learner, _publishing
+from headwater.loop._fold import shape
 from headwater.model import _first_look
 from headwater.types import Batch, Event, Held, Item, ItemRemoval, Pace, Record, SettingChange
 from tests.loop.streams import (
@@ -300,6 +304,34 @@ def assert_new_epoch(
     again = refolded(config, events, updates, folder)
     assert again.digest() == learner.digest()
     return learner
+
+
+@pytest.mark.parametrize(
+    ("section", "other"),
+    [
+        ("popularity", {"half_lives_hours": (1.0, 48.0)}),
+        ("transitions", {"half_life_days": 30.0}),
+        ("neighbours", {"half_life_days": 30.0}),
+    ],
+)
+def test_what_was_counted_under_other_half_lives_is_not_gone_on_from(
+    section: str, other: dict[str, Any], tmp_path: Path
+) -> None:
+    events, updates = events_log(views(50)), MemoryUpdatesLog()
+    learner = Learner(small(), events, updates, tmp_path)
+    learn_all(learner)
+    learner.snapshot()
+    Learner(small(), events, updates, tmp_path)
+    (key,) = other
+    with pytest.raises(Unfit, match=rf"{section}\.{key} is .* there and .* in the settings"):
+        Learner(small(**{section: other}), events, updates, tmp_path)
+
+
+def test_operators_are_told_every_setting_that_makes_snapshots_unfit() -> None:
+    guide = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    (told,) = re.findall(r"Settings that change the model's shape \((.*), new event types\)", guide)
+    settings = {key for key in shape(small()) if key != LAYOUT and "." in key}
+    assert set(told.replace("`", "").split(", ")) == settings - {"mixture.features"}
 
 
 def test_a_digest_that_differs_opens_an_epoch(tmp_path: Path) -> None:
