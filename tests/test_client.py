@@ -178,6 +178,29 @@ def test_many_go_in_parts_and_keep_their_order(monkeypatch: pytest.MonkeyPatch) 
         assert client.send([]) == []
 
 
+def test_long_entries_go_in_parts_that_a_server_takes() -> None:
+    vector = [k / 7 for k in range(1, 769)]
+    items = [Item(f"i{k}", vectors={"text": vector}) for k in range(600)]
+    with shop() as (client, served, network):
+        assert [one.offset for one in client.put_items(items)] == list(range(1, 601))
+        stored = [record.entry for record in served.events.read(0, 1_000)]
+        assert [cast(Item, entry).item_id for entry in stored] == [one.item_id for one in items]
+        assert max(len(request.content) for request in network.sent) < 4_100_000
+
+
+@pytest.mark.parametrize("serve", [{"max_events_per_request": 3}, {"max_body_bytes": 1_000}])
+def test_what_a_server_calls_too_large_goes_in_smaller_parts(serve: dict[str, int]) -> None:
+    with shop(config=Config(serve=Serve(**serve))) as (client, served, network):
+        placed = client.send([view(f"i{k}") for k in range(30)])
+        assert [one.offset for one in placed] == list(range(1, 31))
+        entries = [cast(Event, record.entry) for record in served.events.read(0, 99)]
+        assert [entry.item_id for entry in entries] == [f"i{k}" for k in range(30)]
+        assert len(network.sent) <= 15, "what was too large once isn't tried again"
+        if "max_body_bytes" in serve:
+            with pytest.raises(HeadwaterError, match="answers 413"):
+                client.send([view("i"), view("i" * 1_000)])
+
+
 def test_a_refused_event_is_named_and_the_others_are_stored() -> None:
     with shop() as (client, served, _):
         with pytest.raises(Rejected, match="valeu is not a known field") as caught:

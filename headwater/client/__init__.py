@@ -19,10 +19,9 @@ from headwater.client._exchange import (
     ASKING_STATUS,
     AnyEvent,
     Call,
+    Conversation,
     Exchange,
     Outcome,
-    accepted,
-    appending,
     asking_popular,
     explaining,
     headers_of,
@@ -33,7 +32,6 @@ from headwater.client._exchange import (
     similar_items,
     similar_users,
 )
-from headwater.errors import Rejected
 from headwater.types import (
     Appended,
     Explanation,
@@ -169,11 +167,12 @@ class Client(Exchange):
         self.close()
 
     def _append(self, path: str, entries: list[Any]) -> list[Appended]:
-        results = [one for call in appending(path, entries) for one in self._call(call)]
-        return accepted(results)
+        return self._hold(self.appending(self._http, path, entries))
 
     def _call(self, call: Call[T]) -> T:
-        conversation = self.converse(self._http, call)
+        return self._hold(self.converse(self._http, call))
+
+    def _hold(self, conversation: Conversation[T]) -> T:
         try:
             wait, request = next(conversation)
             while True:
@@ -281,14 +280,12 @@ class AsyncClient(Exchange):
         await self.close()
 
     async def _append(self, path: str, entries: list[Any]) -> list[Appended]:
-        results: list[Appended | Rejected] = []
-        for call in appending(path, entries):
-            part = await self._call(call)
-            results += part
-        return accepted(results)
+        return await self._hold(self.appending(self._http, path, entries))
 
     async def _call(self, call: Call[T]) -> T:
-        conversation = self.converse(self._http, call)
+        return await self._hold(self.converse(self._http, call))
+
+    async def _hold(self, conversation: Conversation[T]) -> T:
         try:
             wait, request = next(conversation)
             while True:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from itertools import accumulate
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
@@ -31,6 +33,8 @@ from headwater.types import (
 ENTRIES_PER_REQUEST = 1_000
 """Entries sent at a time, far below what a server takes by default: a batch that has to be sent
 again costs little."""
+BYTES_PER_REQUEST = 4_000_000
+"""Bytes likewise, half of what a server takes by default: given vectors make long entries."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between attempts; each pause is twice the one before, and drawn from its upper half so
 that many clients don't come back at once."""
@@ -110,6 +114,29 @@ class Exchange:
                 raise Unreachable(f"{self.url} {_refusal(outcome)}")
             pause = min(2 * pause, LONGEST_PAUSE)
 
+    def appending(
+        self, http: httpx.Client | httpx.AsyncClient, path: str, entries: list[Any]
+    ) -> Conversation[list[Appended]]:
+        """Sends entries in parts; behind one that is too large, in parts of half its size."""
+        encoded = [msgspec.json.encode(entry) for entry in entries]
+        results: list[Appended | Rejected] = []
+        start, most = 0, ENTRIES_PER_REQUEST
+        while start < len(encoded):
+            part = encoded[start : start + most]
+            fitting = bisect_right(list(accumulate(map(len, part))), BYTES_PER_REQUEST)
+            part = part[: max(fitting, 1)]
+            body = b"[" + b",".join(part) + b"]"
+            call = Call("POST", path, _read_results, body=body)
+            try:
+                results += yield from self.converse(http, call)
+            except _TooLarge:
+                if len(part) == 1:
+                    raise
+                most = len(part) // 2
+            else:
+                start += len(part)
+        return accepted(results)
+
 
 def sending(events: AnyEvent | Sequence[AnyEvent]) -> list[Any]:
     """As they go on the wire, each with its id."""
@@ -133,18 +160,6 @@ def setting(entries: Sequence[Item] | Sequence[User]) -> list[Any]:
     for one in wire:
         del one["entry"]
     return wire
-
-
-def appending(path: str, entries: list[Any]) -> list[Call[list[Appended | Rejected]]]:
-    return [
-        Call(
-            "POST",
-            path,
-            _read_results,
-            body=msgspec.json.encode(entries[start : start + ENTRIES_PER_REQUEST]),
-        )
-        for start in range(0, len(entries), ENTRIES_PER_REQUEST)
-    ]
 
 
 def removing(kind: str, id: str) -> Call[Appended]:
@@ -240,6 +255,10 @@ def accepted(results: list[Appended | Rejected]) -> list[Appended]:
     return [one for one in results if isinstance(one, Appended)]
 
 
+class _TooLarge(HeadwaterError):
+    """More was sent in one request than a server, or a proxy before it, takes."""
+
+
 def _read(response: httpx.Response, call: Call[T]) -> T:
     if response.is_success:
         try:
@@ -248,6 +267,8 @@ def _read(response: httpx.Response, call: Call[T]) -> T:
             raise HeadwaterError(
                 f"{response.url} answers something else than Headwater does: {error}"
             ) from None
+    if response.status_code == 413:
+        raise _TooLarge(f"{response.url} {_refusal(response)}")
     try:
         problem = msgspec.json.decode(response.content, type=_Problem)
     except msgspec.DecodeError:
