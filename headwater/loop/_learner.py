@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -40,6 +41,8 @@ class Learner(Learning):
         anew: start with nothing, whatever snapshots and updates hold; what is learned goes live
             with ``begin_epoch`` only.
         challengers: the folder of those that may be promoted; ``None`` for none.
+        on_alert: is told of what a person should look at, from the start on: a rollback that was
+            ordered meanwhile is done at once.
 
     Raises:
         Dropped: there is no snapshot for what the events log no longer holds, or none is taken.
@@ -55,8 +58,10 @@ class Learner(Learning):
         grouped: bool = False,
         anew: bool = False,
         challengers: Path | None = None,
+        on_alert: Callable[[str, Mapping[str, Any]], None] | None = None,
     ) -> None:
         super().__init__(config, events, updates, snapshots, grouped=grouped, anew=anew)
+        self.on_alert = on_alert
         self._challengers = challengers
         self._reported_damage: set[str] = set()
         if anew:

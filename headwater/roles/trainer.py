@@ -104,12 +104,16 @@ def run(config: Config, data: Path) -> None:
         closing(SqliteUpdatesLog(data / "updates.db")) as updates,
         closing(GainsLog(data / "gains.db")) as gains,
     ):
+        url = config.deploy.webhook_url
         learner = Learner(
-            config, events, updates, data / "snapshots", challengers=data / CHALLENGERS
+            config,
+            events,
+            updates,
+            data / "snapshots",
+            challengers=data / CHALLENGERS,
+            on_alert=Webhook(url).send if url is not None else None,
         )
         learner.on_gains = gains.add
-        if config.deploy.webhook_url is not None:
-            learner.on_alert = Webhook(config.deploy.webhook_url).send
         trainer = Trainer(learner, events)
 
         def handler(_number: int, _frame: FrameType | None) -> None:

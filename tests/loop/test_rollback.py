@@ -103,6 +103,15 @@ def test_it_is_as_if_what_was_set_aside_had_never_come(tmp_path: Path) -> None:
     ]
 
 
+def test_a_trainer_that_rolls_back_as_it_starts_tells_of_it(tmp_path: Path) -> None:
+    events, updates = events_log([*views(400), *poison(100, 400)]), MemoryUpdatesLog()
+    learn_all(Learner(CONFIG, events, updates, tmp_path))
+    order(events, tmp_path, to=2)
+    told: list[str] = []
+    Learner(CONFIG, events, updates, tmp_path, on_alert=lambda what, _: told.append(what))
+    assert told == ["rolled back"]
+
+
 @pytest.mark.parametrize("crash", ["order", "discarded", "snapshot", "published"])
 def test_whatever_crashes_the_next_trainer_rolls_back(crash: str, tmp_path: Path) -> None:
     events, updates = events_log([*views(400), *poison(300, 400)]), MemoryUpdatesLog()
