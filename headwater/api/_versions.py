@@ -11,7 +11,6 @@ from litestar import Request, get, post
 from litestar.params import RawBody
 
 from headwater.api._auth import who
-from headwater.api._events import append
 from headwater.api._problems import answers, refusing
 from headwater.api._service import Service, ServiceDependency
 from headwater.deploy import rollback_to
@@ -128,10 +127,15 @@ def _order(service: Service, sent: WireRollback, by: str) -> Rollback:
 
 
 async def order_in_log(service: Service, entry: Entry) -> tuple[int, float]:
-    """Appends an order; the offset that it has, and the time."""
+    """Appends an order; the offset that it has, and the time.
+
+    However long the backlog is: an order may be what ends it.
+    """
     now = time.time()
-    (appended,) = await append(service, [entry], [], now)
-    return appended.offset, now
+    appended = await asyncio.wrap_future(service.events.submit([entry], now))
+    service.backlog.entered(appended)
+    service.engine.appended()
+    return appended[0].offset, now
 
 
 def _listed(service: Service) -> VersionsAnswer:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from headwater.config import Config, Serve
 from headwater.deploy import VERSIONS, Versions
 from headwater.keys import KeyRing, Keys
 from headwater.types import Metric, Resume, Rollback, Version
-from tests.api.serving import is_problem, make, view
+from tests.api.serving import is_problem, make, until, view
 
 
 def kept(folder: Path) -> Versions:
@@ -100,3 +102,21 @@ def test_without_a_kept_version_there_is_nothing_to_return_to(tmp_path: Path) ->
         }
         detail = is_problem(client.post("/v1/versions/rollback"), 422, "to")
         assert "no version is kept yet" in detail
+
+
+def test_an_order_is_taken_while_events_are_shed(tmp_path: Path) -> None:
+    kept(tmp_path)
+    gate = threading.Event()
+    gate.set()
+    config = Config(serve=Serve(max_backlog=1))
+    served = make(config, snapshots=tmp_path, before_fold=lambda: gate.wait(10))
+    sent = {"type": "view", "user_id": "u", "item_id": "a"}
+    with served.client() as client:
+        gate.clear()
+        assert client.post("/v1/events", json=sent).status_code == 200
+        is_problem(client.post("/v1/events", json={**sent, "item_id": "b"}), 503)
+        assert client.post("/v1/versions/rollback", json={"to": 2}).status_code == 202
+        assert client.post("/v1/versions/resume").status_code == 202
+        gate.set()
+        until(lambda: served.engine.standing.offset == 3)
+        assert client.post("/v1/events", json=sent).status_code == 200
