@@ -31,16 +31,21 @@ class Backlog:
     Args:
         engine: whose state it is.
         most: entries that may be on their way; a request that finds none may bring more.
+        end: of the log, as it is found.
     """
 
-    def __init__(self, engine: Engine, most: int) -> None:
+    def __init__(self, engine: Engine, most: int, end: int) -> None:
         self._engine = engine
         self._most = most
+        self._end = end
         self._committing = 0
         self._folding: deque[tuple[int, int]] = deque()  # (offset through which, entries)
         self._to_fold = 0
-        self.end = 0
-        """Newest offset that was acknowledged."""
+
+    @property
+    def end(self) -> int:
+        """Newest offset that is known, be it of this process's entries or of another's."""
+        return max(self._end, self._engine.standing.offset)
 
     @property
     def size(self) -> int:
@@ -79,8 +84,8 @@ class Backlog:
 
     def entered(self, appended: Sequence[Appended]) -> None:
         """Notes what was committed."""
-        new = [place.offset for place in appended if place.offset > self.end]
+        new = [place.offset for place in appended if place.offset > self._end]
         if new:
-            self.end = max(new)
-            self._folding.append((self.end, len(new)))
+            self._end = max(new)
+            self._folding.append((self._end, len(new)))
             self._to_fold += len(new)

@@ -50,7 +50,7 @@ class Service:
     )
 
     def __post_init__(self) -> None:
-        self.backlog = Backlog(self.engine, self.config.serve.max_backlog)
+        self.backlog = Backlog(self.engine, self.config.serve.max_backlog, self.events.end())
         self.admission = Admission(self.config.serve.max_wait_milliseconds / 1000.0)
 
     @contextlib.asynccontextmanager

@@ -219,13 +219,14 @@ class Served:
 def make(
     config: Config | None = None,
     *,
+    events: MemoryEventsLog | None = None,
     keys: KeyRing | None = None,
     snapshots: Path = Path("there-is-none"),
     **options: Any,
 ) -> Served:
     """An application; ``options`` are the follower's hooks."""
     config = config or Config()
-    events, updates = MemoryEventsLog(), MemoryUpdatesLog()
+    events, updates = events or MemoryEventsLog(), MemoryUpdatesLog()
     follower = CountingFollower(events, **options)
     feedback = Feedback(ServedLog(None), config)
     app = create_app(

@@ -17,6 +17,7 @@ from litestar.testing import TestClient
 from headwater.api._events import LETTER_CHARACTERS, THREAD_BYTES
 from headwater.config import Config, Serve
 from headwater.errors import LogError
+from headwater.log.memory import MemoryEventsLog
 from headwater.types import Appended, Entry, Event
 from tests.api.serving import Served, is_problem, make, until
 
@@ -342,6 +343,20 @@ def test_an_answer_says_how_far_learning_is_behind(
     served.follower.trained_through = 4
     client.get("/v1/popular")
     assert client.post("/v1/events", json=view("x")).headers["headwater-training-lag"] == "2"
+
+
+def test_learning_is_behind_what_others_appended_and_what_was_before_the_start() -> None:
+    events = MemoryEventsLog()
+    before = [Event(f"e{n}", "view", "u", 1.0, "mug") for n in range(40)]
+    events.append(before[:30], 2e9)
+    served = make(events=events)
+    with served.client() as client:
+        duplicate = view("mug", event_id="e0")
+        assert client.post("/v1/events", json=duplicate).headers["headwater-training-lag"] == "30"
+        events.append(before[30:], 2e9)
+        served.engine.appended()
+        until(lambda: served.engine.standing.offset == 40)
+        assert client.post("/v1/events", json=duplicate).headers["headwater-training-lag"] == "40"
 
 
 def test_a_log_that_fails_acknowledges_nothing(
