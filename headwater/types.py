@@ -223,7 +223,7 @@ class Batch:
 
     The context of row b holds every earlier event of that user and nothing of b
     itself. ``targets`` marks the rows that the protocol predicts: they have an
-    item and no negative polarity.
+    item and a polarity of 1.
     """
 
     offsets: Longs  # (B,)
@@ -534,7 +534,8 @@ class Lineage(msgspec.Struct, frozen=True):
 class Version(msgspec.Struct, frozen=True):
     """A kept state of the model: what it has learned, where it is, whether it is live.
 
-    ``kept`` ones were live and can be returned to, the snapshots of ``dropped`` ones are gone.
+    ``kept`` ones were live and can be returned to, the snapshots of ``dropped`` ones are gone,
+    ``rolled_back`` ones learned from what was set aside.
     ``version`` is what answers call it: states that are learned by the same settings share it.
     ``metrics`` are of the newest predictions then.
     """
@@ -542,7 +543,7 @@ class Version(msgspec.Struct, frozen=True):
     number: int
     epoch: int
     snapshot: str
-    state: Literal["candidate", "live", "held", "rolled_back", "kept", "dropped"]
+    state: Literal["live", "rolled_back", "kept", "dropped"]
     metrics: dict[str, Metric] = msgspec.field(default_factory=dict)
     offset: int = 0
     created_at: float = 0.0

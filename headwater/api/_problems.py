@@ -50,7 +50,7 @@ class Unavailable(HeadwaterError):
     """The request was turned away for now; ``kind`` says why, in a word for programs.
 
     Kinds: ``not-ready``, ``queue-full``, ``backlog``, ``offset-not-reached``, ``log-failed``,
-    ``stopping``.
+    ``stopping``, ``dead``.
     """
 
     def __init__(self, kind: str, detail: str, retry_after: int = 1) -> None:

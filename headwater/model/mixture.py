@@ -189,7 +189,7 @@ class Mixture:
         return Step(mean_loss, lambda: self.dense.descend(rate))
 
     def loss(self, features: Floats, valid: Flags, targets: Ints, weights: Floats) -> float:
-        """The mean loss of M lists, in nats; arguments as of ``learn``, of which nothing is."""
+        """The mean loss of M lists, in nats; arguments as of ``step``; nothing is learned."""
         with torch.inference_mode():
             return float(self._loss(features, valid, targets, weights)) / len(self.members)
 

@@ -24,7 +24,7 @@ def test_nothing_is_live_at_first_and_reading_writes_nothing(versions):
 
 
 def test_history_is_every_line_and_survives_reopening(versions):
-    lines = [version(1), version(2, "candidate", ndcg=Metric(0.25, 0.2, 0.3, 9)), version(2)]
+    lines = [version(1), version(2, "kept", ndcg=Metric(0.25, 0.2, 0.3, 9)), version(2)]
     for line in lines:
         versions.add(line)
     assert Versions(versions.path).history() == lines
@@ -33,11 +33,11 @@ def test_history_is_every_line_and_survives_reopening(versions):
 @pytest.mark.parametrize(
     ("lines", "live"),
     [
-        ([version(1), version(2, "candidate")], 1),
-        ([version(1), version(2, "candidate"), version(2)], 2),
+        ([version(1), version(2, "kept")], 1),
+        ([version(1), version(2, "kept"), version(2)], 2),
         ([version(1), version(2), version(2, "rolled_back")], 1),
         ([version(1), version(2), version(1)], 1),
-        ([version(1), version(1, "held")], None),
+        ([version(1), version(1, "dropped")], None),
     ],
 )
 def test_the_newest_state_of_a_number_counts(versions, lines, live):
