@@ -15,7 +15,6 @@ from litestar import Response, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import HeaderParameter, RawBody
 
-from headwater.api._answer import Encoded
 from headwater.api._auth import INGEST
 from headwater.api._problems import Rejected, answers
 from headwater.api._service import Service, ServiceDependency
@@ -63,7 +62,6 @@ class EventsAnswer(msgspec.Struct, frozen=True):
     status_code=200,
     tags=["events"],
     summary="Append one event or an array of them",
-    response_class=Encoded,
     responses=answers(400, 401, 403, 413, 422, 503),
     response_headers=[
         ResponseHeader(
