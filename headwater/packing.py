@@ -1,4 +1,6 @@
-"""Lists of strings as two arrays, the only form in which strings enter a ``State``."""
+"""What goes into a ``State``, and comes out again: lists of strings as two arrays, the only form in
+which strings enter one, and the states of parts, whose names begin with the part's.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from headwater.types import Bytes, Longs
+from headwater.types import Bytes, Longs, State
 
 # Ids come from clients' JSON, where a lone surrogate is legal: it is kept as it came.
 _ERRORS = "surrogatepass"
@@ -52,3 +54,12 @@ def unpack_strings(text: Bytes, offsets: Longs) -> list[str]:
     raw = text.tobytes()
     ends = offsets.tolist()
     return [raw[start:end].decode("utf-8", _ERRORS) for start, end in pairwise(ends)]
+
+
+def part_of(state: State, prefix: str) -> State:
+    """The arrays whose names begin with ``prefix``, by the rest of their names.
+
+    >>> part_of({"model.rows": 1, "model.a.b": 2, "rows": 3}, "model.")
+    {'rows': 1, 'a.b': 2}
+    """
+    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}

@@ -12,6 +12,7 @@ from headwater.config import Config
 from headwater.deploy import Shape
 from headwater.log.chunks import Chunk, Entries, Read, bounds, chunk, others, through
 from headwater.model import Model
+from headwater.packing import part_of
 from headwater.preprocess import CATEGORY, Named, Preprocessor
 from headwater.recommend import Features, Recommender, UserVectors
 from headwater.types import (
@@ -331,7 +332,3 @@ class Fold:
             self._is_category = np.pad(self._is_category, (0, size - len(self._is_category)))
         known = self.preprocess.tokens
         self._is_category[tokens] = [known.id(row).startswith(CATEGORY) for row in tokens.tolist()]
-
-
-def part_of(state: State, prefix: str) -> State:
-    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}

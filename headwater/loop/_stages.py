@@ -27,11 +27,12 @@ from headwater.evaluate import (
     ndcg_gains,
 )
 from headwater.feedback import Impressions
-from headwater.loop._fold import Fold, part_of
+from headwater.loop._fold import Fold
 from headwater.loop._pace import sampled
 from headwater.loop._timeline import Timeline
 from headwater.model import EXPERTS, Earlier
 from headwater.optimize import Optimizer
+from headwater.packing import part_of
 from headwater.preprocess import taken
 from headwater.train import NOTHING, Begun, Lesson, Sample, Trainer
 from headwater.types import (

@@ -30,6 +30,7 @@ from headwater.model.precedents import Precedents
 from headwater.model.sequence import Examples, SequenceExpert, cosines
 from headwater.model.tables import Table
 from headwater.model.transitions import Transitions
+from headwater.packing import part_of
 from headwater.types import Batch, Contexts, Flags, Floats, Ints, State, TableRows
 
 __all__ = [
@@ -231,8 +232,7 @@ class Model:
 
     def load(self, state: State) -> None:
         for name, part in self._parts().items():
-            start = len(name) + 1
-            part.load({key[start:]: v for key, v in state.items() if key.startswith(name + ".")})
+            part.load(part_of(state, f"{name}."))
         # Kernels that walk the scratch check no bounds.
         self._grown = 0
         self.grow(self.popularity.n_items)

@@ -15,6 +15,7 @@ import numpy as np
 from headwater.model._directions import Directions
 from headwater.model._scan import Scan
 from headwater.model._sketch import Sketch, have_room, sizes, units_of
+from headwater.packing import part_of
 from headwater.types import Contexts, Flags, Floats, Ints, State
 
 _SWEPT = 12_288
@@ -182,15 +183,10 @@ class FirstLook:
         }
 
     def load(self, state: State) -> None:
-        def part(name: str) -> State:
-            start = len(name) + 1
-            return {key[start:]: v for key, v in state.items() if key.startswith(name + ".")}
-
-        self.scan.load(part("scan"))
-        self.directions.load(part("directions"))
-        self.sketch, self._next = (
-            Sketch.of(found) if (found := part(name)) else None for name in ("sketch", "next")
-        )
+        self.scan.load(part_of(state, "scan."))
+        self.directions.load(part_of(state, "directions."))
+        sketches = (part_of(state, prefix) for prefix in ("sketch.", "next."))
+        self.sketch, self._next = (Sketch.of(found) if found else None for found in sketches)
         self._swept, self._due, self._left = state["swept"].copy(), 0, 0
 
     def _sketches(self) -> list[Sketch]:

@@ -16,6 +16,7 @@ from numba import njit
 from headwater.model._first_look import FirstLook
 from headwater.model.content import Content
 from headwater.model.tables import Table
+from headwater.packing import part_of
 from headwater.types import Flags, Floats, Ints, State, TableRows
 
 _ROW_SCALE = 0.05
@@ -178,9 +179,9 @@ class Tower:
         }
 
     def load(self, state: State) -> None:
-        self.items.load({k[5:]: v for k, v in state.items() if k.startswith("rows.")})
-        self.tokens.load({k[7:]: v for k, v in state.items() if k.startswith("tokens.")})
-        self.first_look.load({k[11:]: v for k, v in state.items() if k.startswith("first_look.")})
+        self.items.load(part_of(state, "rows."))
+        self.tokens.load(part_of(state, "tokens."))
+        self.first_look.load(part_of(state, "first_look."))
         self.grow(len(self.items))
         self._stale[:] = True
 

@@ -26,6 +26,7 @@ from headwater.model._encoding import Encoding, gap_buckets, nearest
 from headwater.model._opinion import keep_best
 from headwater.model._tower import Tower
 from headwater.model.content import Content
+from headwater.packing import part_of
 from headwater.types import (
     NO_ROW,
     Bytes,
@@ -296,8 +297,8 @@ class SequenceExpert:
         }
 
     def load(self, state: State) -> None:
-        self.tower.load({k: v for k, v in state.items() if not k.startswith("dense.")})
-        self.dense.load({k[6:]: v for k, v in state.items() if k.startswith("dense.")})
+        self.tower.load(state)
+        self.dense.load(part_of(state, "dense."))
 
     def _encode(self, items: Ints, types: Bytes, gaps: Bytes) -> Floats:
         return self.encoding.encode(items, types, gaps, self.tower.vectors_of(items[items >= 0]))

@@ -22,6 +22,7 @@ import numpy as np
 
 from headwater.config import Config
 from headwater.model import Earlier, Model, Step, single_threaded
+from headwater.packing import part_of
 from headwater.train._histories import Histories, labelled
 from headwater.train._imbalance import Balance, uniforms
 from headwater.train._lists import Lists
@@ -228,6 +229,5 @@ class Trainer:
         }
 
     def load(self, state: State) -> None:
-        histories = {k[10:]: v for k, v in state.items() if k.startswith("histories.")}
-        self._histories.buffer.load(histories)
-        self._lists.buffer.load({k[6:]: v for k, v in state.items() if k.startswith("lists.")})
+        self._histories.buffer.load(part_of(state, "histories."))
+        self._lists.buffer.load(part_of(state, "lists."))
