@@ -218,7 +218,7 @@ class Snapshots:
                 except _Gone:
                     continue
                 except _Damaged as error:
-                    log.warning("snapshot_skipped", path=str(path), reason=str(error))
+                    log.warning("a snapshot was passed over", path=str(path), reason=str(error))
                     self.damaged[path.name] = str(error)
             if self.paths() == paths:
                 return None
@@ -249,7 +249,7 @@ class Snapshots:
             try:
                 manifest = self.manifest(path)
             except _Damaged as error:
-                log.warning("snapshot_damaged", path=str(path), reason=str(error))
+                log.warning("a damaged snapshot doesn't count", path=str(path), reason=str(error))
                 continue
             if manifest.interim and len(kept) >= _INTERIM_KEPT:
                 path.unlink(missing_ok=True)

@@ -153,7 +153,7 @@ def test_a_truncated_file_is_damaged_and_the_one_before_is_used(snapshots):
         assert found is not None
         assert found[1].sequence == 1
         assert [(entry["log_level"], entry["event"]) for entry in logs] == [
-            ("warning", "snapshot_skipped")
+            ("warning", "a snapshot was passed over")
         ]
         assert logs[0]["path"] == str(path)
 
