@@ -9,6 +9,7 @@ from numba import njit
 
 from headwater.config import DAY, Config
 from headwater.log.chunks import Entries, bounds
+from headwater.packing import part_of
 from headwater.preprocess._activity import Activity
 from headwater.preprocess._admission import Admission
 from headwater.preprocess._catalogue import Catalogue, Profiles
@@ -224,8 +225,7 @@ class Preprocessor:
 
     def load(self, state: State) -> None:
         for name, part in self._parts().items():
-            start = len(name) + 1
-            part.load({key[start:]: v for key, v in state.items() if key.startswith(name + ".")})
+            part.load(part_of(state, f"{name}."))
         self.item_events = state["item_events"].copy()
         self.total_events = int(state["total_events"])
         self.expired = dict(zip(self.expired, state["expired"].tolist(), strict=True))
