@@ -60,7 +60,7 @@ def _insert(
     connection: apsw.Connection, ids: Ids, submissions: Sequence[Submission]
 ) -> tuple[list[list[Appended]], list[Block]]:
     """Inserts the entries of every submission, and answers each with its offset."""
-    start, (end, newest) = table.start(connection), table.newest(connection)
+    start, end, newest = table.ends(connection)
     # What isn't in the log may be gone, up to this time.
     horizon = _time(connection, start + 1) + MAX_AHEAD if start else float("-inf")
     ids.catch_up(start, end)

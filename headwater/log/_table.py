@@ -43,12 +43,19 @@ def end(connection: apsw.Connection) -> int:
     return int(connection.execute(newest).get or 0)
 
 
-def newest(connection: apsw.Connection) -> tuple[int, float]:
-    """The newest offset and its stream time; 0 and -inf when there is none."""
+def ends(connection: apsw.Connection) -> tuple[int, int, float]:
+    """The offset after which the log begins, the newest one and its stream time; 0, 0 and -inf
+    when there is none. In one statement: each is a time at which another thread may come first.
+    """
     # A time is there for each entry, or once for all of them: the last one is the newest entry's.
-    last = "SELECT first + n - 1, substr(times, -8) FROM blocks ORDER BY first DESC LIMIT 1"
-    found = connection.execute(last).get
-    return (0, float("-inf")) if found is None else (found[0], unpack("<d", found[1])[0])
+    found = connection.execute(
+        "SELECT (SELECT min(first) FROM blocks) - 1, first + n - 1, substr(times, -8)"
+        " FROM blocks ORDER BY first DESC LIMIT 1"
+    ).get
+    if found is None:
+        return 0, 0, float("-inf")
+    start, end, time = found
+    return start, end, unpack("<d", time)[0]
 
 
 def pieces(connection: apsw.Connection, after: int, limit: int) -> list[Piece]:
