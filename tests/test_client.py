@@ -190,7 +190,7 @@ def test_long_entries_go_in_parts_that_a_server_takes() -> None:
 
 @pytest.mark.parametrize("serve", [{"max_events_per_request": 3}, {"max_body_bytes": 1_000}])
 def test_what_a_server_calls_too_large_goes_in_smaller_parts(serve: dict[str, int]) -> None:
-    with shop(config=Config(serve=Serve(**serve))) as (client, served, network):
+    with shop(config=Config.model_validate({"serve": serve})) as (client, served, network):
         placed = client.send([view(f"i{k}") for k in range(30)])
         assert [one.offset for one in placed] == list(range(1, 31))
         entries = [cast(Event, record.entry) for record in served.events.read(0, 99)]

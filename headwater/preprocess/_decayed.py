@@ -1,8 +1,8 @@
 """Decayed counts by hashed key, in hash tables of one size.
 
 A count decays exponentially with stream time, r <- r * exp(-dt / window) + 1, and the
-quietest entry of a set makes place for a new one. Entries lapse by themselves, so rows
-that go to someone else need no clearing.
+quietest entry of a set makes place for a new one. Entries lapse by themselves, and so those of
+a row that goes to someone else aren't cleared.
 """
 
 from __future__ import annotations

@@ -325,6 +325,7 @@ class TestIds:
             for reader in (ids, Ids(connection)) if n % 20 == 19 else ():
                 answers = add(reader, n - 19)
                 assert answers == [Appended(10 * (n - 19) + k, True) for k in range(1, 11)]
+                assert reader._index
                 bits = sum(8 * len(one._bytes) for one in reader._index._filters)
                 assert bits <= 40 * min(10 * (n + 1), kept)
         connection.close()

@@ -324,7 +324,7 @@ def test_what_was_counted_under_other_half_lives_is_not_gone_on_from(
     Learner(small(), events, updates, tmp_path)
     (key,) = other
     with pytest.raises(Unfit, match=rf"{section}\.{key} is .* there and .* in the settings"):
-        Learner(small(**{section: other}), events, updates, tmp_path)
+        Learner(small(0, **{section: other}), events, updates, tmp_path)
 
 
 def test_operators_are_told_every_setting_that_makes_snapshots_unfit() -> None:
