@@ -18,6 +18,7 @@ from pathlib import Path
 
 from headwater.config import Config
 from headwater.deploy import CHALLENGERS, Challengers, Snapshots
+from headwater.errors import InvalidInput
 from headwater.ingest import ANONYMOUS
 from headwater.log import EventsLog
 from headwater.log.erasing import claim, scrub
@@ -69,8 +70,11 @@ def erase(
         config: what the system runs with; it learns by that.
 
     Raises:
+        InvalidInput: an id is empty, which would be found in every dead letter.
         LogError: there is no log, a process uses it, or there is no space to rewrite it.
     """
+    if not all(user_id.removeprefix(ANONYMOUS) for user_id in user_ids):
+        raise InvalidInput("user_id", "is empty")
     existing_log(data).close()
     with _folder.claim(data):
         logs = [path for name in _LOGS if (path := data / name).is_file()]

@@ -14,7 +14,7 @@ import pytest
 
 from headwater import cli
 from headwater.deploy import Snapshots, state_digest
-from headwater.errors import LogError
+from headwater.errors import InvalidInput, LogError
 from headwater.log.erasing import claim, scrub
 from headwater.log.memory import MemoryUpdatesLog
 from headwater.log.served import ServedLog
@@ -195,6 +195,16 @@ def test_where_the_head_is_gone_the_user_is_taken_out_of_the_state(tmp_path: Pat
 def test_letters_hold_an_id_as_a_word_of_its_own(user_id: str, named: bool) -> None:
     body = '{"user_id": "u12", "value": 5, "anonymous_id": "dev"}'
     assert _names(letter(body), [user_id]) is named
+
+
+@pytest.mark.parametrize("empty", ["", "anon:"])
+def test_an_empty_id_erases_nothing(tmp_path: Path, empty: str) -> None:
+    with logs(tmp_path / "data") as (events, _):
+        events.refuse(LETTERS)
+    with pytest.raises(InvalidInput, match=r"^user_id is empty$"):
+        erase([GONE, empty], tmp_path / "data", CONFIG)
+    with logs(tmp_path / "data") as (events, _):
+        assert len(events.dead_letters(9)) == len(LETTERS)
 
 
 def test_an_erasure_that_was_interrupted_is_given_again(
