@@ -118,6 +118,7 @@ def run(
     file: Path,
     items_file: Path | None,
     *,
+    console: Console,
     config: Config,
     grouped: bool,
     limit: int | None,
@@ -131,7 +132,6 @@ def run(
     Raises:
         UnreadableFile: a file can't be read as what it should be.
     """
-    console = Console(highlight=False)
     interactions = read_interactions(
         file, mapping=mapping, limit=limit, event_types=config.event_types.keys()
     )

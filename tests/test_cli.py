@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -21,7 +22,17 @@ from headwater import cli, config
 from headwater.deploy import VERSIONS, Snapshots, Versions
 from headwater.log.sqlite import SqliteEventsLog
 from headwater.roles import _folder, bulk, versions
-from headwater.types import DeadLetter, Event, Lineage, Metric, Resume, User, Version
+from headwater.types import (
+    DeadLetter,
+    Event,
+    Lineage,
+    Metric,
+    Promotion,
+    Resume,
+    Rollback,
+    User,
+    Version,
+)
 
 STATUS = {
     "role": "api",
@@ -170,6 +181,50 @@ def test_markup_in_a_message_is_printed_as_it_is(
 ) -> None:
     assert run(monkeypatch, "config", "--config", "[red]absent[/red].toml") == 2
     assert "[red]absent[/red].toml" in capsys.readouterr().err
+
+
+def test_no_command_reads_text_as_markup(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = "[/b] [red] :cat:"
+    with closing(SqliteEventsLog(tmp_path / "data" / "events.db")) as log:
+        log.append(
+            [
+                Resume("ops", text),
+                Rollback("r", 1, 1, 1, "ops", text),
+                Promotion("p", 1, {text: text}, "ops", text),
+            ],
+            2e9,
+        )
+        log.refuse([DeadLetter(1e9, "/v1/items", "{}", text, text)])
+    Path("headwater.toml").write_text(f'[events."{text}"]\nweight = 1.0\n')
+    for arguments in (
+        ("challenger", "add", "--set", "sequence.layers=3"),
+        ("challenger", "retire", "1", "--why", text),
+        ("key", "create", "--role", "serve", "--name", text),
+    ):
+        assert run(monkeypatch, *arguments, "--data", "data") == 0
+    capsys.readouterr()
+    for command, shown in {
+        "dead-letters": 2,
+        "versions": 5,
+        "challenger list": 1,
+        "key list": 1,
+        "config": 4,
+    }.items():
+        assert run(monkeypatch, *command.split(), "--data", "data") == 0
+        assert capsys.readouterr().out.count(text) == shown, command
+
+
+def test_every_command_prints_by_the_console_that_reads_no_markup() -> None:
+    package = Path(cli.__file__).parents[1]
+    making = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"\bConsole\(", path.read_text())
+    }
+    # The demo prints its own words alone, and formats them.
+    assert making == {"cli/_options.py", "cli/_showing.py"}
 
 
 # --- settings ------------------------------------------------------------------------------------

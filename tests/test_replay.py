@@ -419,6 +419,13 @@ def test_rows_that_cannot_be_used_are_skipped_and_counted(folder: Folder) -> Non
 # --- the command ---------------------------------------------------------------------------------
 
 
+def test_types_and_reasons_are_printed_as_they_are(folder: Folder) -> None:
+    rows = [(*row, "[/b]") for row in random_views(30)]
+    done = folder.replay(folder.file("x.csv", rows, *VIEW, "event"))
+    assert "event type [/b] is unknown" in done.output
+    assert "[events.[/b]]" in done.output
+
+
 def test_columns_are_mapped_and_the_chart_is_drawn(folder: Folder) -> None:
     file = folder.file("other.csv", random_views(120), "who", "what", "when")
     chart = folder.path / "chart.png"

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from headwater.cli import _challengers, _data, _keys, _measuring, _operating, _settings, _showing
+from headwater.cli._options import plain_console
 from headwater.errors import HeadwaterError
 
 app = typer.Typer(
@@ -68,9 +69,5 @@ def main() -> None:
     try:
         app()
     except HeadwaterError as error:
-        from rich.console import Console
-
-        Console(stderr=True, soft_wrap=True).print(
-            f"error: {error}", style="red", markup=False, highlight=False
-        )
+        plain_console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red")
         raise SystemExit(2) from None

@@ -15,6 +15,7 @@ from headwater.cli._options import (
     MapOption,
     counted,
     pairs,
+    plain_console,
     print_json,
     print_page,
     stages,
@@ -37,7 +38,6 @@ def import_file(
     config: ConfigOption = None,
 ) -> None:
     """Append a file of events, items or users to the log; a running server learns from it."""
-    from rich.console import Console
     from rich.progress import Progress
 
     from headwater import config as settings
@@ -49,9 +49,9 @@ def import_file(
     if items or users:
         what, append = ("item", bulk.import_items) if items else ("user", bulk.import_users)
     loaded, columns = settings.load(config), pairs(mapping)
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"importing {file.name}", total=None)
+        task = bar.add_task("importing", total=None)
 
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
@@ -59,15 +59,15 @@ def import_file(
         done = append(file, data, loaded, columns, progress)
     appended = done.kinds or {what: 0}
     kinds = ", ".join(counted(count, kind) for kind, count in appended.items())
-    console.print(f"{file}: {kinds} appended to {data}", markup=False)
+    console.print(f"{file}: {kinds} appended to {data}")
     if done.duplicate:
         console.print(f"{counted(done.duplicate, 'duplicate')}: there already")
     for reason, count in done.skipped.items():
         first = done.first_skipped.get(reason)
         where = "" if first is None else f" ({'row' if count == 1 else 'first in row'} {first:,})"
-        console.print(f"{counted(count, 'row')} skipped: {reason}{where}", markup=False)
+        console.print(f"{counted(count, 'row')} skipped: {reason}{where}")
     for warning in done.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False)
+        console.print(f"warning: {warning}", style="yellow")
     if not backfill:
         return
     with stages(console) as stage:
@@ -95,21 +95,20 @@ def export(
     ] = WhatChoice.EVENTS,
 ) -> None:
     """Write the events log to a file that `headwater import` reads back."""
-    from rich.console import Console
     from rich.progress import Progress
 
     from headwater.roles.export import export as write
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"exporting to {path.name}", total=None)
+        task = bar.add_task("exporting", total=None)
 
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
         written = write(path, data, what.value, progress)
     entries = counted(written, what.value.removesuffix("s"))
-    console.print(f"{path}: {entries} of {data} written", markup=False)
+    console.print(f"{path}: {entries} of {data} written")
 
 
 def dead_letters(
@@ -168,7 +167,6 @@ def erase(
     config: ConfigOption = None,
 ) -> None:
     """Erase all that a stopped system keeps of users, and learn again without it."""
-    from rich.console import Console
     from rich.progress import Progress
 
     from headwater import config as settings
@@ -177,7 +175,7 @@ def erase(
 
     logs.configure("erase")
     loaded = settings.load(config)
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
@@ -189,14 +187,12 @@ def erase(
         f"{data}: {erased.entries:,} entries blanked, {erased.letters:,} dead letters and "
         f"{erased.lists:,} served lists deleted; learned through {erased.trained_through:,}, "
         f"epoch {erased.epoch}",
-        markup=False,
     )
     if erased.unnamed:
         console.print(
             f"no entry of the log names {', '.join(erased.unnamed)}: is it written as in the "
             "events? An anonymous_id is erased as anon: and the id",
             style="yellow",
-            markup=False,
         )
     if erased.start:
         console.print(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headwater.cli._options import ConfigOption, MapOption, counted, pairs, stages
+from headwater.cli._options import ConfigOption, MapOption, counted, pairs, plain_console, stages
 
 
 class TiesChoice(StrEnum):
@@ -62,6 +62,7 @@ def replay(
     replaying.run(
         file,
         items,
+        console=plain_console(),
         config=loaded,
         grouped=ties is TiesChoice.GROUPED,
         limit=limit,
@@ -93,18 +94,16 @@ def evaluate(
     """Learn a file as a whole, by backfill, and rank what was held out of it."""
     from json import dumps
 
-    from rich.console import Console
-
     from headwater import config as settings
     from headwater import leave_one_out as offline
 
     loaded = settings.load(config)
-    console = Console(highlight=False)
+    console = plain_console()
     interactions = offline.read(file, order, pairs(mapping), loaded)
     for reason, count in interactions.skipped.items():
-        console.print(f"{counted(count, 'row')} skipped: {reason}", markup=False)
+        console.print(f"{counted(count, 'row')} skipped: {reason}")
     for warning in interactions.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False)
+        console.print(f"warning: {warning}", style="yellow")
     with stages(console) as progress:
         results = offline.leave_one_out(interactions, loaded, progress)
     console.print(offline.table(results))

@@ -46,14 +46,19 @@ def print_json(values: Any) -> None:
     typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
 
 
-def print_page(*what: Any) -> None:
-    """Prints tables and texts, one below the other."""
+def plain_console(**options: Any) -> Console:
+    """A console that prints text as it is, in tables too: an id may be ``[/b]`` or ``:cat:``."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    return Console(highlight=False, markup=False, emoji=False, **options)
+
+
+def print_page(*what: Any) -> None:
+    """Prints tables and texts, one below the other."""
+    console = plain_console()
     if not console.is_terminal:
         # A file or a pipe has no width: each line is one, whatever it holds.
-        console = Console(highlight=False, width=_WIDEST)
+        console = plain_console(width=_WIDEST)
     for page in what:
         with console.capture() as captured:
             console.print(page)
@@ -106,6 +111,6 @@ def stages(console: Console) -> Iterator[Progress]:
         def show(what: str, done: int, total: int, figures: str) -> None:
             bar.update(task, description=what, completed=done, total=total, figures=figures)
             if figures and not terminal:
-                console.print(f"{what} {done} of at most {total}: {figures}", markup=False)
+                console.print(f"{what} {done} of at most {total}: {figures}")
 
         yield show
