@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from headwater.errors import InvalidInput
 from headwater.ingest import _columns
 from headwater.ingest._described import NESTED, checked_rows, described_rows, words
 from headwater.ingest._fields import convert
@@ -75,6 +76,8 @@ def read_items(path: Path, *, mapping: Mapping[str, str] | None = None) -> Items
     dimensions: dict[str, int] = {}
 
     def item(row: Mapping[str, Any]) -> Item:
+        if row.get("entry") == "item_removal":
+            raise InvalidInput("item_id", "is that of a removed item")
         return checked_item(convert(_wire_form(row, found), WireItem, "item"), None, dimensions)
 
     return Items(*checked_rows(path, rows, item))

@@ -22,7 +22,7 @@ from headwater.ingest._fields import Identifier, convert, identifier
 from headwater.ingest._items import WireItem, checked_item
 from headwater.ingest._tables import is_json_lines, is_parquet, opened_lines, readable
 from headwater.ingest._users import WireUser, checked_user
-from headwater.types import MAX_PASSED_OVER, Entry
+from headwater.types import MAX_PASSED_OVER, Entry, ItemRemoval
 
 EXPORT_KEY = b"headwater.export"
 """In a Parquet file's metadata: which kind of entry its rows are."""
@@ -30,7 +30,7 @@ EXPORT_KEY = b"headwater.export"
 JSON_COLUMNS = ("context", "attributes", "vectors")
 """Columns that hold JSON."""
 
-KINDS = ("event", "item", "user")
+KINDS = ("event", "item", "item_removal", "user")
 
 _LOOKED = 100
 """Lines among which the first good one tells whether the file is an export."""
@@ -135,6 +135,8 @@ def _entry(
     kind = row.pop("entry", None)
     if kind == "item":
         return checked_item(convert(row, WireItem, "item"), None, dimensions)
+    if kind == "item_removal":
+        return ItemRemoval(checked_item(convert(row, WireItem, "item"), None, {}).item_id)
     if kind == "user":
         return checked_user(convert(row, WireUser, "user"), None)
     if kind != "event":

@@ -215,7 +215,7 @@ def _append(
             done.duplicate += sum(answer.duplicate for answer in answers)
             too_old += sum(answer.older_than is not None for answer in answers)
             done.kinds.update(
-                type(entry).__name__.lower()
+                str(entry.__struct_config__.tag).replace("_", " ")
                 for entry, answer in zip(chunk, answers, strict=True)
                 if not answer.duplicate and answer.older_than is None
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -13,13 +14,13 @@ import pytest
 from headwater import cli
 from headwater.config import Config
 from headwater.errors import HeadwaterError, LogError
-from headwater.ingest import read_interactions
+from headwater.ingest import read_interactions, read_items
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
-from headwater.loop import Learner
+from headwater.loop import Fold, Learner
 from headwater.roles import bulk
 from headwater.roles.export import What, export
-from headwater.types import Entry, Event, Item, ItemRemoval, User, UserRemoval
-from tests.loop.streams import NOW, learn_all, small, views
+from headwater.types import Entry, Event, Item, ItemRemoval, Rollback, User, UserRemoval
+from tests.loop.streams import NOW, events_log, learn_all, small, views
 
 FULL = Event(
     "é\0", "rating", "u,1", 1_700_000_000.123456, "i|1", -0.1, "s", "r", 3, "home", "app",
@@ -43,7 +44,7 @@ REST: list[Entry] = [
 ]  # fmt: skip
 NEWEST: dict[What, list[Entry]] = {
     "events": [*EVENTS],
-    "items": [ITEM, Item("back", "Back")],
+    "items": [ITEM, ItemRemoval("gone"), Item("back", "Back")],
     "users": [USER, User("u2")],
 }
 IMPORTED: dict[What, list[Entry]] = {
@@ -74,11 +75,11 @@ def test_a_round_trip(what: What, suffix: str, data: Path, tmp_path: Path) -> No
     path = tmp_path / f"all{suffix}"
     seen: list[tuple[int, int]] = []
     written = export(path, data, what, lambda done, total: seen.append((done, total)))
-    assert written == len(NEWEST[what])
+    assert written == len(NEWEST[what]) - (what == "items")
     assert seen[-1][0] == seen[-1][1]
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     done = bulk.import_events(path, tmp_path / "copy", Config())
-    assert (done.appended, done.skipped) == (written, {})
+    assert (done.appended, done.skipped) == (len(NEWEST[what]), {})
     assert content(tmp_path / "copy") == IMPORTED[what]
     if what == "events":
         again = bulk.import_events(path, tmp_path / "copy", Config())
@@ -86,6 +87,35 @@ def test_a_round_trip(what: What, suffix: str, data: Path, tmp_path: Path) -> No
         export(tmp_path / f"again{suffix}", tmp_path / "copy", what)
         bulk.import_events(tmp_path / f"again{suffix}", tmp_path / "third", Config())
         assert content(tmp_path / "third") == IMPORTED[what]
+
+
+@FORMATS
+def test_what_was_set_aside_hidden_or_removed_does_not_come_back(
+    suffix: str, tmp_path: Path
+) -> None:
+    def view(event_id: str, user: str, **more: Any) -> Event:
+        return Event(event_id, "view", user, 1_700_000_000.0, "i1", **more)
+
+    again = view("3", "u1", source="rollback r", imported=True)
+    with closing(SqliteEventsLog(tmp_path / "events.db")) as log:
+        log.append([view("hidden", "u2"), view("kept", "u1")], NOW)
+        log.append([view("aside", "u1"), Rollback("r", 0, 3, 3, "ops", "")], NOW)
+        log.append([view("late", "u1"), Rollback("s", 0, 5, 5, "ops", "")], NOW)
+        log.append([again, UserRemoval("u2"), view("new", "u2"), ItemRemoval("i1")], NOW)
+    for what in ("items", "events"):
+        path = tmp_path / f"{what}{suffix}"
+        export(path, tmp_path, what)
+        bulk.import_events(path, tmp_path / "copy", Config())
+    copied = content(tmp_path / "copy")
+    assert copied == [
+        ItemRemoval("i1"),
+        view("kept", "u1", imported=True),
+        again,
+        view("new", "u2", imported=True),
+    ]
+    fold = Fold(small(recommend={"catalogue": "all"}))
+    fold.batch(events_log(copied).read(0, 9))
+    assert not fold.eligible().any()
 
 
 def test_a_bad_line_is_skipped_and_counted(data: Path, tmp_path: Path) -> None:
@@ -101,7 +131,7 @@ def test_a_bad_line_is_skipped_and_counted(data: Path, tmp_path: Path) -> None:
     assert done.skipped == {
         "line is not a JSON object": 1,
         "user_id is empty": 1,
-        "entry must be one of event, item, user": 1,
+        "entry must be one of event, item, item_removal, user": 1,
     }
     assert list(done.first_skipped.values()) == [1, 3, 5]
 
@@ -116,6 +146,14 @@ def test_other_tools_read_it(suffix: str, data: Path, tmp_path: Path) -> None:
     rows = read_interactions(path)
     assert len(rows) == len(EVENTS) - 1  # a search is of no item
     assert set(rows.type_names) == {"rating", "view"}
+
+
+@FORMATS
+def test_a_replay_reads_no_removed_item(suffix: str, data: Path, tmp_path: Path) -> None:
+    export(tmp_path / f"items{suffix}", data, "items")
+    rows = read_items(tmp_path / f"items{suffix}")
+    assert [item.item_id for item in rows] == ["i1", "back"]
+    assert rows.skipped == {"item_id is that of a removed item": 1}
 
 
 def test_what_cannot_be_exported_says_so(data: Path, tmp_path: Path) -> None:
@@ -140,7 +178,9 @@ def test_the_commands(
         with pytest.raises(SystemExit) as caught:
             cli.main()
         assert not caught.value.code
-    assert "2 items of" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2 items of" in out
+    assert "2 items, 1 item removal appended" in out
     assert content(tmp_path / "copy") == NEWEST["items"]
 
 
@@ -158,7 +198,7 @@ def test_what_the_log_no_longer_holds_comes_from_the_snapshot(tmp_path: Path) ->
             User("u1"),
             User("u2"),
         ]
-        events.append([*old, *views(50)], NOW)
+        events.append([ItemRemoval("i4"), *old, *views(50)], NOW)
         learner = Learner(config, events, updates, tmp_path / "snapshots")
         learn_all(learner)
         learner.snapshot()
@@ -171,9 +211,12 @@ def test_what_the_log_no_longer_holds_comes_from_the_snapshot(tmp_path: Path) ->
         found[what] = [
             msgspec.json.decode(line, type=Entry) for line in path.read_bytes().splitlines()
         ]
-    assert found["items"] == [Item("i1", "One"), Item("i2", "Second")]
+    assert found["items"] == [
+        *(Item("i1", "One"), ItemRemoval("i4")),
+        *(Item("i2", "Second"), ItemRemoval("i3")),
+    ]
     assert found["users"] == [User("u1"), User("u2", {"plan": "new"})]
-    assert found["events"] == [*views(50), *views(50, start=50)][15:]
+    assert found["events"] == [*views(50), *views(50, start=50)][14:]
     for path in (tmp_path / "snapshots").iterdir():
         path.unlink()
     export(tmp_path / "events.jsonl", tmp_path, "events")
