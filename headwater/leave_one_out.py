@@ -121,28 +121,23 @@ def read(path: Path, order: str | None, mapping: Mapping[str, str], config: Conf
     """Interactions in order of time, or those of each user in order of a column.
 
     Ties are in file order. With ``order``, the times of the file stay the events' times, none
-    before that of the event before it; where it has none, the column's numbers are.
+    before that of the event before it; where it has none, places in the column's order are.
 
     Raises:
         UnreadableFile: the file can't be read, or hasn't the column.
     """
-    kinds = config.event_types.keys()
+    found = read_interactions(
+        path, mapping=mapping, event_types=config.event_types.keys(), order=order
+    )
     if order is None:
-        return read_interactions(path, mapping=mapping, event_types=kinds)
-    ordered = read_interactions(path, mapping={**mapping, "timestamp": order}, event_types=kinds)
-    try:
-        timed = read_interactions(path, mapping=mapping, event_types=kinds)
-    except UnreadableFile:
-        return ordered
-    _, here, there = np.intersect1d(timed.index, ordered.index, return_indices=True)
-    by_key = here[np.argsort(ordered.timestamps[there], kind="stable")]
-    by_user = by_key[np.argsort(timed.user_codes[by_key], kind="stable")]
-    times = timed.timestamps[by_user]
-    starts = np.flatnonzero(np.diff(timed.user_codes[by_user], prepend=-1))
+        return found
+    by_user = np.argsort(found.user_codes, kind="stable")
+    times = found.timestamps[by_user]
+    starts = np.flatnonzero(np.diff(found.user_codes[by_user], prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(times)], strict=True):
         times[start:stop] = np.maximum.accumulate(times[start:stop])
     return _taken(
-        replace(_taken(timed, by_user), timestamps=times), np.argsort(times, kind="stable")
+        replace(_taken(found, by_user), timestamps=times), np.argsort(times, kind="stable")
     )
 
 

@@ -114,6 +114,24 @@ def test_a_file_without_times_has_an_order(tmp_path: Path) -> None:
         read(path)
 
 
+@pytest.mark.parametrize("timed", [True, False])
+def test_numbers_of_any_size_order_and_what_is_skipped_is_counted(
+    tmp_path: Path, timed: bool
+) -> None:
+    numbers = ["2e11", "-5", "5e10", "1e300", "", "inf", "x", "99999999999", "-1e300"]
+    rows = [("a", number, 10, number) for number in numbers]
+    path = file(tmp_path, rows, "place")
+    if not timed:
+        path.write_text(path.read_text().replace("timestamp", "other"))
+    found = read(path, "place")
+    assert items_of(found, "a") == ["-1e300", "-5", "5e10", "99999999999", "2e11", "1e300"]
+    assert (np.diff(found.timestamps) >= 0).all()
+    reasons = ("place is missing", "place is not finite", "place is not a number")
+    assert found.skipped == dict.fromkeys(reasons, 1)
+    with pytest.raises(UnreadableFile, match="no column plac, which --order names; columns: user"):
+        read(path, "plac")
+
+
 # --- leaks ---------------------------------------------------------------------------------------
 
 

@@ -76,6 +76,14 @@ def seconds(name: str, dtype: pl.DataType, path: Path) -> pl.Expr:
     return pl.coalesce(since, _iso(column.cast(pl.String))) if _is_text(dtype) else since
 
 
+def ordering(name: str, dtype: pl.DataType, path: Path) -> pl.Expr:
+    """Numbers of any size, or times, that put rows in order; null where there is neither."""
+    if dtype == pl.Date or isinstance(dtype, pl.Datetime):
+        return seconds(name, dtype, path)
+    given = number(name, dtype, path)
+    return pl.coalesce(given, seconds(name, dtype, path)) if _is_text(dtype) else given
+
+
 def _is_text(dtype: pl.DataType) -> bool:
     return dtype in (pl.String, pl.Categorical, pl.Null) or isinstance(dtype, pl.Enum)
 

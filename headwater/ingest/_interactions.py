@@ -15,7 +15,7 @@ import polars as pl
 from headwater.config import DEFAULT_EVENT_TYPES
 from headwater.errors import UnreadableFile
 from headwater.ingest._broken import FAULT
-from headwater.ingest._columns import absent, id_text, number, seconds
+from headwater.ingest._columns import absent, id_text, number, ordering, seconds
 from headwater.ingest._events import MAX_TYPE_LENGTH
 from headwater.ingest._exported import is_exported
 from headwater.ingest._fields import ANONYMOUS, MAX_ID_LENGTH
@@ -127,6 +127,7 @@ def read_interactions(
     limit: int | None = None,
     event_types: Collection[str] = DEFAULT_EVENT_TYPES.keys(),
     received_at: float | None = None,
+    order: str | None = None,
 ) -> Interactions:
     """Reads Parquet, CSV, TSV, JSONL, a RecBole ``.inter`` file, or MovieLens' ratings.
 
@@ -140,9 +141,11 @@ def read_interactions(
     Args:
         path: the extension tells the format.
         mapping: field -> column, over names and aliases.
-        limit: keeps the first so many, in time order.
+        limit: keeps the first so many, in order.
         event_types: the known ones; others are kept, with a warning.
         received_at: the clock; now by default.
+        order: a column of numbers, in whose order the rows come instead of in that of time; in
+            a file without times, their places in it are the times.
 
     Raises:
         UnreadableFile: the file isn't there, is corrupt, lacks a column or has no row to use; the
@@ -153,7 +156,8 @@ def read_interactions(
     if not mapping and is_exported(path):
         mapping = {"event": "type"}
     wanted = {*_FIELDS, *(alias for names in _FIELDS.values() for alias in names)}
-    table = open_table(path, sorted({*wanted, *(mapping or {}).values()}))
+    named = {*(mapping or {}).values(), *([] if order is None else [order])}
+    table = open_table(path, sorted(wanted | named))
     found = {
         field: columns[0]
         for field, columns in assign(path, list(table.columns), _FIELDS, mapping).items()
@@ -163,6 +167,14 @@ def read_interactions(
     needed: tuple[str, ...] = ("item_id", "timestamp")
     if "anonymous_id" not in found:
         needed = ("user_id", *needed)
+    if order is not None:
+        if order not in table.columns:
+            raise UnreadableFile(
+                f"{path} has no column {order}, which --order names; "
+                f"columns: {', '.join(table.columns)}"
+            )
+        found["order"] = order
+        needed = needed[:-1]
     require(path, list(table.columns), found, *needed, otherwise=_otherwise(found))
     with readable(path):
         rows = _read(table, found, now)
@@ -177,7 +189,7 @@ def read_interactions(
     kept = rows.filter(pl.col("reason").is_null())
     if len(rows) and not len(kept):
         raise UnreadableFile(f"{path} has no row to use ({listed(skipped)})")
-    kept = kept.sort("timestamp", maintain_order=True)
+    kept = kept.sort("timestamp" if order is None else "order", maintain_order=True)
     wanted_rows = kept if limit is None else kept.head(limit)
     read = _coded(path, wanted_rows, found, skipped, first, event_types)
     if "event" not in found and "type" in table.columns:
@@ -208,12 +220,14 @@ def _read(table: Table, found: Mapping[str, str], now: float) -> pl.DataFrame:
         parsed["user_id"] = pl.coalesce(parsed["user_id"], nobody)
     if "event" not in found:
         parsed["event"] = pl.lit("rating" if "value" in found else "view")
-    parsed["timestamp"] = seconds("timestamp", types["timestamp"], path)
-    parsed["value"] = nothing.cast(pl.Float64)
-    unreadable = {"timestamp": ~absent("timestamp", types["timestamp"]), "value": pl.lit(False)}
-    if "value" in found:
-        parsed["value"] = number("value", types["value"], path)
-        unreadable["value"] = ~absent("value", types["value"])
+    parsed["value"] = parsed["order"] = nothing.cast(pl.Float64)
+    unreadable = dict.fromkeys(("timestamp", "value", "order"), pl.lit(False))
+    for field, read in (("value", number), ("order", ordering), ("timestamp", seconds)):
+        if field in found:
+            parsed[field] = read(field, types[field], path)
+            unreadable[field] = ~absent(field, types[field])
+    if "timestamp" not in found:
+        parsed["timestamp"] = parsed["order"].rank("dense").cast(pl.Float64)
     rows = raw.select(
         pl.col("index").cast(pl.Int64),
         pl.col(FAULT),
@@ -223,13 +237,19 @@ def _read(table: Table, found: Mapping[str, str], now: float) -> pl.DataFrame:
             for field, given in unreadable.items()
         },
     )
-    return rows.with_columns(reason=_reason(now))
+    return rows.with_columns(reason=_reason(now, found.get("order")))
 
 
-def _reason(now: float) -> pl.Expr:
+def _reason(now: float, by: str | None) -> pl.Expr:
     """The first thing that is wrong with a row, in words that don't depend on its values."""
     timestamp, value, event = pl.col("timestamp"), pl.col("value"), pl.col("event")
     wrong: list[tuple[pl.Expr, str]] = []
+    if by is not None:
+        wrong += [
+            (pl.col("order unreadable"), f"{by} is not a number"),
+            (pl.col("order").is_null(), f"{by} is missing"),
+            (pl.col("order").is_infinite(), f"{by} is not finite"),
+        ]
     for field in ("user_id", "item_id"):
         wrong.append((pl.col(field).is_null(), f"{field} is missing"))
     for field in ("user_id", "item_id", "session_id", "recommendation_id"):
