@@ -149,7 +149,8 @@ def table(results: Mapping[str, Any]) -> Table:
     for header in names.values():
         out.add_column(header, justify="right")
     for model, figures in {"mixture (served)": results["all"], **results["experts"]}.items():
-        out.add_row(model, *(f"{figures[name]:.4f}" for name in names))
+        values = [figures[name] for name in names]
+        out.add_row(model, *("–" if value is None else f"{value:.4f}" for value in values))
     return out
 
 

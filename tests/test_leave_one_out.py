@@ -84,6 +84,18 @@ def test_users_with_two_events_are_not_asked(tmp_path: Path) -> None:
         leave_one_out.leave_one_out(read(file(tmp_path, rows)), quick(), silent)
 
 
+def test_a_file_without_targets_says_so(tmp_path: Path) -> None:
+    rows = [("a", k, 10 + k, "glance") for k in range(5)]
+    with pytest.raises(UnreadableFile, match="no user with three wanted events"):
+        leave_one_out.leave_one_out(read(file(tmp_path, rows, "event")), quick(), silent)
+
+
+def test_a_figure_of_nothing_is_shown_as_a_dash() -> None:
+    nothing: dict[str, Any] = dict.fromkeys(FIGURES)
+    table = leave_one_out.table({"all": {**nothing, "n": 0}, "experts": {"popularity": nothing}})
+    assert [*table.columns[1].cells] == ["–", "–"]
+
+
 # --- order ---------------------------------------------------------------------------------------
 
 
