@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from headwater.config import Config, effective
-from headwater.evaluate import Outcomes, Report
+from headwater.evaluate import Outcomes, Report, drawable
 from headwater.ingest import Interactions, read_interactions, read_items
 from headwater.log.memory import MemoryEventsLog, MemoryUpdatesLog
 from headwater.loop import Learner, events_of, pace_of
@@ -131,7 +131,10 @@ def run(
 
     Raises:
         UnreadableFile: a file can't be read as what it should be.
+        ConfigError: there can be no chart at ``plot_path``.
     """
+    if plot_path:
+        drawable(plot_path)
     interactions = read_interactions(
         file, mapping=mapping, limit=limit, event_types=config.event_types.keys()
     )

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from headwater import data
 from headwater.cli import app
+from headwater.errors import ConfigError
 from headwater.ingest import read_interactions
 from headwater.replay import _ends
 
@@ -438,6 +439,28 @@ def test_columns_are_mapped_and_the_chart_is_drawn(folder: Folder) -> None:
     assert chart.read_bytes().startswith(b"\x89PNG")
     assert "120 events, 15 users" in done.output
     assert "Second half, 60 predictions" in done.output
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "message"),
+    [
+        ("--json", "none/out.json", "there is no folder"),
+        ("--ranks", "none/ranks.parquet", "there is no folder"),
+        ("--ranks", ".", "it is a folder"),
+        ("--plot", "none/chart.png", "there is no folder"),
+        ("--plot", "chart.gif", "must end in .png or .svg"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, flag: str, name: str, message: str
+) -> None:
+    monkeypatch.setattr("headwater.replay.read_interactions", None)
+    arguments = ["replay", "no.csv", flag, str(folder.path / name)]
+    with pytest.raises(ConfigError, match=message):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    if flag == "--json":
+        with pytest.raises(ConfigError, match=message):
+            CliRunner().invoke(app, ["evaluate", *arguments[1:]], catch_exceptions=False)
 
 
 def test_the_shipped_stream_is_foretold_better_than_by_chance(folder: Folder) -> None:

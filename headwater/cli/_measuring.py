@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from headwater.cli._options import ConfigOption, MapOption, counted, pairs, plain_console, stages
+from headwater.cli._options import (
+    ConfigOption,
+    MapOption,
+    check_writable,
+    counted,
+    pairs,
+    plain_console,
+    stages,
+)
 
 
 class TiesChoice(StrEnum):
@@ -49,6 +57,8 @@ def replay(
     from headwater import config as settings
     from headwater import replay as replaying
 
+    for flag, path in (("--json", json), ("--ranks", ranks), ("--plot", plot)):
+        check_writable(flag, path)
     recommend = {"repeats": repeats, "catalogue": catalogue and catalogue.value}
     flags: dict[str, Any] = {
         "recommend": {name: value for name, value in recommend.items() if value is not None}
@@ -97,6 +107,7 @@ def evaluate(
     from headwater import config as settings
     from headwater import leave_one_out as offline
 
+    check_writable("--json", json)
     loaded = settings.load(config)
     console = plain_console()
     interactions = offline.read(file, order, pairs(mapping), loaded)

@@ -90,6 +90,18 @@ def pairs(mapping: list[str] | None) -> dict[str, str]:
     return {field: column for field, _, column in split}
 
 
+def check_writable(flag: str, path: Path | None) -> None:
+    """Raises ``ConfigError`` where a file can't be written that a long run ends with."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise ConfigError(f"{flag} {path} can't be written: it is a folder")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{flag} {path} can't be written: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"{flag} {path} can't be written: permission denied")
+
+
 @contextmanager
 def stages(console: Console) -> Iterator[Progress]:
     """Shows how far a backfill is: as a bar, or a line per pass where the output is no terminal."""

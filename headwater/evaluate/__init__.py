@@ -26,6 +26,7 @@ from headwater.evaluate._metrics import (
     reciprocal_ranks,
 )
 from headwater.evaluate._outcomes import LIST_LENGTH, MIXTURE, TOP, Outcomes, compare
+from headwater.evaluate._plot import drawable
 from headwater.evaluate._report import Report
 from headwater.evaluate._satisfaction import Satisfaction, list_diversity
 
@@ -48,6 +49,7 @@ __all__ = [
     "Satisfaction",
     "compare",
     "compared",
+    "drawable",
     "gini",
     "hits",
     "lift",

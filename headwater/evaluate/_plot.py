@@ -16,6 +16,18 @@ WINDOWS = 50
 _ENDINGS = (".png", ".svg")
 
 
+def drawable(path: Path) -> None:
+    """Raises ``ConfigError``: matplotlib isn't installed, or the name has another ending."""
+    if path.suffix.lower() not in _ENDINGS:
+        raise ConfigError(f"--plot: {path.name} must end in {' or '.join(_ENDINGS)}")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "--plot needs matplotlib: install the extra with pip install 'headwater[plot]'"
+        ) from None
+
+
 def draw(path: Path, gains: Mapping[str, Doubles]) -> None:
     """A line per model through the means of consecutive windows; the first model stands out.
 
@@ -24,18 +36,13 @@ def draw(path: Path, gains: Mapping[str, Doubles]) -> None:
         gains: per model, NDCG@10 of every prediction in order.
 
     Raises:
-        ConfigError: matplotlib isn't installed, or the ending is another.
+        ConfigError: as ``drawable``.
     """
-    if path.suffix.lower() not in _ENDINGS:
-        raise ConfigError(f"--plot: {path.name} must end in {' or '.join(_ENDINGS)}")
-    try:
-        from matplotlib import rc_context
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "--plot needs matplotlib: install the extra with pip install 'headwater[plot]'"
-        ) from None
+    drawable(path)
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     n = len(next(iter(gains.values())))
     edges = np.linspace(0, n, min(WINDOWS, n) + 1).astype(int)
     middles = (edges[:-1] + edges[1:]) / 2
