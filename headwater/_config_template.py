@@ -194,7 +194,7 @@ def _bounds(rules: Iterable[Any]) -> list[str]:
     for rule in rules:
         if type(rule) in _SIGNS:
             attribute, sign = _SIGNS[type(rule)]
-            bounds.append(f"{sign} {getattr(rule, attribute):g}")
+            bounds.append(f"{sign} {getattr(rule, attribute):.10g}")
         elif isinstance(rule, annotated_types.MinLen):
             bounds.append(f"at least {rule.min_length} long")
     return bounds

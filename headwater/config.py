@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -46,7 +47,19 @@ SECRETS = frozenset({"serve.api_key", "deploy.webhook_url"})
 """Settings whose values are never shown."""
 
 
-class _Section(BaseModel):
+class _NoBooleanForANumber(BaseModel):
+    """pydantic reads true as 1; strictly, it would refuse an environment variable's text too."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and {kind, *get_args(kind)} & {int, float}:
+            raise ValueError("input should be a number, not true or false")
+        return value
+
+
+class _Section(_NoBooleanForANumber):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
@@ -465,7 +478,7 @@ class Serve(_Section):
     default ``history_length`` and ``dim``. 0 keeps none."""
 
 
-class Config(BaseSettings):
+class Config(_NoBooleanForANumber, BaseSettings):
     """All settings, frozen. Make one with :func:`load`."""
 
     model_config = SettingsConfigDict(
@@ -478,7 +491,8 @@ class Config(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    seed: int = Field(default=0, ge=0)
+    # What every generator of random numbers takes, with a little added.
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
     """All randomness comes from this number and the offset in the log."""
     events: dict[Annotated[str, Field(min_length=1, max_length=64)], EventType] = Field(
         default_factory=dict

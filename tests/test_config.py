@@ -157,6 +157,10 @@ def test_settings_go_round(loaded: Load):
         ("[events.share]\nlayers = 3", "events.share.layers: unknown setting"),
         ("seed = 'x'", "seed: input should be a valid integer"),
         ("seed = -1", "seed: input should be greater than or equal to 0 (got -1)"),
+        (f"seed = {2**64}", "seed: input should be less than or equal to 4294967295 (got"),
+        ("seed = true", "seed: input should be a number, not true or false (got True)"),
+        ("[serve]\nport = true", "serve.port: input should be a number, not true or false"),
+        ("[log]\nkeep_days = false", "log.keep_days: input should be a number, not true or false"),
         ("[sequence]\nlearning_rate = nan", "sequence.learning_rate: input should be a finite"),
         ("[sequence]\nlearning_rate = inf", "sequence.learning_rate: input should be a finite"),
         (
