@@ -143,10 +143,14 @@ class Engine:
         found: Recommendations = await self._ask(request, "recommending", min_offset)
         return found
 
-    async def popular(self, n: int) -> Recommendations:
+    async def popular(
+        self, n: int, exclude: frozenset[str] = frozenset(), min_offset: int = 0
+    ) -> Recommendations:
         """What is popular now; raises like ``recommend``."""
         found: Recommendations = await self._ask(
-            lambda follower, _: self._popular.of(follower, n), "ranking by popularity"
+            lambda follower, _: self._popular.of(follower, n, exclude),
+            "ranking by popularity",
+            min_offset,
         )
         return found
 

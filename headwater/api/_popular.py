@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import islice
 from secrets import token_hex
 
 import msgspec
@@ -26,14 +28,19 @@ class PopularList:
         self._n = 0
         self._list: Recommendations | None = None
 
-    def of(self, follower: Follows, n: int) -> Recommendations:
-        """The first n, under an id of their own."""
+    def of(
+        self, follower: Follows, n: int, exclude: Collection[str] = frozenset()
+    ) -> Recommendations:
+        """The first n that aren't excluded, under an id of their own."""
         state = (follower.offset, follower.epoch, follower.version, follower.sequence)
-        kept = self._list
-        if kept is None or state != self._state or n > self._n:
+        kept, longest = self._list, n + len(exclude)
+        if kept is None or state != self._state or longest > self._n:
             self.misses += 1
-            self._list = follower.popular(n)
-            self._state, self._n = state, n
-            return self._list
-        self.hits += 1
-        return msgspec.structs.replace(kept, recommendation_id=token_hex(16), items=kept.items[:n])
+            kept = self._list = follower.popular(longest)
+            self._state, self._n = state, longest
+        else:
+            self.hits += 1
+        allowed = (item for item in kept.items if item.item_id not in exclude)
+        return msgspec.structs.replace(
+            kept, recommendation_id=token_hex(16), items=list(islice(allowed, n))
+        )

@@ -88,9 +88,14 @@ async def recommend(
     responses=answers(400, 401, 403, 503),
     opt=SERVE,
 )
-async def popular(service: ServiceDependency, n: N = DEFAULT_N) -> Recommendations:
-    request = build_request(config=service.config, n=n, items=())
-    answer = await service.engine.popular(request.n)
+async def popular(
+    service: ServiceDependency,
+    n: N = DEFAULT_N,
+    exclude: Exclude = (),
+    min_offset: MinOffset = 0,
+) -> Recommendations:
+    request = build_request(config=service.config, n=n, items=(), exclude=exclude)
+    answer = await service.engine.popular(request.n, request.exclude, min_offset)
     service.metrics.recommendations.labels("popular").inc()
     return answer
 

@@ -44,6 +44,14 @@ def test_a_shorter_list_is_its_beginning_and_a_longer_one_is_new() -> None:
     assert kept.misses == 2
 
 
+def test_what_is_excluded_makes_place_for_the_next() -> None:
+    made, kept = follower(), PopularList()
+    for exclude, shown in (("b", ["c", "a"]), ("bc", ["a"]), ("x", ["b", "c"]), ("", ["b", "c"])):
+        found = kept.of(made, 2, frozenset(exclude))
+        assert [item.item_id for item in found.items] == shown, exclude
+    assert (kept.hits, kept.misses) == (2, 2)
+
+
 def test_every_change_of_the_state_makes_a_new_one() -> None:
     made, kept = follower(), PopularList()
     kept.of(made, 3)

@@ -130,6 +130,8 @@ def test_a_user_may_be_named_in_the_body(asked: Asked, client: TestClient[Litest
 
 def test_popular(client: TestClient[Litestar]) -> None:
     assert item_ids(client.get("/v1/popular?n=2")) == ["a", "b,c"]
+    assert item_ids(client.get("/v1/popular", params={"exclude": "b,c"})) == ["a", "d"]
+    assert item_ids(client.get("/v1/popular", params={"exclude": ["a", "b,c", "d"]})) == []
 
 
 @pytest.mark.parametrize(
@@ -214,6 +216,7 @@ def test_min_offset_waits_for_an_event_that_comes() -> None:
     with served.client() as client, ThreadPoolExecutor() as pool:
         for path, method in (
             ("/v1/users/u/recommendations", client.get),
+            ("/v1/popular", client.get),
             ("/v1/recommendations", lambda url: client.post(url, json={"items": []})),
         ):
             offset = served.events.end() + 1
