@@ -20,7 +20,7 @@ import pytest
 import headwater
 from headwater import cli, config
 from headwater.deploy import VERSIONS, Snapshots, Versions
-from headwater.log.sqlite import SqliteEventsLog
+from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.roles import _folder, bulk, versions
 from headwater.types import (
     DeadLetter,
@@ -351,6 +351,10 @@ def test_backfill_is_refused_while_a_system_runs(
     with _folder.claim(tmp_path / "data"):
         assert run(monkeypatch, "import", "events.csv", "--data", "data", "--backfill") == 2
     assert "in use by another" in capsys.readouterr().err
+    with closing(SqliteUpdatesLog(tmp_path / "data" / "updates.db")) as of_a_role:
+        assert of_a_role.end() == 0
+        assert run(monkeypatch, "import", "events.csv", "--data", "data", "--backfill") == 2
+    assert "stop every process that uses it" in capsys.readouterr().err
 
 
 def test_import_knows_the_configured_event_types(

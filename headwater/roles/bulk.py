@@ -21,6 +21,7 @@ from headwater.ingest import (
     read_items,
     read_users,
 )
+from headwater.log.erasing import claim
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.roles import _folder
 from headwater.types import DeadLetter, Entry
@@ -166,18 +167,23 @@ def backfill(data: Path, config: Config, progress: Progress) -> Backfilled:
         progress: see ``headwater.loop.Progress``.
 
     Raises:
-        LogError: there is no log, or a system runs on the folder.
+        LogError: there is no log, or a system, or a role by itself, runs on the folder.
         GuardTripped: what was learned must not go live; nothing was changed.
     """
     from headwater.loop import Learner, relearn
 
-    with (
-        closing(existing_log(data)) as events,
-        _folder.claim(data),
-        closing(SqliteUpdatesLog(data / "updates.db")) as updates,
-    ):
-        learner = Learner(config, events, updates, data / "snapshots", anew=True)
-        return relearn(config, learner, events, progress)
+    existing_log(data).close()
+    with _folder.claim(data):
+        # A role that runs by itself holds no lock of the folder, but has the logs open.
+        for path in (data / "events.db", data / "updates.db"):
+            if path.is_file():
+                claim(path)
+        with (
+            closing(existing_log(data)) as events,
+            closing(SqliteUpdatesLog(data / "updates.db")) as updates,
+        ):
+            learner = Learner(config, events, updates, data / "snapshots", anew=True)
+            return relearn(config, learner, events, progress)
 
 
 def dead_letters(data: Path, n: int) -> list[DeadLetter]:
