@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,9 @@ RAGGED = "row has another number of fields than the header"
 UNQUOTED = "row has a quote that isn't closed, or stands within a field"
 NOT_UTF8 = "row is not UTF-8"
 NOT_JSON = "line is not a JSON object"
+
+_NO_ID = r"^(?:[\[{]|true$|false$|-?[0-9]+\.[0-9]+$|-?[0-9.]+e[+-]?[0-9]+$)"
+"""What lists, objects, booleans and numbers that aren't whole are like, as text."""
 
 _QUOTED_LINES = 50
 """Lines that a quoted field may go on for; an unclosed quote must not swallow the file."""
@@ -49,10 +52,42 @@ def json_lines(rows: Iterable[dict[str, Any] | None], wanted: Sequence[str]) -> 
         faults.append(NOT_JSON if row is None else None)
         for name, column in columns.items():
             value = None if row is None else row.get(name)
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)  # as polars writes it
             if value is not None and not isinstance(value, str):
                 value = msgspec.json.encode(value).decode()
             column.append(value)
     return _frame(columns, faults)
+
+
+def json_ids(lines: Iterable[bytes], rows: pl.DataFrame, fields: Mapping[str, str]) -> pl.DataFrame:
+    """The rows of a file of JSON, with a fault where an id is neither an integer nor a string.
+
+    As text such an id can't be told from a string; lines that hold one or the other are taken
+    apart again, and no others.
+
+    Args:
+        lines: of the file.
+        rows: as they were read, as text.
+        fields: those that hold ids -> the column in the file.
+    """
+    odd = pl.any_horizontal(pl.col(field).str.contains(_NO_ID) for field in fields)
+    places = set(rows.select(odd.fill_null(False).arg_true()).to_series())
+    faults: dict[int, str] = {}
+    filled = (line for line in lines if line.strip()) if places else ()
+    for place, line in enumerate(filled):
+        if place not in places:
+            continue
+        try:
+            row = msgspec.json.decode(line, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue  # said already
+        for field, column in fields.items():
+            value = row.get(column)
+            is_id = value is None or type(value) in (int, str)
+            if not is_id and not (isinstance(value, float) and value.is_integer()):
+                faults.setdefault(place, f"{field} is neither an integer nor a string")
+    return rows.with_columns(rows[FAULT].scatter([*faults], [*faults.values()]))
 
 
 def _frame(columns: dict[str, list[str | None]], faults: list[str | None]) -> pl.DataFrame:

@@ -14,12 +14,21 @@ import polars as pl
 
 from headwater.config import DEFAULT_EVENT_TYPES
 from headwater.errors import UnreadableFile
-from headwater.ingest._broken import FAULT
+from headwater.ingest._broken import FAULT, json_ids
 from headwater.ingest._columns import absent, id_text, number, ordering, seconds
 from headwater.ingest._events import MAX_TYPE_LENGTH
 from headwater.ingest._exported import is_exported
 from headwater.ingest._fields import ANONYMOUS, MAX_ID_LENGTH
-from headwater.ingest._tables import Table, assign, listed, open_table, readable, require
+from headwater.ingest._tables import (
+    Table,
+    assign,
+    is_json_lines,
+    listed,
+    open_table,
+    opened_lines,
+    readable,
+    require,
+)
 from headwater.log import MAX_AHEAD
 from headwater.types import Doubles, Event, Ints, Longs
 
@@ -207,8 +216,12 @@ def _otherwise(found: Collection[str]) -> str:
 
 def _read(table: Table, found: Mapping[str, str], now: float) -> pl.DataFrame:
     """Every row of the file: its fields, parsed, and the reason why it can't be used, if any."""
-    raw = table.read(found).with_row_index("index")
-    path, types = table.path, raw.schema
+    path, raw = table.path, table.read(found)
+    if is_json_lines(path):
+        with opened_lines(path) as lines:
+            of_ids = {field: found[field] for field in (*_IDS, "anonymous_id") if field in found}
+            raw = json_ids(lines, raw, of_ids)
+    raw, types = raw.with_row_index("index"), raw.schema
     nothing = pl.lit(None)
     parsed = {
         field: id_text(field, types[field], path) if field in found else nothing.cast(pl.String)

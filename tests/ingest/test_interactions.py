@@ -384,6 +384,22 @@ def test_other_fields_of_json_may_hold_anything(tmp_path: Path):
     assert ids(read_interactions(path)) == [("1", "a"), ("2", "7")]
 
 
+@pytest.mark.parametrize("broken", ["", "{"])
+def test_only_integers_and_strings_of_json_are_ids(tmp_path: Path, broken: str):
+    given = ['{"a": 1}', "[1]", "true", "5.5", "1e-3", "5", "5.0", '"5.5"', '"[1]"', '"true"']
+    lines = [f'{{"user_id": {one}, "item_id": "i", "timestamp": 1}}' for one in given]
+    lines += ["", '{"user_id": "u", "item_id": {}, "timestamp": 1}', broken]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    found = read_interactions(tmp_path / "a.jsonl")
+    assert [user for user, _ in ids(found)] == ["5", "5", "5.5", "[1]", "true"]
+    assert found.skipped == {
+        "user_id is neither an integer nor a string": 5,
+        "item_id is neither an integer nor a string": 1,
+        **({"line is not a JSON object": 1} if broken else {}),
+    }
+    assert found.first_skipped["item_id is neither an integer nor a string"] == 11
+
+
 @pytest.mark.parametrize(
     ("name", "body", "message"),
     [
