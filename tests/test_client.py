@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 import headwater
 from headwater.client import AsyncClient, Client, _exchange
@@ -136,14 +137,29 @@ def test_an_event_arrives_as_it_was() -> None:
         assert client.send(event) == [Appended(1, True)]
 
 
+def test_an_event_that_was_stored_is_sent_without_what_the_server_fills_in() -> None:
+    event = Event("e-1", "view", "ada", 1e9, "mug")
+    stored = replace(event, source="web", imported=True, passed_over=("pot",))
+    with shop() as (client, served, _):
+        assert client.send(stored) == [Appended(1, False)]
+        assert served.events.read(0, 1)[0].entry == event
+
+
 def test_ids_hold_what_they_like() -> None:
     with shop() as (client, served, _):
-        for name in ("a/b", "..", "ü?&=#%2F", "a,b"):
+        for name in ("a/b", ".", "..", "ü?&=#%2F", "a,b"):
             client.send(view(name, name))
             stored = cast(Event, served.events.read(served.events.end() - 1, 1)[0].entry)
             assert (stored.user_id, stored.item_id) == (name, name)
             names = {item.item_id for item in client.recommend(name, exclude=[name]).items}
             assert name not in names
+            assert client.explain(name).user_id == name
+            client.similar_users(name)
+            assert client.similar_items(name).item_id == name
+            client.remove_user(name)
+            client.remove_item(name)
+            removed = [record.entry for record in served.events.read(served.events.end() - 2, 2)]
+            assert removed == [UserRemoval(name), ItemRemoval(name)]
 
 
 def test_items_are_set() -> None:

@@ -147,8 +147,9 @@ def sending(events: AnyEvent | Sequence[AnyEvent]) -> list[Any]:
 def _event(event: AnyEvent) -> dict[str, Any]:
     wire = dict(event) if isinstance(event, Mapping) else msgspec.to_builtins(event)
     if isinstance(event, Event):
-        # Where an event came from and of which kind its user is, the server says for itself.
-        for own in ("entry", "source", "anonymous"):
+        # Where an event came from, of which kind its user is and what it passed over, the server
+        # says for itself.
+        for own in ("entry", "source", "anonymous", "imported", "passed_over"):
             wire.pop(own, None)
     if wire.get("event_id") in (None, ""):
         wire["event_id"] = uuid4().hex
@@ -164,7 +165,7 @@ def setting(entries: Sequence[Item] | Sequence[User]) -> list[Any]:
 
 def removing(kind: str, id: str) -> Call[Appended]:
     """Of ``items`` or ``users``."""
-    return Call("DELETE", f"/v1/{kind}/{quote(id, safe='')}", _read_change)
+    return Call("DELETE", f"/v1/{kind}/{_escaped(id)}", _read_change)
 
 
 def recommending(
@@ -182,14 +183,14 @@ def asking_popular(n: int) -> Call[Recommendations]:
 
 
 def explaining(user_id: str, n: int) -> Call[Explanation]:
-    path = f"/v1/users/{quote(user_id, safe='')}/explanation"
+    path = f"/v1/users/{_escaped(user_id)}/explanation"
     return Call("GET", path, _read_explanation, params={"n": n})
 
 
 def similar_items(
     item_id: str, n: int, exclude: Collection[str], min_offset: int
 ) -> Call[SimilarItems]:
-    path = f"/v1/items/{quote(item_id, safe='')}/similar"
+    path = f"/v1/items/{_escaped(item_id)}/similar"
     return Call(
         "GET",
         path,
@@ -199,8 +200,13 @@ def similar_items(
 
 
 def similar_users(user_id: str, n: int, min_offset: int) -> Call[SimilarUsers]:
-    path = f"/v1/users/{quote(user_id, safe='')}/similar"
+    path = f"/v1/users/{_escaped(user_id)}/similar"
     return Call("GET", path, _read_similar_users, params={"n": n, **_from(min_offset)})
+
+
+def _escaped(id: str) -> str:
+    """The id as a part of a path; of dots alone it would be read as a step up."""
+    return quote(id, safe="").replace(".", "%2E")
 
 
 def _from(min_offset: int) -> dict[str, int]:
