@@ -162,11 +162,12 @@ def read_interactions(
         InvalidInput: ``mapping`` names no field.
     """
     now = time.time() if received_at is None else received_at
-    if not mapping and is_exported(path):
-        mapping = {"event": "type"}
+    exported = not mapping and is_exported(path)
     wanted = {*_FIELDS, *(alias for names in _FIELDS.values() for alias in names)}
     named = {*(mapping or {}).values(), *([] if order is None else [order])}
-    table = open_table(path, sorted(wanted | named))
+    table = open_table(path, sorted({*wanted, *named, "type"}))
+    if exported and "type" in table.columns:
+        mapping = {"event": "type"}
     found = {
         field: columns[0]
         for field, columns in assign(path, list(table.columns), _FIELDS, mapping).items()

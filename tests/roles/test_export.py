@@ -13,7 +13,7 @@ import pytest
 
 from headwater import cli
 from headwater.config import Config
-from headwater.errors import HeadwaterError, LogError
+from headwater.errors import HeadwaterError, LogError, UnreadableFile
 from headwater.ingest import read_interactions, read_items
 from headwater.log.sqlite import SqliteEventsLog, SqliteUpdatesLog
 from headwater.loop import Fold, Learner
@@ -154,6 +154,17 @@ def test_a_replay_reads_no_removed_item(suffix: str, data: Path, tmp_path: Path)
     rows = read_items(tmp_path / f"items{suffix}")
     assert [item.item_id for item in rows] == ["i1", "back"]
     assert rows.skipped == {"item_id is that of a removed item": 1}
+
+
+@FORMATS
+@pytest.mark.parametrize("what", ["items", "users"])
+def test_what_holds_no_events_is_no_stream(
+    what: What, suffix: str, data: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / f"all{suffix}"
+    export(path, data, what)
+    with pytest.raises(UnreadableFile, match=f"a file of {what} goes in with .*import --{what}"):
+        read_interactions(path)
 
 
 def test_what_cannot_be_exported_says_so(data: Path, tmp_path: Path) -> None:
