@@ -14,6 +14,7 @@ from headwater.config import Config, EventType
 from headwater.errors import InvalidInput, TooLarge
 from headwater.ingest._fields import (
     ANONYMOUS,
+    MAX_FLOAT32,
     MAX_ID_LENGTH,
     Identifier,
     Refused,
@@ -69,7 +70,7 @@ class _PlainEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     user_id: _PlainId
     item_id: _PlainId
     timestamp: Annotated[float, msgspec.Meta(ge=0.0)]
-    value: float | None = None
+    value: Annotated[float, msgspec.Meta(ge=-MAX_FLOAT32, le=MAX_FLOAT32)] | None = None
 
 
 _decode_plain = msgspec.json.Decoder(list[_PlainEvent]).decode
@@ -193,6 +194,8 @@ def checked_event(
     kind = types.get(sent.type)
     if item_id is None and kind is not None and kind.polarity != 0:
         raise InvalidInput("item_id", f"is missing; a {sent.type} is of an item")
+    if sent.value is not None and not abs(sent.value) <= MAX_FLOAT32:
+        raise InvalidInput("value", "is not finite in single precision")
     if sent.position is not None and not 0 <= sent.position <= MAX_POSITION:
         raise InvalidInput("position", f"must be from 0 to {MAX_POSITION}")
     if sent.context is not None:

@@ -15,6 +15,8 @@ Identifier = int | str
 """An id as it is sent; 5 and "5" are the same one."""
 
 MAX_ID_LENGTH = 256
+MAX_FLOAT32 = 3.4e38
+"""What is computed on in single precision may not be larger: there it would be infinite."""
 ANONYMOUS = "anon:"
 
 T = TypeVar("T", bound=msgspec.Struct)

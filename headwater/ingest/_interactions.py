@@ -18,7 +18,7 @@ from headwater.ingest._broken import FAULT, json_ids
 from headwater.ingest._columns import absent, id_text, number, ordering, seconds
 from headwater.ingest._events import MAX_TYPE_LENGTH
 from headwater.ingest._exported import is_exported
-from headwater.ingest._fields import ANONYMOUS, MAX_ID_LENGTH
+from headwater.ingest._fields import ANONYMOUS, MAX_FLOAT32, MAX_ID_LENGTH
 from headwater.ingest._tables import (
     Table,
     assign,
@@ -281,6 +281,7 @@ def _reason(now: float, by: str | None) -> pl.Expr:
         (timestamp > now + MAX_AHEAD, "timestamp is in the future"),
         (pl.col("value unreadable"), "value is not a number"),
         (value.is_infinite(), "value is not finite"),
+        (value.abs() > MAX_FLOAT32, "value is not finite in single precision"),
     ]
     reasons = (pl.when(is_wrong).then(pl.lit(reason)) for is_wrong, reason in wrong)
     return pl.coalesce(pl.col(FAULT), *reasons)

@@ -9,6 +9,7 @@ import msgspec
 
 from headwater.errors import InvalidInput
 from headwater.ingest._fields import (
+    MAX_FLOAT32,
     MAX_ID_LENGTH,
     Identifier,
     Refused,
@@ -28,7 +29,6 @@ MAX_ATTRIBUTES = 200
 MAX_ATTRIBUTE_LENGTH = 10_000
 MAX_VECTORS = 8
 MAX_DIMENSION = 8_192
-_MAX_FLOAT32 = 3.4e38
 
 
 class WireItem(msgspec.Struct, forbid_unknown_fields=True):
@@ -165,8 +165,7 @@ def _vectors(sent: Mapping[str, list[float]], dimensions: dict[str, int]) -> dic
         identifier(name, "vectors")
         if not 1 <= len(vector) <= MAX_DIMENSION:
             raise InvalidInput("vectors", f"must have from 1 to {MAX_DIMENSION} numbers each")
-        # They are computed on in single precision, where a larger number is infinite.
-        if not all(abs(number) <= _MAX_FLOAT32 for number in vector):
+        if not all(abs(number) <= MAX_FLOAT32 for number in vector):
             raise InvalidInput("vectors", "holds a number that isn't finite in single precision")
         if len(vector) != (known := dimensions.get(name, len(vector))):
             raise InvalidInput(

@@ -256,6 +256,7 @@ def test_rows_that_cant_be_used_are_counted_by_reason(tmp_path: Path):
         "timestamp is in the future": {"timestamp": str(NOW + 301)},
         "value is not a number": {"value": "PG-13"},
         "value is not finite": {"value": "inf"},
+        "value is not finite in single precision": {"value": "-1e308"},
     }
     lines = [good, *({**good, **fields} for fields in bad.values()), {**good, "value": None}]
     frame = pl.DataFrame(lines, schema=dict.fromkeys([*good, "session_id"], pl.String))
