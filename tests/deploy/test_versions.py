@@ -72,7 +72,7 @@ def test_of_too_many_the_newest_stay_and_what_is_needed(versions, monkeypatch):
         versions.add(line)
     versions.path.with_name("snapshot-1").touch()
     for number in range(4, 100):
-        versions.add(version(number, "candidate"))
+        versions.add(version(number, "rolled_back"))
         lines = versions.history()
         assert len(lines) <= 10
         assert {1, 3, *range(max(4, number - 4), number + 1)} <= {one.number for one in lines}
