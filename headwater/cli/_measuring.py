@@ -11,6 +11,7 @@ import typer
 from headwater.cli._options import (
     ConfigOption,
     MapOption,
+    announce_compiling,
     check_writable,
     counted,
     pairs,
@@ -69,10 +70,12 @@ def replay(
     if "catalogue" not in loaded.recommend.model_fields_set:
         flags["recommend"]["catalogue"] = CatalogueChoice.SEEN.value
         loaded = settings.load(config, flags)
+    console = plain_console()
+    announce_compiling(console)
     replaying.run(
         file,
         items,
-        console=plain_console(),
+        console=console,
         config=loaded,
         grouped=ties is TiesChoice.GROUPED,
         limit=limit,
@@ -110,6 +113,7 @@ def evaluate(
     check_writable("--json", json)
     loaded = settings.load(config)
     console = plain_console()
+    announce_compiling(console)
     interactions = offline.read(file, order, pairs(mapping), loaded)
     for reason, count in interactions.skipped.items():
         console.print(f"{counted(count, 'row')} skipped: {reason}")

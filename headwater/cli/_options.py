@@ -90,6 +90,14 @@ def pairs(mapping: list[str] | None) -> dict[str, str]:
     return {field: column for field, _, column in split}
 
 
+def announce_compiling(console: Console) -> None:
+    """Says why the first run takes longer to begin."""
+    from headwater import kernels
+
+    if not kernels.are_compiled():
+        console.print(kernels.FIRST)
+
+
 def check_writable(flag: str, path: Path | None) -> None:
     """Raises ``ConfigError`` where a file can't be written that a long run ends with."""
     if path is None:

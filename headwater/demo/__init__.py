@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headwater import data
+from headwater import data, kernels
 from headwater.config import Config
 from headwater.demo._finale import follow_one_event
 from headwater.demo._ratings import Ratings
@@ -58,6 +58,8 @@ def run(
         console.print(
             f"Headwater starts in {folder}, and the titles of {len(ratings.titles):,} films go in."
         )
+        if not kernels.are_compiled():
+            console.print(kernels.FIRST)
         bulk.import_items(ratings.items_file, folder, Config())
         server.until_ready()
         console.print(

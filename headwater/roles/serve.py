@@ -14,6 +14,7 @@ from typing import Literal
 import structlog
 
 from headwater import config as settings
+from headwater import kernels
 from headwater.config import Config, Serve
 from headwater.errors import ConfigError, Dropped, Fenced, Unfit
 from headwater.keys import KeyRing
@@ -110,6 +111,8 @@ def _supervise(config: Config, data: Path, config_file: Path | None) -> Exit:
             )
             for name in ROLES
         ]
+        if not kernels.are_compiled():
+            structlog.get_logger().info("kernels are compiled first", seconds=30)
         return Supervisor(roles, keep_open=(roles_lock,)).run()
 
 
