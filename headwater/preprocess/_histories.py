@@ -18,6 +18,14 @@ from headwater.types import NO_ROW, Bytes, Contexts, Doubles, Flags, Floats, Int
 
 _Array = TypeVar("_Array", bound=NDArray[Any])
 
+# Items, types and gaps of the rings, counts, newest times, counts and hashes of sessions; heads,
+# lengths, links and nodes of the chains.
+_Kept = tuple[Ints, Bytes, Floats, Ints, Doubles, Ints, Longs, Ints, Ints, Ints, Ints]
+
+# Items, types, times and flags of the histories, their lengths and those of the sessions, where
+# exclusions begin, and these.
+_Places = tuple[Ints, Bytes, Doubles, Flags, Longs, Ints, Longs, Ints]
+
 
 @dataclass(slots=True)
 class Steps:
@@ -115,26 +123,9 @@ class Histories:
             steps.clears,
             self.session_gap,
             self.consumed,
-            self._items,
-            self._types,
-            self._gaps,
-            self._counts,
-            self._last_times,
-            self._session_counts,
-            self._session_hashes,
-            self._heads,
-            self._consumed_counts,
-            self._links,
-            self._nodes,
+            self._kept(),
             self._used,
-            contexts.history_items,
-            contexts.history_types,
-            contexts.history_times,
-            contexts.history_cleaned,
-            contexts.history_lengths,
-            contexts.session_lengths,
-            contexts.excluded_starts,
-            contexts.excluded,
+            _places(contexts),
         )
         contexts.excluded = contexts.excluded[: contexts.excluded_starts[-1]]
         return contexts
@@ -143,29 +134,7 @@ class Histories:
         """The contexts of users (``NO_ROW`` among them) as they are, for requests at ``now``."""
         limit = int(self._consumed_counts[users[users != NO_ROW]].sum())
         contexts = self._empty(users, np.full(len(users), now), limit)
-        _read(
-            users,
-            now,
-            self.session_gap,
-            self._items,
-            self._types,
-            self._gaps,
-            self._counts,
-            self._last_times,
-            self._session_counts,
-            self._heads,
-            self._consumed_counts,
-            self._links,
-            self._nodes,
-            contexts.history_items,
-            contexts.history_types,
-            contexts.history_times,
-            contexts.history_cleaned,
-            contexts.history_lengths,
-            contexts.session_lengths,
-            contexts.excluded_starts,
-            contexts.excluded,
-        )
+        _read(users, now, self.session_gap, self._kept(), _places(contexts))
         return contexts
 
     def newest(self, n: int) -> Ints:
@@ -204,6 +173,22 @@ class Histories:
                 self._used,
                 items,
             )
+
+    def _kept(self) -> _Kept:
+        """All that is kept of users, for the kernels."""
+        return (
+            self._items,
+            self._types,
+            self._gaps,
+            self._counts,
+            self._last_times,
+            self._session_counts,
+            self._session_hashes,
+            self._heads,
+            self._consumed_counts,
+            self._links,
+            self._nodes,
+        )
 
     def _empty(self, users: Ints, times: Doubles, excluded: int) -> Contexts:
         """Contexts to be filled, with room for so many exclusions."""
@@ -266,91 +251,68 @@ def _grown(array: _Array, size: int) -> _Array:
     return grown  # type: ignore[return-value]
 
 
+def _places(contexts: Contexts) -> _Places:
+    """Where the kernels write what they read."""
+    return (
+        contexts.history_items,
+        contexts.history_types,
+        contexts.history_times,
+        contexts.history_cleaned,
+        contexts.history_lengths,
+        contexts.session_lengths,
+        contexts.excluded_starts,
+        contexts.excluded,
+    )
+
+
 @njit(cache=True, nogil=True)
-def _read_window(
-    count: int,
-    time: float,
-    items: Ints,
-    types: Bytes,
-    gaps: Floats,
-    out_items: Ints,
-    out_types: Bytes,
-    out_times: Doubles,
-    out_cleaned: Flags,
-) -> None:
-    """Unrolls a user's ring, the newest event of which was at ``time``, into rows of contexts."""
-    length = len(items)
+def _read_one(user: int, is_new: bool, kept: _Kept, row: int, filled: int, places: _Places) -> int:
+    """Writes a user's history to a row of contexts, what is used up behind the ``filled`` ones.
+
+    Args:
+        is_new: whether a session begins, of which nothing is there yet.
+
+    Returns:
+        How many exclusions are listed now.
+    """
+    items, types, gaps, counts, last_times, session_counts, _, heads, consumed, links, nodes = kept
+    out_items, out_types, out_times, out_cleaned, lengths, sessions, starts, excluded = places
+    length, count = items.shape[1], counts[user]
     column = length - 1
-    place = count % length
+    place, time = count % length, last_times[user]
     for _ in range(min(count, length)):
         place = (place if place > 0 else length) - 1
-        gap = gaps[place]
-        if items[place] >= 0:
-            out_items[column] = items[place]
-            out_types[column] = types[place]
-            out_times[column] = time
-            out_cleaned[column] = np.signbit(gap)
+        gap = gaps[user, place]
+        if items[user, place] >= 0:
+            out_items[row, column] = items[user, place]
+            out_types[row, column] = types[user, place]
+            out_times[row, column] = time
+            out_cleaned[row, column] = np.signbit(gap)
             column -= 1
         time -= abs(gap)
-
-
-@njit(cache=True, nogil=True)
-def _read_chain(node: int, n: int, links: Ints, nodes: Ints, filled: int, excluded: Ints) -> int:
-    """Lists the newest n used-up items behind the ``filled`` ones; returns how many these are."""
-    for _ in range(n):
+    lengths[row] = count
+    sessions[row] = 0 if is_new else session_counts[user]
+    node = heads[user]
+    for _ in range(consumed[user]):
         excluded[filled] = nodes[node]
         filled += 1
         node = links[node]
+    starts[row + 1] = filled
     return filled
 
 
 @njit(cache=True, nogil=True)
-def _read(
-    users: Ints,
-    now: float,
-    session_gap: float,
-    ring_items: Ints,
-    ring_types: Bytes,
-    ring_gaps: Floats,
-    counts: Ints,
-    last_times: Doubles,
-    session_counts: Ints,
-    heads: Ints,
-    consumed_counts: Ints,
-    links: Ints,
-    nodes: Ints,
-    out_items: Ints,
-    out_types: Bytes,
-    out_times: Doubles,
-    out_cleaned: Flags,
-    out_lengths: Longs,
-    out_session_lengths: Ints,
-    out_starts: Longs,
-    out_excluded: Ints,
-) -> None:
+def _read(users: Ints, now: float, session_gap: float, kept: _Kept, places: _Places) -> None:
+    _, _, _, counts, last_times, _, _, _, _, _, _ = kept
+    starts = places[6]
     filled = 0
     for row in range(len(users)):
         user = users[row]
-        if user >= 0:
-            count = counts[user]
-            _read_window(
-                count,
-                last_times[user],
-                ring_items[user],
-                ring_types[user],
-                ring_gaps[user],
-                out_items[row],
-                out_types[row],
-                out_times[row],
-                out_cleaned[row],
-            )
-            out_lengths[row] = count
-            is_new = count == 0 or now - last_times[user] > session_gap
-            out_session_lengths[row] = 0 if is_new else session_counts[user]
-            filled = _read_chain(
-                heads[user], consumed_counts[user], links, nodes, filled, out_excluded
-            )
-        out_starts[row + 1] = filled
+        if user < 0:
+            starts[row + 1] = filled
+            continue
+        is_new = counts[user] == 0 or now - last_times[user] > session_gap
+        filled = _read_one(user, is_new, kept, row, filled, places)
 
 
 @njit(cache=True, nogil=True)
@@ -366,27 +328,13 @@ def _walk(
     clears: Flags,
     session_gap: float,
     consumed: int,
-    ring_items: Ints,
-    ring_types: Bytes,
-    ring_gaps: Floats,
-    counts: Ints,
-    last_times: Doubles,
-    session_counts: Ints,
-    session_hashes: Longs,
-    heads: Ints,
-    consumed_counts: Ints,
-    links: Ints,
-    nodes: Ints,
+    kept: _Kept,
     used: int,
-    out_items: Ints,
-    out_types: Bytes,
-    out_times: Doubles,
-    out_cleaned: Flags,
-    out_lengths: Longs,
-    out_session_lengths: Ints,
-    out_starts: Longs,
-    out_excluded: Ints,
+    places: _Places,
 ) -> int:
+    ring_items, ring_types, ring_gaps, counts, last_times = kept[:5]
+    session_counts, session_hashes, heads, consumed_counts, links, nodes = kept[5:]
+    out_starts = places[6]
     length = ring_items.shape[1]
     row = 0
     filled = 0
@@ -418,24 +366,8 @@ def _walk(
             or (sessions[step] != 0 and sessions[step] != session_hashes[user])
         )
         if reads[step]:
-            _read_window(
-                count,
-                last_times[user],
-                ring_items[user],
-                ring_types[user],
-                ring_gaps[user],
-                out_items[row],
-                out_types[row],
-                out_times[row],
-                out_cleaned[row],
-            )
-            out_lengths[row] = count
-            out_session_lengths[row] = 0 if fresh else session_counts[user]
-            filled = _read_chain(
-                heads[user], consumed_counts[user], links, nodes, filled, out_excluded
-            )
+            filled = _read_one(user, fresh, kept, row, filled, places)
             row += 1
-            out_starts[row] = filled
         else:
             place = count % length
             ring_items[user, place] = items[step]
