@@ -80,7 +80,7 @@ class Sketch:
 
     def put(self, rows: Ints, vectors: Floats) -> None:
         """Takes the (R, D + 1) vectors of items, whose last column is the bias."""
-        _encode_items(projected(vectors, self.basis), vectors[:, -1], rows, self.units, self._codes)
+        _encode_items(projected(vectors, self.basis), vectors, rows, self.units, self._codes)
 
     def had_their_turn(self, n: int) -> None:
         """The next n items were put."""
@@ -156,7 +156,7 @@ def projected(vectors: Floats, basis: Floats) -> Floats:
 
 @njit(cache=True, nogil=True)
 def _encode_items(
-    along: Floats, biases: Floats, rows: Ints, units: Floats, codes: np.ndarray
+    along: Floats, vectors: Floats, rows: Ints, units: Floats, codes: np.ndarray
 ) -> None:
     n = along.shape[1]
     most, factor = np.float32(_MOST), np.float32(1) / units[0]
@@ -165,7 +165,7 @@ def _encode_items(
         for d in range(np.uintp(n)):
             rounded = np.rint(min(max(along[k, d] * factor, -most), most))
             own[d] = np.uint8(np.int32(rounded) + np.int32(_ZERO))
-        bias = min(max(biases[k] / units[1], -most), most)
+        bias = min(max(vectors[k, -1] / units[1], -most), most)
         whole = np.rint(bias)
         own[n] = own[n + 1] = np.uint8(whole + _ZERO)
         own[n + 2] = np.uint8(np.rint((bias - whole) * np.float32(_PARTS)) + _ZERO)

@@ -96,12 +96,15 @@ class Occasions:
 
 
 def _known(contexts: Contexts) -> tuple[Doubles, Longs, Ints, Doubles]:
-    """(B,) of each: times, lengths of the histories, their newest items and the times of these."""
+    """(B,) times and lengths of the histories, (B, L) their items and the times of these.
+
+    Whole: of a column numba makes two kernels, as that of one row is contiguous.
+    """
     return (
         contexts.times,
         contexts.history_lengths,
-        contexts.history_items[:, -1],
-        contexts.history_times[:, -1],
+        contexts.history_items,
+        contexts.history_times,
     )
 
 
@@ -122,8 +125,8 @@ def _count(
     weights: Floats,
     times: Doubles,
     lengths: Longs,
-    newest: Ints,
-    newest_times: Doubles,
+    history_items: Ints,
+    history_times: Doubles,
     counts: Floats,
     totals: Doubles,
     clock: Doubles,
@@ -142,7 +145,7 @@ def _count(
             clock[0] = times[b]
             age = 0.0
         grown = weights[b] * 2.0**age
-        for occasion in _occasion(times[b], lengths[b], newest[b], newest_times[b]):
+        for occasion in _occasion(times[b], lengths[b], history_items[b, -1], history_times[b, -1]):
             counts[items[b], occasion] += grown
             totals[occasion] += grown
 
@@ -152,8 +155,8 @@ def _lift(
     rows: Ints,
     times: Doubles,
     lengths: Longs,
-    newest: Ints,
-    newest_times: Doubles,
+    history_items: Ints,
+    history_times: Doubles,
     counts: Floats,
     totals: Doubles,
     prior: float,
@@ -163,7 +166,7 @@ def _lift(
     if total <= 0:
         return
     for b in range(len(rows)):
-        occasions = _occasion(times[b], lengths[b], newest[b], newest_times[b])
+        occasions = _occasion(times[b], lengths[b], history_items[b, -1], history_times[b, -1])
         for c in range(rows.shape[1]):
             row = rows[b, c]
             if row < 0:

@@ -50,10 +50,11 @@ def propose(
     lists = {name: rows for name, (rows, _) in own.items()}
     rows, places, longest = _unite(np.stack(list(lists.values())), model.scratch.sources)
     return Candidates(
-        rows=rows[:, :longest],
+        # Copied: of a part numba makes two kernels each, as that of one row is contiguous.
+        rows=rows[:, :longest].copy(),
         lists=lists,
         list_scores=np.stack([scores for _, scores in own.values()]),
-        places=places[:, :, :longest],
+        places=places[:, :, :longest].copy(),
         opinions=opinions,
         users=users,
     )

@@ -107,8 +107,8 @@ class Features:
             popularity.last_times,
             model.occasions.lifts(contexts, rows),
             contexts.times,
-            contexts.history_items[:, -1],
-            contexts.history_times[:, -1],
+            contexts.history_items,
+            contexts.history_times,
             contexts.history_lengths,
             contexts.session_lengths,
             out,
@@ -131,8 +131,8 @@ def _fill(
     last_times: Doubles,
     lifts: Floats,
     now: Doubles,
-    last_items: Ints,
-    last_of_user: Doubles,
+    history_items: Ints,
+    history_times: Doubles,
     lengths: Longs,
     session_lengths: Ints,
     out: Floats,
@@ -147,7 +147,7 @@ def _fill(
         counts, totals: (N, H) and (H,) of popularity at each half-life; the totals above 0.
         mix: (H,).
         lifts: (B, C, 2) of the occasion.
-        last_items, last_of_user: (B,) newest event of each history.
+        history_items, history_times: (B, L), the newest event last.
     """
     experts, batch, n = values.shape
     wholes = np.empty(experts, np.float32)
@@ -157,7 +157,7 @@ def _fill(
         for e in range(experts):
             of_list = list_scores[e, b]
             wholes[e] = _log_sum(of_list) if e == _SEQUENCE else max(_sum(of_list), 1e-9)
-        pause = now[b] - last_of_user[b] if last_items[b] >= 0 else 1e8
+        pause = now[b] - history_times[b, -1] if history_items[b, -1] >= 0 else 1e8
         request[0] = np.log1p(lengths[b]) / 3.0 - 1.0
         request[1] = np.log1p(session_lengths[b]) / 2.0
         request[2] = np.log1p(max(pause, 0.0)) / 6.0 - 1.5
